@@ -1,0 +1,34 @@
+/**
+ * Channels: ordered, framed, two-way byte streams for bulk data (WAL, pages, layers). Framing: protocols/framing.ts.
+ * Addresses: `unix:/path`, `tcp:host:port`, `mem:name`.
+ */
+export interface Channel {
+  /**
+   * Queues one frame whose body is the concatenation of `parts`. The bytes may be read after the call returns: the
+   * caller must not change them. Never throws on a closed channel: the frame is dropped, onClose has been or will be called.
+   */
+  send(type: number, ...parts: Uint8Array[]): void;
+  /** `body` is valid only during the call: copy what you keep. One handler; frames before it is set are held back. */
+  onFrame(handle: (type: number, body: Uint8Array) => void): void;
+  /** Called exactly once, also when close() is called here. Several handlers may be added. */
+  onClose(handle: (reason: Error | undefined) => void): void;
+  /** Bytes queued and not yet taken by the transport: the measure for backpressure. */
+  readonly queuedBytes: number;
+  /** Resolves when less than `lowWaterBytes` are queued, or when the channel closes. */
+  drained(lowWaterBytes: number): Promise<void>;
+  /** Stops and restarts the delivery of frames (receive-side backpressure). */
+  pause(): void;
+  resume(): void;
+  close(): void;
+}
+
+export interface ChannelListener {
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+export interface ChannelNetwork {
+  listen(address: string, onChannel: (channel: Channel) => void): Promise<ChannelListener>;
+  /** Throws PalimpsestError `unavailable` or `timeout`. */
+  dial(address: string, options: { timeoutMs: number }): Promise<Channel>;
+}
