@@ -1,0 +1,179 @@
+/**
+ * `npm test`: format and lint, types, then all tests; the last line says how many passed.
+ *
+ * Plain JavaScript that starts on the machine's own Node. Everything runs in namespaces of its own (as root) with
+ * the test run as their only tenant: when it ends, however it ends, no process and no mount stays. What a test left
+ * behind is nevertheless counted as a failure. `npm test -- PATTERN ...` runs only the matching test files.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { fetchPostgresTools, findPostgresTools } from './support/postgres-tools.js';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const BIN = join(ROOT, 'node_modules', '.bin');
+const CACHE = join(ROOT, 'node_modules', '.cache', 'palimpsest');
+const REPORT = join(CACHE, 'test-report.json');
+const MARK = 'PALIMPSEST_TEST_RUN';
+const INSIDE = '--inside';
+const NAMESPACES = ['-m', '--pid', '--fork', '--kill-child', '--mount-proc'];
+
+if (process.argv[2] === INSIDE) await runChecks(process.argv.slice(3));
+else process.exitCode = await runContained(process.argv.slice(2));
+
+/** Starts this script again inside its namespaces, or beside them where the machine does not allow any. */
+async function runContained(patterns) {
+  const node = findNode();
+  const mark = randomUUID();
+  prepareTools();
+  const inner = [node, fileURLToPath(import.meta.url), INSIDE, ...patterns];
+  // A shell is process 1 of the namespace: unlike Node it collects orphans that end.
+  const contained = ['unshare', ...NAMESPACES, '--', 'bash', '-c', '"$@" <&0 & wait $!', 'bash', ...inner];
+  const canContain = spawnSync('unshare', [...NAMESPACES, '--', 'true']).status === 0;
+  const [command, ...args] = canContain ? contained : inner;
+  const env = {
+    ...process.env,
+    [MARK]: mark,
+    PATH: [join(node, '..'), BIN, process.env.PATH].join(delimiter),
+  };
+  // Its input is a pipe from here: when this process dies, the pipe closes and the inner run ends itself.
+  const child = spawn(command, args, {
+    cwd: ROOT,
+    env,
+    stdio: ['pipe', 'inherit', 'inherit'],
+    detached: true,
+  });
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.on(signal, () => {
+      killGroup(child.pid);
+      process.exit(130);
+    });
+  }
+  const code = await new Promise((resolve) => {
+    child.on('error', () => resolve(1));
+    child.on('exit', (status) => resolve(status ?? 1));
+  });
+  const leftovers = markedProcesses(mark);
+  for (const { pid } of leftovers) killQuietly(pid);
+  if (leftovers.length > 0) console.error(`Processes outlived the tests: ${JSON.stringify(leftovers)}`);
+  return leftovers.length > 0 ? 1 : code;
+}
+
+function killGroup(pid) {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // Already gone.
+  }
+}
+
+function killQuietly(pid) {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // Already gone.
+  }
+}
+
+/** Node 24, as the packages bring it. */
+function findNode() {
+  const modules = join(ROOT, 'node_modules');
+  const folder = readdirSync(modules).find((name) => name.startsWith('node-linux-'));
+  const path = folder && join(modules, folder, 'bin', 'node');
+  if (path && existsSync(path)) return path;
+  console.error(
+    'Node 24 is not in node_modules: run `npm ci` (the package node-linux-* is optional, not omitted).',
+  );
+  process.exit(1);
+}
+
+function prepareTools() {
+  const failure = fetchPostgresTools();
+  if (!failure) return;
+  const { missing } = findPostgresTools();
+  console.error(`${missing.join(', ')} not found: ${failure}.`);
+  console.error('Install them with: apt-get install postgresql-client postgresql-contrib');
+  if (process.env.CI) process.exit(1);
+  console.error('Tests that need them will be skipped.\n');
+}
+
+/** The checks themselves, one after another; all run even when one fails. */
+async function runChecks(patterns) {
+  process.stdin.on('end', () => process.exit(1)).on('error', () => process.exit(1));
+  process.stdin.resume();
+  const totals = { passed: 0, failed: 0, skipped: 0 };
+  const problems = [];
+  if (patterns.length === 0) {
+    if ((await step('Format and lint', 'biome', ['check', '--error-on-warnings', '.'])) !== 0)
+      problems.push('biome check');
+    if ((await step('Types', 'tsc', ['--noEmit'])) !== 0) problems.push('tsc');
+  }
+  mkdirSync(CACHE, { recursive: true });
+  rmSync(REPORT, { force: true });
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${REPORT}`];
+  const status = await step('Tests', 'vitest', ['run', ...reporters, ...patterns]);
+  addReport(totals, problems, status);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const left = leftBehind();
+  if (left.length > 0) problems.push(`left behind by the tests: ${left.join('; ')}`);
+  if (process.env.CI && totals.skipped > 0) problems.push('tests were skipped, which CI does not allow');
+  for (const problem of problems) console.log(`FAILED: ${problem}`);
+  totals.failed += problems.length;
+  console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
+  process.exit(totals.failed === 0 ? 0 : 1);
+}
+
+function step(title, program, args) {
+  console.log(`\n== ${title}: ${program} ${args.filter((arg) => !arg.startsWith('--')).join(' ')}`);
+  return new Promise((resolve) => {
+    const child = spawn(join(BIN, program), args, { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] });
+    child.on('error', (error) => {
+      console.error(error.message);
+      resolve(1);
+    });
+    child.on('exit', (code) => resolve(code ?? 1));
+  });
+}
+
+function addReport(totals, problems, status) {
+  if (!existsSync(REPORT)) {
+    problems.push(`vitest ended without a report (exit code ${status})`);
+    return;
+  }
+  const report = JSON.parse(readFileSync(REPORT, 'utf8'));
+  totals.passed += report.numPassedTests;
+  totals.failed += report.numFailedTests;
+  totals.skipped += report.numPendingTests + (report.numTodoTests ?? 0);
+  if (status !== 0 && report.numFailedTests === 0) problems.push('vitest: an error outside of any test');
+  if (report.numTotalTests === 0) problems.push('vitest found no test');
+}
+
+/** Processes of this run beside itself and its ancestors, and mounts that a test made. */
+function leftBehind() {
+  const mark = process.env[MARK];
+  const own = new Set([process.pid, process.ppid]);
+  const processes = markedProcesses(mark).filter(({ pid }) => !own.has(pid));
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes('palimpsest') && !line.includes(ROOT))
+    .map((line) => `mount ${line.split(' ')[4]}`);
+  return [...processes.map(({ pid, command }) => `process ${pid} ${command}`), ...mounts];
+}
+
+/** All processes whose environment carries this run's mark; zombies have none. */
+function markedProcesses(mark) {
+  const found = [];
+  for (const name of readdirSync('/proc')) {
+    if (!/^[0-9]+$/.test(name)) continue;
+    try {
+      if (!readFileSync(`/proc/${name}/environ`, 'utf8').includes(`${MARK}=${mark}`)) continue;
+      const command = readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
+      found.push({ pid: Number(name), command: command.slice(0, 160) });
+    } catch {
+      // It ended meanwhile, or belongs to someone else.
+    }
+  }
+  return found;
+}
