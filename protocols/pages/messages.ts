@@ -37,7 +37,7 @@ const GET_DIRECTORY_BYTES = 24;
 const GET_BASEBACKUP_BYTES = 12;
 const DIRECTORY_ENTRY_BYTES = 20;
 
-const packr = new Packr({ useRecords: false, int64AsType: 'auto' });
+const packr = new Packr({ useRecords: false });
 
 export interface GetPages extends ReadPoint, RelationTag {
   requestId: number;
