@@ -26,19 +26,32 @@ export class FrameReader {
   }
 
   push(chunk: Uint8Array): void {
-    this.#reserve(chunk.length);
-    this.#buffer.set(chunk, this.#end);
-    this.#end += chunk.length;
-    while (this.#end - this.#start >= FRAME_HEADER_BYTES) {
-      const b = this.#buffer;
-      const s = this.#start;
-      const length = (b[s]! | (b[s + 1]! << 8) | (b[s + 2]! << 16) | (b[s + 3]! << 24)) >>> 0;
-      if (length < 1 || length > FRAME_BYTES_MAX) throw new RangeError(`frame of ${length} bytes`);
-      if (this.#end - s < 4 + length) break;
-      this.#start = s + 4 + length;
-      this.#onFrame(b[s + 4]!, b.subarray(s + 5, s + 4 + length));
-    }
+    // With nothing left over from before, whole frames are cut from the chunk itself and only its rest is copied.
+    const rest = this.#start === this.#end ? this.#cut(chunk, 0, chunk.length) : 0;
+    if (rest === chunk.length) return;
+    const extra = chunk.length - rest;
+    this.#reserve(extra);
+    this.#buffer.set(rest === 0 ? chunk : chunk.subarray(rest), this.#end);
+    this.#end += extra;
+    if (rest > 0) return;
+    this.#start = this.#cut(this.#buffer, this.#start, this.#end);
     if (this.#start === this.#end) this.#start = this.#end = 0;
+  }
+
+  /** Delivers the whole frames of `bytes` between `start` and `end`; returns where the rest begins. */
+  #cut(bytes: Uint8Array, start: number, end: number): number {
+    let at = start;
+    while (end - at >= FRAME_HEADER_BYTES) {
+      const length =
+        (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+      if (length < 1 || length > FRAME_BYTES_MAX) throw new RangeError(`frame of ${length} bytes`);
+      if (end - at < 4 + length) break;
+      const body = bytes.subarray(at + 5, at + 4 + length);
+      const type = bytes[at + 4]!;
+      at += 4 + length;
+      this.#onFrame(type, body);
+    }
+    return at;
   }
 
   #reserve(extra: number): void {

@@ -1,0 +1,347 @@
+/**
+ * Channels over unix and TCP sockets.
+ *
+ * 1. Frames sent in one tick leave in one write: small ones are copied into a shared slab, large bodies go by reference.
+ * 2. Received bytes land in one preallocated buffer per socket; a frame that lies whole in it is not copied.
+ * 3. The queue is bounded by its users: `queuedBytes` and `drained`. The kernel's buffers bound what is in flight.
+ * 4. A broken frame closes the channel with the reason; nothing of the stream after it is delivered.
+ */
+import { unlink } from 'node:fs/promises';
+import { connect, createServer, type Server, Socket } from 'node:net';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameReader } from '../../protocols/framing.ts';
+import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
+import { systemCode } from './file-errors.ts';
+
+const RECEIVE_BYTES = 256 * 1024;
+const SLAB_BYTES = 64 * 1024;
+/** A part up to this is copied into the slab: cheaper than a vector of its own. */
+const COPY_BYTES_MAX = 4 * 1024;
+/** How long a closing channel may take to send what is queued. */
+const CLOSE_TIMEOUT_MS = 2_000;
+/** The kernel's limit of a unix socket's path (sun_path, with its final zero byte). */
+const UNIX_PATH_BYTES_MAX = 107;
+
+export class SocketChannelNetwork implements ChannelNetwork {
+  async listen(address: string, onChannel: (channel: Channel) => void): Promise<ChannelListener> {
+    const target = parseAddress(address);
+    const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) =>
+      onChannel(accepted(socket)),
+    );
+    if ('path' in target) await removeDeadSocket(target.path);
+    await listenOn(server, target, address);
+    return new SocketListener(server, target);
+  }
+
+  dial(address: string, options: { timeoutMs: number }): Promise<Channel> {
+    const target = parseAddress(address);
+    return new Promise((resolve, reject) => {
+      const receiver = new Receiver();
+      const socket = connect({ ...target, noDelay: true, onread: receiver.onread });
+      const timer = setTimeout(() => {
+        socket.destroy();
+        reject(new PalimpsestError('timeout', `no connection to ${address} within ${options.timeoutMs} ms`));
+      }, options.timeoutMs);
+      const onError = (error: Error) => {
+        clearTimeout(timer);
+        reject(unreachable(address, error));
+      };
+      socket.once('error', onError);
+      socket.once('connect', () => {
+        clearTimeout(timer);
+        socket.off('error', onError);
+        resolve(new SocketChannel(socket, receiver));
+      });
+    });
+  }
+}
+
+class SocketListener implements ChannelListener {
+  readonly address: string;
+  readonly #server: Server;
+
+  constructor(server: Server, target: Target) {
+    this.#server = server;
+    const bound = server.address();
+    if ('path' in target) this.address = `unix:${target.path}`;
+    else this.address = `tcp:${target.host}:${typeof bound === 'object' && bound ? bound.port : target.port}`;
+  }
+
+  /** Stops accepting; channels that are open stay so. */
+  async close(): Promise<void> {
+    // The server's own callback waits for all connections to end, which is not what is asked here.
+    this.#server.close();
+  }
+}
+
+type Target = { path: string } | { host: string; port: number };
+
+function parseAddress(address: string): Target {
+  if (address.startsWith('unix:/')) {
+    const path = address.slice(5);
+    if (Buffer.byteLength(path) > UNIX_PATH_BYTES_MAX) {
+      throw new PalimpsestError(
+        'invalid-argument',
+        `socket path is longer than ${UNIX_PATH_BYTES_MAX} bytes: ${path}`,
+        'choose a run directory with a shorter path',
+      );
+    }
+    return { path };
+  }
+  const match = /^tcp:(.+):(\d{1,5})$/.exec(address);
+  if (!match) throw new PalimpsestError('invalid-argument', `not a channel address: ${address}`);
+  return { host: match[1]!.replace(/^\[(.*)\]$/, '$1'), port: Number(match[2]) };
+}
+
+function unreachable(address: string, error: Error): PalimpsestError {
+  return new PalimpsestError(
+    'unavailable',
+    `cannot connect to ${address}: ${systemCode(error) || error.message}`,
+    undefined,
+    error,
+  );
+}
+
+function listenOn(server: Server, target: Target, address: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => {
+      const taken = systemCode(error) === 'EADDRINUSE';
+      reject(
+        new PalimpsestError(
+          taken ? 'already-exists' : 'unavailable',
+          `cannot listen on ${address}: ${systemCode(error) || error.message}`,
+          taken ? 'stop the process that listens there, or choose another address' : undefined,
+          error,
+        ),
+      );
+    });
+    server.listen(target, resolve);
+  });
+}
+
+/** A socket file outlives a process that was killed. It is removed only when nobody answers on it. */
+async function removeDeadSocket(path: string): Promise<void> {
+  const refused = await new Promise<boolean>((resolve) => {
+    const probe = connect({ path });
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(false);
+    });
+    probe.once('error', (error) => resolve(systemCode(error) === 'ECONNREFUSED'));
+  });
+  if (refused) await unlink(path).catch(() => {});
+}
+
+/**
+ * An accepted socket, read into a preallocated buffer as a dialled one is. Node offers that option to `connect` only, so the
+ * handle is moved to a socket of our own: reading is then almost three times as fast. Without a handle the plain way is used.
+ */
+function accepted(socket: Socket): Channel {
+  const receiver = new Receiver();
+  const holder = socket as unknown as { _handle: unknown };
+  const handle = holder._handle;
+  if (!handle) {
+    socket.on('data', (chunk: Buffer) => receiver.push(chunk));
+    return new SocketChannel(socket, receiver);
+  }
+  holder._handle = null;
+  socket.destroy();
+  const options = { handle, onread: receiver.onread };
+  const own = new Socket(options as unknown as ConstructorParameters<typeof Socket>[0]);
+  own.setNoDelay(true);
+  return new SocketChannel(own, receiver);
+}
+
+/** Receives bytes before and after its channel exists. */
+class Receiver {
+  push: (chunk: Uint8Array) => void = () => {};
+  readonly onread = {
+    buffer: Buffer.allocUnsafeSlow(RECEIVE_BYTES),
+    callback: (count: number, buffer: Uint8Array): boolean => {
+      this.push(buffer.subarray(0, count));
+      return true;
+    },
+  };
+}
+
+class SocketChannel implements Channel {
+  readonly #socket: Socket;
+  readonly #reader: FrameReader;
+  #handle: ((type: number, body: Uint8Array) => void) | undefined;
+  #held: { type: number; body: Uint8Array }[] = [];
+  #paused = false;
+
+  #pending: Uint8Array[] = [];
+  #pendingBytes = 0;
+  #flushing = false;
+  #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+  /** Of the slab: bytes before are handed to the socket, bytes up to `#slabEnd` wait in the current run. */
+  #slabStart = 0;
+  #slabEnd = 0;
+  #drainWaiters: { lowWaterBytes: number; resolve: () => void }[] = [];
+
+  #closed = false;
+  #reason: Error | undefined;
+  #onClose: ((reason: Error | undefined) => void)[] = [];
+
+  constructor(socket: Socket, receiver: Receiver) {
+    this.#socket = socket;
+    this.#reader = new FrameReader((type, body) => this.#deliver(type, body));
+    receiver.push = (chunk) => this.#receive(chunk);
+    socket.on('error', (error) => {
+      this.#reason ??= error;
+    });
+    socket.on('close', () => this.#finish(this.#reason));
+    // Nothing may be read before the handler is set: what arrives early stays in the kernel.
+    socket.pause();
+  }
+
+  get queuedBytes(): number {
+    return this.#closed ? 0 : this.#pendingBytes + this.#socket.writableLength;
+  }
+
+  send(type: number, ...parts: Uint8Array[]): void {
+    if (this.#closed) return;
+    let bodyBytes = 0;
+    for (const part of parts) bodyBytes += part.length;
+    if (bodyBytes + 1 > FRAME_BYTES_MAX) throw new RangeError(`frame of ${bodyBytes} bytes`);
+    const at = this.#reserve(FRAME_HEADER_BYTES);
+    this.#slab.writeUInt32LE(bodyBytes + 1, at);
+    this.#slab[at + 4] = type;
+    for (const part of parts) this.#append(part);
+    this.#pendingBytes += FRAME_HEADER_BYTES + bodyBytes;
+    if (this.#flushing) return;
+    this.#flushing = true;
+    process.nextTick(() => this.#flush());
+  }
+
+  onFrame(handle: (type: number, body: Uint8Array) => void): void {
+    this.#handle = handle;
+    if (!this.#paused) this.resume();
+  }
+
+  onClose(handle: (reason: Error | undefined) => void): void {
+    if (this.#closed) process.nextTick(() => handle(this.#reason));
+    else this.#onClose.push(handle);
+  }
+
+  drained(lowWaterBytes: number): Promise<void> {
+    if (this.#closed || this.queuedBytes < lowWaterBytes) return Promise.resolve();
+    return new Promise((resolve) => this.#drainWaiters.push({ lowWaterBytes, resolve }));
+  }
+
+  pause(): void {
+    this.#paused = true;
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#paused = false;
+    if (!this.#handle) return;
+    while (this.#held.length > 0) {
+      if (this.#paused || this.#closed) return;
+      const { type, body } = this.#held.shift()!;
+      this.#handle(type, body);
+    }
+    if (!this.#paused) this.#socket.resume();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#flush();
+    this.#socket.end();
+    // What the peer still sends is read and dropped, so that its end of the stream is seen.
+    this.#socket.resume();
+    const timer = setTimeout(() => this.#socket.destroy(), CLOSE_TIMEOUT_MS);
+    timer.unref();
+    this.#socket.once('close', () => clearTimeout(timer));
+    this.#finish(undefined);
+  }
+
+  #receive(chunk: Uint8Array): void {
+    if (this.#closed) return;
+    try {
+      this.#reader.push(chunk);
+    } catch (error) {
+      this.#reason = error instanceof Error ? error : new Error(String(error));
+      this.#socket.destroy();
+      this.#finish(this.#reason);
+    }
+  }
+
+  #deliver(type: number, body: Uint8Array): void {
+    if (this.#closed) return;
+    // After a pause at most one buffer's worth of frames is held.
+    if (this.#paused || this.#held.length > 0 || !this.#handle) this.#held.push({ type, body: body.slice() });
+    else this.#handle(type, body);
+  }
+
+  #append(part: Uint8Array): void {
+    if (part.length === 0) return;
+    if (part.length > COPY_BYTES_MAX) {
+      this.#cutSlab();
+      this.#pending.push(part);
+    } else {
+      this.#slab.set(part, this.#reserve(part.length));
+    }
+  }
+
+  /** Position of `bytes` free bytes in the slab, which may be a fresh one. */
+  #reserve(bytes: number): number {
+    if (this.#slabEnd + bytes > SLAB_BYTES) {
+      this.#cutSlab();
+      this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+      this.#slabStart = this.#slabEnd = 0;
+    }
+    const at = this.#slabEnd;
+    this.#slabEnd += bytes;
+    return at;
+  }
+
+  /** Moves the slab's current run to the pending parts. */
+  #cutSlab(): void {
+    if (this.#slabEnd === this.#slabStart) return;
+    this.#pending.push(this.#slab.subarray(this.#slabStart, this.#slabEnd));
+    this.#slabStart = this.#slabEnd;
+  }
+
+  #flush(): void {
+    this.#flushing = false;
+    if (this.#closed) return;
+    this.#cutSlab();
+    const parts = this.#pending;
+    if (parts.length === 0) return;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    if (parts.length > 1) this.#socket.cork();
+    const last = parts.length - 1;
+    for (let i = 0; i < last; i++) this.#socket.write(parts[i]!);
+    this.#socket.write(parts[last]!, this.#onWritten);
+    if (parts.length > 1) this.#socket.uncork();
+  }
+
+  readonly #onWritten = () => {
+    if (this.#drainWaiters.length === 0) return;
+    const queued = this.queuedBytes;
+    this.#drainWaiters = this.#drainWaiters.filter((waiter) => {
+      if (queued >= waiter.lowWaterBytes) return true;
+      waiter.resolve();
+      return false;
+    });
+  };
+
+  #finish(reason: Error | undefined): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#reason = reason;
+    this.#held = [];
+    this.#pending = [];
+    for (const waiter of this.#drainWaiters) waiter.resolve();
+    this.#drainWaiters = [];
+    const handlers = this.#onClose;
+    this.#onClose = [];
+    process.nextTick(() => {
+      for (const handle of handlers) handle(reason);
+    });
+  }
+}

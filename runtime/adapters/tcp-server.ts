@@ -1,0 +1,148 @@
+/**
+ * Byte streams over TCP and unix sockets of Node.
+ *
+ * Chunks are passed on as Node read them; nothing is copied here.
+ */
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { ByteSocket, SocketListener, Sockets, SocketTarget } from '../ports/sockets.ts';
+import { systemCode } from './file-errors.ts';
+
+/** How long a closing socket may take to send what is queued. */
+const END_TIMEOUT_MS = 2_000;
+/** Connections that the kernel may hold before they are accepted. */
+const BACKLOG = 511;
+
+export class NodeSockets implements Sockets {
+  async listen(
+    target: { host: string; port: number },
+    onSocket: (socket: ByteSocket) => void,
+  ): Promise<SocketListener> {
+    const server = createServer({ pauseOnConnect: true, noDelay: true, keepAlive: true }, (socket) =>
+      onSocket(new NodeByteSocket(socket)),
+    );
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error) => reject(refused(target, error)));
+      server.listen({ ...target, backlog: BACKLOG }, resolve);
+    });
+    // Errors of single accepts (no file descriptors left) must not end the process; the client sees a reset.
+    server.on('error', () => {});
+    return new NodeListener(server);
+  }
+
+  dial(target: SocketTarget, options: { timeoutMs: number }): Promise<ByteSocket> {
+    return new Promise((resolve, reject) => {
+      const socket = connect({ ...target, noDelay: true });
+      const timer = setTimeout(() => {
+        socket.destroy();
+        reject(
+          new PalimpsestError('timeout', `no connection to ${shown(target)} in ${options.timeoutMs} ms`),
+        );
+      }, options.timeoutMs);
+      const onError = (error: Error) => {
+        clearTimeout(timer);
+        const reason = systemCode(error) || error.message;
+        reject(new PalimpsestError('unavailable', `cannot connect to ${shown(target)}: ${reason}`));
+      };
+      socket.once('error', onError);
+      socket.once('connect', () => {
+        clearTimeout(timer);
+        socket.off('error', onError);
+        resolve(new NodeByteSocket(socket));
+      });
+    });
+  }
+}
+
+class NodeListener implements SocketListener {
+  readonly port: number;
+  readonly #server: Server;
+
+  constructor(server: Server) {
+    this.#server = server;
+    const address = server.address();
+    this.port = typeof address === 'object' && address !== null ? address.port : 0;
+  }
+
+  async close(): Promise<void> {
+    // The server's own callback waits for all connections to end, which is not what is asked here.
+    this.#server.close();
+  }
+}
+
+class NodeByteSocket implements ByteSocket {
+  readonly peer: string;
+  readonly #socket: Socket;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    this.peer = `${socket.remoteAddress ?? 'local'}:${socket.remotePort ?? 0}`;
+    // A reset by the peer is an end like any other: 'close' follows.
+    socket.on('error', () => {});
+    // Half-open connections are of no use here: when the peer has finished, so have we.
+    socket.on('end', () => this.end());
+  }
+
+  write(bytes: Uint8Array): boolean {
+    return this.#socket.writable ? this.#socket.write(bytes) : true;
+  }
+
+  onData(handle: (bytes: Uint8Array) => void): void {
+    this.#socket.on('data', handle);
+    this.#socket.resume();
+  }
+
+  onDrain(handle: () => void): void {
+    this.#socket.on('drain', handle);
+  }
+
+  onClose(handle: () => void): void {
+    if (this.#socket.closed) queueMicrotask(handle);
+    else this.#socket.once('close', handle);
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  end(): void {
+    if (this.#socket.destroyed) return;
+    this.#socket.end();
+    const timer = setTimeout(() => this.#socket.destroy(), END_TIMEOUT_MS);
+    timer.unref();
+    this.#socket.once('close', () => clearTimeout(timer));
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+}
+
+function shown(target: SocketTarget): string {
+  return 'path' in target ? target.path : `${target.host}:${target.port}`;
+}
+
+function refused(target: { host: string; port: number }, error: Error): PalimpsestError {
+  const code = systemCode(error);
+  if (code === 'EADDRINUSE') {
+    return new PalimpsestError(
+      'already-exists',
+      `port ${target.port} of ${target.host} is in use by another program`,
+      'choose another one with --port, or stop the other program',
+      error,
+    );
+  }
+  if (code === 'EACCES') {
+    return new PalimpsestError(
+      'permission-denied',
+      `this user may not listen on port ${target.port}`,
+      'choose a port above 1023 with --port',
+      error,
+    );
+  }
+  return new PalimpsestError('unavailable', `cannot listen on ${shown(target)}: ${code || error.message}`);
+}
