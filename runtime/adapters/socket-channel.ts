@@ -282,7 +282,9 @@ class SocketChannel implements Channel {
       this.#cutSlab();
       this.#pending.push(part);
     } else {
-      this.#slab.set(part, this.#reserve(part.length));
+      // Reserving may replace the slab, so it comes first.
+      const at = this.#reserve(part.length);
+      this.#slab.set(part, at);
     }
   }
 

@@ -1,0 +1,194 @@
+/**
+ * The FUSE device: mounts a file system that this process serves, reads the kernel's requests and writes replies.
+ *
+ * 1. Requests are read on the event loop through libuv's poller, one request a read into one fixed buffer: no thread
+ *    hops, so a page costs the least latency. Node offers that for arbitrary descriptors only through its internal
+ *    pipe handle; the reader is therefore behind `RequestReader`.
+ * 2. Reading starts only after the mount command has ended: earlier reads fail with EPERM.
+ * 3. This process must never touch the mount, not even asynchronously: an unanswered call of its own survives
+ *    SIGKILL. So a mount's state is judged by the kernel's table of mounts alone.
+ */
+import { spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync, writevSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { REPLY_HEADER_BYTES, REQUEST_BYTES_MAX } from '../../protocols/fuse/constants.ts';
+import { writeReplyHeader } from '../../protocols/fuse/replies.ts';
+
+const DEVICE_PATH = '/dev/fuse';
+
+/** Calls back for each request; `request` is valid only during the call. */
+export interface RequestReader {
+  start(onRequest: (request: Buffer) => void, onEnd: (reason: Error | undefined) => void): void;
+  stop(): void;
+}
+
+export interface MountOptions {
+  directory: string;
+  /** Shown as the source of the mount. */
+  name: string;
+  readaheadKib: number;
+}
+
+export class FuseDevice {
+  readonly #descriptor: number;
+  readonly #header = Buffer.allocUnsafeSlow(REPLY_HEADER_BYTES);
+  #reader: RequestReader | undefined;
+
+  private constructor(descriptor: number) {
+    this.#descriptor = descriptor;
+  }
+
+  /** Throws `unsupported` when this machine does not let us open the device. */
+  static open(): FuseDevice {
+    try {
+      return new FuseDevice(openSync(DEVICE_PATH, 'r+'));
+    } catch (error) {
+      throw new PalimpsestError(
+        'unsupported',
+        `${DEVICE_PATH} cannot be opened: ${(error as Error).message}`,
+        'load the fuse module and give this user access to /dev/fuse; until then pages are fetched before a start',
+        error,
+      );
+    }
+  }
+
+  /** Mounts on an existing directory; the kernel's first request (INIT) comes once `serve` was called. */
+  async mount(options: MountOptions): Promise<void> {
+    const mountOptions = [
+      'fd=3',
+      'rootmode=040000',
+      `user_id=${process.getuid?.() ?? 0}`,
+      `group_id=${process.getgid?.() ?? 0}`,
+      'allow_other',
+      'default_permissions',
+    ].join(',');
+    const args = ['-i', '-t', 'fuse', '-o', mountOptions, options.name, options.directory];
+    await runMount(args, this.#descriptor);
+    raiseReadahead(options.directory, options.readaheadKib);
+  }
+
+  serve(onRequest: (request: Buffer) => void, onEnd: (reason: Error | undefined) => void): void {
+    this.#reader = new PolledReader(this.#descriptor);
+    this.#reader.start(onRequest, onEnd);
+  }
+
+  /** Answers a request. A request that the kernel has given up meanwhile is no error. */
+  reply(unique: number, errno: number, body?: Uint8Array): void {
+    writeReplyHeader(this.#header, unique, errno, body?.length ?? 0);
+    try {
+      if (body && body.length > 0) writevSync(this.#descriptor, [this.#header, body]);
+      else writeSync(this.#descriptor, this.#header);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#reader) this.#reader.stop();
+    else closeSync(this.#descriptor);
+  }
+}
+
+/** Whether the kernel has a mount on `directory`, in the namespace of this process. */
+export function isMounted(directory: string): boolean {
+  return mountEntry(directory) !== undefined;
+}
+
+function mountEntry(directory: string): { device: string } | undefined {
+  const wanted = directory.replaceAll('\\', '\\134').replaceAll(' ', '\\040');
+  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
+    const fields = line.split(' ');
+    if (fields[4] === wanted) return { device: fields[2]! };
+  }
+  return undefined;
+}
+
+function runMount(args: string[], descriptor: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('mount', args, { stdio: ['ignore', 'ignore', 'pipe', descriptor] });
+    let output = '';
+    child.stderr!.on('data', (chunk) => {
+      output = (output + chunk).slice(-2000);
+    });
+    child.on('error', (error) =>
+      reject(new PalimpsestError('unsupported', 'the mount command cannot be run', undefined, error)),
+    );
+    child.on('close', (code) => {
+      if (code === 0) resolve();
+      else {
+        reject(
+          new PalimpsestError(
+            'unsupported',
+            `mounting failed (exit code ${code}): ${output.trim()}`,
+            'mounting needs root, or user namespaces with an accessible /dev/fuse',
+          ),
+        );
+      }
+    });
+  });
+}
+
+/** The kernel caps read-ahead of a new mount at 128 KiB; only root may raise it, and it is only a matter of speed. */
+function raiseReadahead(directory: string, kib: number): void {
+  const device = mountEntry(directory)?.device;
+  if (!device) return;
+  try {
+    writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, String(kib));
+  } catch {
+    // Not root, or no sysfs here: the kernel's default stays.
+  }
+}
+
+interface PipeHandle {
+  open(descriptor: number): number;
+}
+
+interface PipeBinding {
+  Pipe: new (type: number) => PipeHandle;
+  constants: { SOCKET: number };
+}
+
+/** Reads requests when the poller says that there are some. */
+class PolledReader implements RequestReader {
+  readonly #descriptor: number;
+  #socket: Socket | undefined;
+
+  constructor(descriptor: number) {
+    this.#descriptor = descriptor;
+  }
+
+  start(onRequest: (request: Buffer) => void, onEnd: (reason: Error | undefined) => void): void {
+    const bindings = process as unknown as { binding(name: 'pipe_wrap'): PipeBinding };
+    const { Pipe, constants } = bindings.binding('pipe_wrap');
+    const handle = new Pipe(constants.SOCKET);
+    const status = handle.open(this.#descriptor);
+    if (status !== 0) throw new PalimpsestError('internal', `the FUSE device cannot be polled (${status})`);
+    const buffer = Buffer.allocUnsafeSlow(REQUEST_BYTES_MAX);
+    const options = {
+      handle,
+      readable: true,
+      writable: false,
+      allowHalfOpen: true,
+      onread: {
+        buffer,
+        callback: (bytes: number) => {
+          onRequest(buffer.subarray(0, bytes));
+          return true;
+        },
+      },
+    };
+    const socket = new Socket(options as object);
+    this.#socket = socket;
+    let reason: Error | undefined;
+    socket.on('error', (error) => {
+      reason = error;
+    });
+    socket.on('close', () => onEnd(reason));
+    socket.resume();
+  }
+
+  stop(): void {
+    this.#socket?.destroy();
+  }
+}
