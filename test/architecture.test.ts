@@ -170,10 +170,13 @@ describe('statecharts', () => {
     .filter(({ path }) => /^actors\/[^/]+\/machine\.ts$/.test(path))
     .map(({ path }) => path);
 
-  it.each(machines)('%s is drawn in its README as it is', async (path) => {
-    const machine = await machineOf(path);
-    const readme = readFileSync(`${ROOT}${path.replace('machine.ts', 'README.md')}`, 'utf8');
+  it('in the READMEs are those of the machines', async () => {
+    const stale: string[] = [];
+    for (const path of machines) {
+      const readme = readFileSync(`${ROOT}${path.replace('machine.ts', 'README.md')}`, 'utf8');
+      if (statechartSection(readme) !== statechartOf(await machineOf(path))) stale.push(path);
+    }
     // `node test/support/statechart.ts --write` brings the READMEs up to date.
-    expect(statechartSection(readme)).toBe(statechartOf(machine));
+    expect(stale).toEqual([]);
   });
 });
