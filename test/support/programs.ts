@@ -9,8 +9,8 @@ import { ROOT } from './source-files.ts';
 
 export type ToolName = 'psql' | 'pgbench' | 'pg_amcheck';
 
-const found: { tools: Record<string, string>; env: Record<string, string>; missing: string[] } =
-  findPostgresTools();
+const found = findPostgresTools();
+findPostgresTools();
 
 /** Whether the long forms of the acceptance tests were asked for. */
 export const LONG = process.env.PALIMPSEST_LONG === '1';
