@@ -1,0 +1,101 @@
+/**
+ * The safekeeper replica's machine: a fold of its journal, pure.
+ *
+ *   empty      exists only as a name
+ *   waiting    has voted or is new: no elected proposer of its term has taken over its log yet
+ *   following  its log is that of its term's elected proposer, whose WAL it takes
+ *   removed    for ever: the timeline was deleted
+ *
+ * Positions that move with every append (write, flush, commit) are not here: they follow from the WAL files.
+ */
+import { assign, type SnapshotFrom, setup } from 'xstate';
+import type { TermStart } from '../../protocols/consensus/history.ts';
+import type { Membership } from '../../protocols/consensus/messages.ts';
+import type { NodeId, Term } from '../../protocols/ids.ts';
+import type { Lsn } from '../../protocols/lsn.ts';
+import type { ReplicaIdentity, SafekeeperEvent } from './events.ts';
+
+export interface SafekeeperContext {
+  identity: ReplicaIdentity;
+  membership: Membership;
+  /** The highest term seen; a vote for it was given or it was taken over from an elected proposer. */
+  term: Term;
+  history: TermStart[];
+  /** At least this much is committed. */
+  commitLsn: Lsn;
+}
+
+const NOBODY: ReplicaIdentity = {
+  tenant: '',
+  timeline: '',
+  node: '' as NodeId,
+  pgVersion: 0,
+  systemId: '0',
+  segmentBytes: 0,
+  startLsn: 0 as Lsn,
+};
+
+export const safekeeperMachine = setup({
+  types: {} as { context: SafekeeperContext; events: SafekeeperEvent },
+  guards: {
+    isOwnTerm: ({ context, event }) => event.type === 'history.replaced' && event.term === context.term,
+  },
+  actions: {
+    keepCommit: assign(({ context, event }) =>
+      event.type === 'commit.persisted'
+        ? { commitLsn: Math.max(context.commitLsn, event.lsn) as Lsn }
+        : {},
+    ),
+    keepMembership: assign(({ event }) =>
+      event.type === 'membership.changed' ? { membership: event.membership } : {},
+    ),
+    keepTerm: assign(({ event }) => (event.type === 'term.adopted' ? { term: event.term } : {})),
+    keepHistory: assign(({ event }) => (event.type === 'history.replaced' ? { history: event.history } : {})),
+    keepIdentity: assign(({ event }) =>
+      event.type === 'replica.created'
+        ? {
+            identity: event.identity,
+            membership: event.membership,
+            commitLsn: event.identity.startLsn,
+          }
+        : {},
+    ),
+  },
+}).createMachine({
+  id: 'safekeeper',
+  context: {
+    identity: NOBODY,
+    membership: { generation: 0, members: [] },
+    term: 0 as Term,
+    history: [],
+    commitLsn: 0 as Lsn,
+  },
+  initial: 'empty',
+  states: {
+    empty: { on: { 'replica.created': { target: 'waiting', actions: 'keepIdentity' } } },
+    waiting: {
+      on: {
+        'history.replaced': [
+          { guard: 'isOwnTerm', target: 'following', actions: 'keepHistory' },
+          { actions: 'keepHistory' },
+        ],
+        'term.adopted': { actions: 'keepTerm' },
+        'replica.removed': 'removed',
+      },
+    },
+    following: {
+      on: {
+        'history.replaced': { actions: 'keepHistory' },
+        'term.adopted': { target: 'waiting', actions: 'keepTerm' },
+        'replica.removed': 'removed',
+      },
+    },
+    removed: {},
+  },
+  on: {
+    'commit.persisted': { actions: 'keepCommit' },
+    'membership.changed': { actions: 'keepMembership' },
+  },
+});
+
+export type SafekeeperSnapshot = SnapshotFrom<typeof safekeeperMachine>;

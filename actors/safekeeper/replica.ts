@@ -1,0 +1,333 @@
+/**
+ * A safekeeper replica at work: joins the actor (its durable decisions), the WAL store (its bytes) and its channels.
+ *
+ * Votes, elections and truncations run one at a time, with the log at rest: they begin when everything that was taken
+ * is durable, and no append is taken meanwhile. A vote's flush LSN would be a lie otherwise.
+ */
+import type {
+  AcceptorGreeting,
+  ProposerElected,
+  ProposerGreeting,
+  VoteRequest,
+  VoteResponse,
+} from '../../protocols/consensus/messages.ts';
+import type { ReplicaStatus } from '../../protocols/consensus/wal-frames.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { Term } from '../../protocols/ids.ts';
+import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import type { ActorHandle } from '../../runtime/host/definition.ts';
+import type { Channel } from '../../runtime/ports/channel.ts';
+import type { Clock, Timer } from '../../runtime/ports/clock.ts';
+import type { Disk } from '../../runtime/ports/disk.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import { AcceptorConnection } from './acceptor-connection.ts';
+import { CommitTracker } from './commit-tracker.ts';
+import { type AppendView, type LogPlan, planElected, planFollowPeer, type SafekeeperCommand } from './decide.ts';
+import type { SafekeeperContext, SafekeeperSnapshot } from './machine.ts';
+import type { WalSource } from './wal-sender.ts';
+import { WalStore } from './wal-store.ts';
+
+/** How often the commit LSN is written down and progress is told, while there is any. */
+const TELL_PROGRESS_MS = 1000;
+const PERSIST_COMMIT_MS = 5000;
+const PERSIST_COMMIT_BYTES = WAL_SEGMENT_BYTES;
+
+export interface ReplicaOptions {
+  actor: ActorHandle<SafekeeperCommand>;
+  disk: Disk;
+  /** Of the WAL's segment files. */
+  directory: string;
+  clock: Clock;
+  log: Log;
+  /** Tells subscribers of progress: `wal.appended`, `commit.advanced`. */
+  tell(type: string, data: Record<string, unknown>): void;
+}
+
+export class Replica implements WalSource {
+  readonly #actor: ActorHandle<SafekeeperCommand>;
+  readonly #store: WalStore;
+  readonly #commit: CommitTracker;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #tell: ReplicaOptions['tell'];
+  readonly #connections = new Set<AcceptorConnection>();
+  #view: AppendView;
+  /** Votes, elections and truncations under way or waiting; the chain keeps them one after the other. */
+  #gates = 0;
+  #gateChain: Promise<unknown> = Promise.resolve();
+  #progressTimer: Timer | undefined;
+  #toldFlush: Lsn;
+  #toldCommit: Lsn;
+  #persistedAt: number;
+  #persistedCommit: Lsn;
+  #closed = false;
+
+  private constructor(options: ReplicaOptions, store: WalStore) {
+    this.#actor = options.actor;
+    this.#store = store;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#tell = options.tell;
+    const { commitLsn } = this.#context;
+    this.#commit = new CommitTracker(commitLsn);
+    this.#view = this.#readView();
+    this.#toldFlush = store.flushLsn;
+    this.#toldCommit = this.#persistedCommit = commitLsn;
+    this.#persistedAt = options.clock.monotonic();
+    store.listen({
+      onFlush: () => this.#onFlush(),
+      onRoom: () => this.#resumeAll(),
+      onFailure: (error) => this.#onFailure(error),
+    });
+    options.actor.subscribe(() => this.#onStateChange());
+  }
+
+  /** Opens the replica of a created actor; finds the end of its WAL. */
+  static async open(options: ReplicaOptions): Promise<Replica> {
+    const { context } = options.actor.snapshot() as SafekeeperSnapshot;
+    const store = await WalStore.open({
+      disk: options.disk,
+      directory: options.directory,
+      startLsn: context.identity.startLsn,
+      commitLsn: context.commitLsn,
+      pgVersion: context.identity.pgVersion,
+      clock: options.clock,
+      log: options.log,
+    });
+    return new Replica(options, store);
+  }
+
+  get view(): AppendView {
+    return this.#view;
+  }
+
+  get writeLsn(): Lsn {
+    return this.#store.writeLsn;
+  }
+
+  get flushLsn(): Lsn {
+    return this.#store.flushLsn;
+  }
+
+  get commitLsn(): Lsn {
+    return this.#commit.commitLsn;
+  }
+
+  /** Appends must wait: a vote or an election is being decided. */
+  get isGated(): boolean {
+    return this.#gates > 0;
+  }
+
+  /** Whether a proposer is connected, so that this replica will be brought up to date by it. */
+  get hasProposer(): boolean {
+    for (const connection of this.#connections) if (connection.hasProposer) return true;
+    return false;
+  }
+
+  status(): ReplicaStatus {
+    const { identity, term, history } = this.#context;
+    return {
+      node: identity.node,
+      term,
+      flushLsn: this.flushLsn,
+      commitLsn: this.commitLsn,
+      startLsn: identity.startLsn,
+      termHistory: history.filter((entry) => entry.lsn <= this.flushLsn),
+    };
+  }
+
+  /** Serves a channel until it closes. */
+  accept(channel: Channel): void {
+    if (this.#closed) return channel.close();
+    this.#connections.add(new AcceptorConnection(this, channel, this.#clock));
+  }
+
+  forget(connection: AcceptorConnection): void {
+    this.#connections.delete(connection);
+  }
+
+  async greet(greeting: ProposerGreeting): Promise<AcceptorGreeting> {
+    return (await this.#actor.dispatch({ type: 'greet', greeting })) as AcceptorGreeting;
+  }
+
+  /** Makes the WAL durable, then the vote, then answers. */
+  vote(request: VoteRequest): Promise<VoteResponse> {
+    return this.#withLogAtRest(async () => {
+      const { flushLsn, commitLsn } = this;
+      return (await this.#actor.dispatch({ type: 'vote', request, flushLsn, commitLsn })) as VoteResponse;
+    });
+  }
+
+  /** Cuts the log to what it shares with the elected proposer's, then takes over its history. */
+  followElected(message: ProposerElected): Promise<void> {
+    return this.#withLogAtRest(async () => {
+      const truncatedFrom = this.flushLsn;
+      const plan = planElected(this.#context, message, this);
+      if (plan.status === 'ok' && message.term > this.#context.term) {
+        await this.#actor.dispatch({ type: 'adopt-term', term: message.term, reason: 'elected' });
+      }
+      await this.#cut(plan);
+      const { flushLsn, commitLsn } = this;
+      await this.#actor.dispatch({ type: 'elected', message, truncatedFrom, flushLsn, commitLsn });
+    });
+  }
+
+  /** Cuts the log to what it shares with a peer's committed log, then takes over its history. */
+  followPeer(peer: ReplicaStatus): Promise<void> {
+    return this.#withLogAtRest(async () => {
+      const truncatedFrom = this.flushLsn;
+      await this.#cut(planFollowPeer(this.#context, peer, this));
+      const { flushLsn, commitLsn } = this;
+      await this.#actor.dispatch({ type: 'follow-peer', peer, truncatedFrom, flushLsn, commitLsn });
+    });
+  }
+
+  /**
+   * Appends committed WAL from a peer, unless the log or its term changed since `followPeer`. Returns whether it was
+   * taken; it is durable then.
+   */
+  appendFromPeer(at: { lsn: Lsn; commitLsn: Lsn; term: Term }, bytes: Uint8Array): Promise<boolean> {
+    return this.#withLogAtRest(async () => {
+      if (this.#view.term !== at.term || this.writeLsn !== at.lsn || this.hasProposer) return false;
+      this.append(at.lsn, bytes);
+      await this.#store.settled();
+      this.hearCommit(at.commitLsn);
+      return true;
+    });
+  }
+
+  hasRoom(bytes: number): boolean {
+    return this.#store.hasRoom(bytes);
+  }
+
+  append(lsn: Lsn, bytes: Uint8Array): void {
+    this.#store.append(lsn, bytes);
+  }
+
+  /** Hears from an elected proposer, or a peer whose log we follow, what is committed. */
+  hearCommit(candidate: Lsn): void {
+    if (this.#commit.hear(candidate, this.flushLsn)) this.#onCommit();
+  }
+
+  /** Reads durable WAL, committed or not. */
+  read(from: Lsn, into: Uint8Array): Promise<number> {
+    return this.#store.read(from, into);
+  }
+
+  logRefusal(error: unknown): void {
+    this.#log.warn({ term: this.#view.term }, `refused: ${error instanceof Error ? error.message : String(error)}`);
+  }
+
+  /** Closes channels and files; the actor itself is stopped by its host. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#progressTimer?.cancel();
+    for (const connection of [...this.#connections]) connection.close();
+    await this.#gateChain.catch(() => {});
+    await this.#persistCommit().catch(() => {});
+    await this.#store.close();
+  }
+
+  get #context(): SafekeeperContext {
+    return (this.#actor.snapshot() as SafekeeperSnapshot).context;
+  }
+
+  #readView(): AppendView {
+    const snapshot = this.#actor.snapshot() as SafekeeperSnapshot;
+    const { membership, term } = snapshot.context;
+    return { generation: membership.generation, term, following: snapshot.value === 'following' };
+  }
+
+  async #cut(plan: LogPlan): Promise<void> {
+    if (plan.status === 'refused') throw PalimpsestError.fromWire(plan.error);
+    await this.#store.truncate(plan.truncateTo);
+    this.#toldFlush = Math.min(this.#toldFlush, plan.truncateTo) as Lsn;
+  }
+
+  #withLogAtRest<T>(work: () => Promise<T>): Promise<T> {
+    this.#gates++;
+    const run = this.#gateChain.then(async () => {
+      await this.#store.settled();
+      return work();
+    });
+    this.#gateChain = run
+      .catch(() => {})
+      .then(() => {
+        this.#gates--;
+        if (this.#gates === 0) this.#resumeAll();
+      });
+    return run;
+  }
+
+  #onStateChange(): void {
+    const before = this.#view.term;
+    this.#view = this.#readView();
+    if (this.#view.term === before) return;
+    for (const connection of this.#connections) connection.onTerm(this.#view.term);
+  }
+
+  #onFlush(): void {
+    if (this.#commit.flushed(this.flushLsn)) this.#onCommit();
+    for (const connection of this.#connections) connection.onFlush();
+    this.#armProgress();
+  }
+
+  #onCommit(): void {
+    for (const connection of this.#connections) connection.onCommit();
+    this.#armProgress();
+  }
+
+  #resumeAll(): void {
+    for (const connection of this.#connections) connection.resume();
+  }
+
+  #onFailure(error: Error): void {
+    this.#log.error({}, `the replica stops: ${error.message}`);
+    for (const connection of [...this.#connections]) connection.close();
+    this.#closed = true;
+  }
+
+  #armProgress(): void {
+    if (this.#closed) return;
+    this.#progressTimer ??= this.#clock.setTimer(TELL_PROGRESS_MS, () => {
+      this.#progressTimer = undefined;
+      this.#tellProgress();
+      this.#maybePersistCommit();
+    });
+  }
+
+  #tellProgress(): void {
+    const { flushLsn, commitLsn } = this;
+    const { node } = this.#context.identity;
+    if (flushLsn > this.#toldFlush) {
+      const range = { from: formatLsn(this.#toldFlush), to: formatLsn(flushLsn) };
+      this.#tell('wal.appended', { node, ...range, term: this.#view.term });
+      this.#toldFlush = flushLsn;
+    }
+    if (commitLsn > this.#toldCommit) {
+      this.#tell('commit.advanced', { node, from: formatLsn(this.#toldCommit), to: formatLsn(commitLsn) });
+      this.#toldCommit = commitLsn;
+    }
+  }
+
+  /** A restart walks the WAL from the commit LSN written down: it should not be far behind. */
+  #maybePersistCommit(): void {
+    const { commitLsn } = this;
+    if (commitLsn === this.#persistedCommit) return;
+    const due =
+      commitLsn - this.#persistedCommit >= PERSIST_COMMIT_BYTES ||
+      this.#clock.monotonic() - this.#persistedAt >= PERSIST_COMMIT_MS;
+    if (!due) return this.#armProgress();
+    this.#persistCommit().catch((error) =>
+      this.#log.warn({}, `the commit LSN could not be written down: ${error.message}`),
+    );
+  }
+
+  async #persistCommit(): Promise<void> {
+    const { commitLsn } = this;
+    if (commitLsn === this.#persistedCommit) return;
+    this.#persistedAt = this.#clock.monotonic();
+    await this.#actor.dispatch({ type: 'persist-commit', lsn: commitLsn });
+    this.#persistedCommit = commitLsn;
+  }
+}

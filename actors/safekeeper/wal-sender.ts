@@ -1,0 +1,107 @@
+/**
+ * Sends committed WAL down one channel as the commit LSN advances, and a sign of life when nothing happens.
+ *
+ * Small advances are gathered for a millisecond, so that a reader wakes up for many commits at once; the channel's
+ * queue bounds how far it runs ahead of a slow reader.
+ */
+import {
+  FRAME_READ_FAILED,
+  FRAME_WAL,
+  packReadFailure,
+  packRequestNumber,
+  packWalHeader,
+  STREAM_REQUEST,
+} from '../../protocols/consensus/wal-frames.ts';
+import { toWireError } from '../../protocols/errors.ts';
+import type { Lsn } from '../../protocols/lsn.ts';
+import type { Channel } from '../../runtime/ports/channel.ts';
+import type { Clock, Timer } from '../../runtime/ports/clock.ts';
+
+const FRAME_BYTES_MAX = 256 * 1024;
+const QUEUED_BYTES_MAX = 1024 * 1024;
+const GATHER_MS = 1;
+/** An advance of this much is sent at once. */
+const SEND_AT_ONCE_BYTES = 64 * 1024;
+export const HEARTBEAT_MS = 1000;
+
+export interface WalSource {
+  readonly commitLsn: Lsn;
+  read(from: Lsn, into: Uint8Array): Promise<number>;
+}
+
+export class WalSender {
+  readonly #channel: Channel;
+  readonly #source: WalSource;
+  readonly #clock: Clock;
+  #position: Lsn;
+  #pumping = false;
+  #gather: Timer | undefined;
+  #heartbeat: Timer;
+  #closed = false;
+
+  constructor(options: { channel: Channel; source: WalSource; clock: Clock; from: Lsn }) {
+    this.#channel = options.channel;
+    this.#source = options.source;
+    this.#clock = options.clock;
+    this.#position = options.from;
+    this.#heartbeat = this.#armHeartbeat();
+    this.#sendNothing();
+    void this.#pump();
+  }
+
+  /** The commit LSN moved. */
+  advance(): void {
+    if (this.#pumping || this.#closed) return;
+    if (this.#source.commitLsn - this.#position >= SEND_AT_ONCE_BYTES) {
+      void this.#pump();
+    } else {
+      this.#gather ??= this.#clock.setTimer(GATHER_MS, () => void this.#pump());
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#gather?.cancel();
+    this.#heartbeat.cancel();
+  }
+
+  async #pump(): Promise<void> {
+    this.#gather?.cancel();
+    this.#gather = undefined;
+    if (this.#pumping) return;
+    this.#pumping = true;
+    try {
+      while (!this.#closed && this.#position < this.#source.commitLsn) {
+        if (this.#channel.queuedBytes > QUEUED_BYTES_MAX) await this.#channel.drained(QUEUED_BYTES_MAX / 2);
+        else await this.#sendNext();
+      }
+    } catch (error) {
+      this.close();
+      this.#channel.send(FRAME_READ_FAILED, packRequestNumber(STREAM_REQUEST), packReadFailure(toWireError(error)));
+      this.#channel.close();
+    } finally {
+      this.#pumping = false;
+    }
+  }
+
+  async #sendNext(): Promise<void> {
+    const commitLsn = this.#source.commitLsn;
+    const bytes = new Uint8Array(Math.min(FRAME_BYTES_MAX, commitLsn - this.#position));
+    const count = await this.#source.read(this.#position, bytes);
+    if (this.#closed) return;
+    this.#channel.send(FRAME_WAL, packWalHeader(this.#position, commitLsn), bytes.subarray(0, count));
+    this.#position = (this.#position + count) as Lsn;
+  }
+
+  #sendNothing(): void {
+    this.#channel.send(FRAME_WAL, packWalHeader(this.#position, this.#source.commitLsn));
+  }
+
+  #armHeartbeat(): Timer {
+    return this.#clock.setTimer(HEARTBEAT_MS, () => {
+      if (this.#closed) return;
+      if (!this.#pumping) this.#sendNothing();
+      this.#heartbeat = this.#armHeartbeat();
+    });
+  }
+}

@@ -1,0 +1,274 @@
+/**
+ * The WAL of one replica: what was appended, what of it is durable, and reading it back.
+ *
+ * Appended bytes are copied once, into a ring. All that arrived while a write was under way goes out as one durable
+ * write (group commit). The ring also serves readers that are close behind, without touching a file.
+ *
+ * Invariants
+ * 1. start <= flush <= write. Only what is below `flushLsn` may be acknowledged or read.
+ * 2. Appends are contiguous: no gap, no rewrite.
+ * 3. On disk, everything from `flushLsn` on is zeros, or the part of a write under way.
+ * 4. A full disk loses nothing: the same write is tried again until there is space; until then nothing is acknowledged.
+ */
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { formatLsn, type Lsn, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { Disk } from '../../runtime/ports/disk.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import { findEndOfWal } from './wal-recovery.ts';
+import { WalSegments } from './wal-segments.ts';
+
+/** Also the most that may wait for the disk. */
+const RING_BYTES = 2 * 1024 * 1024;
+const DISK_FULL_RETRY_MS = 500;
+/** The next segment's file is created when the current one is this full. */
+const PREPARE_NEXT_AT = WAL_SEGMENT_BYTES / 2;
+
+export interface WalStoreOptions {
+  disk: Disk;
+  directory: string;
+  startLsn: Lsn;
+  /** The log is valid up to here at least, and a record ends here. */
+  commitLsn: Lsn;
+  pgVersion: number;
+  clock: Clock;
+  log: Log;
+}
+
+export interface WalStoreListener {
+  /** More is durable. */
+  onFlush(flushLsn: Lsn): void;
+  /** There is room again after `hasRoom` said no. */
+  onRoom(): void;
+  /** Nothing more can be written: the file system failed in a way that retrying cannot mend. */
+  onFailure(error: Error): void;
+}
+
+export class WalStore {
+  readonly startLsn: Lsn;
+  readonly #segments: WalSegments;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  #listener: WalStoreListener | undefined;
+  #ring: Uint8Array | undefined;
+  /** Lowest LSN whose bytes are in the ring. */
+  #ringStart: Lsn;
+  #writeLsn: Lsn;
+  #flushLsn: Lsn;
+  #preparedSegment = -1;
+  #running = false;
+  #closed = false;
+  #stalled = false;
+  #failure: Error | undefined;
+  #waitedForRoom = false;
+  #idleWaiters: (() => void)[] = [];
+
+  private constructor(options: WalStoreOptions, segments: WalSegments, endLsn: Lsn) {
+    this.startLsn = options.startLsn;
+    this.#segments = segments;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#writeLsn = this.#flushLsn = this.#ringStart = endLsn;
+  }
+
+  /** Finds the end of the log and removes the torn tail behind it. */
+  static async open(options: WalStoreOptions): Promise<WalStore> {
+    const segments = new WalSegments(options.disk, options.directory);
+    await segments.prepare();
+    const { commitLsn } = options;
+    if (commitLsn > options.startLsn) await assertLogReaches(segments, commitLsn);
+    const end = await findEndOfWal(segments, { from: commitLsn, pgVersion: options.pgVersion });
+    await segments.zeroFrom(end);
+    return new WalStore(options, segments, end);
+  }
+
+  listen(listener: WalStoreListener): void {
+    this.#listener = listener;
+  }
+
+  /** End of what was appended. */
+  get writeLsn(): Lsn {
+    return this.#writeLsn;
+  }
+
+  /** End of what is durable. */
+  get flushLsn(): Lsn {
+    return this.#flushLsn;
+  }
+
+  /** Whether the disk is full and appends wait for space. */
+  get stalled(): boolean {
+    return this.#stalled;
+  }
+
+  /** Whether `bytes` more can be appended now; after a no, `onRoom` tells when to ask again. */
+  hasRoom(bytes: number): boolean {
+    const fits = this.#writeLsn + bytes - this.#flushLsn <= RING_BYTES;
+    if (!fits) this.#waitedForRoom = true;
+    return fits;
+  }
+
+  /** Appends at `writeLsn`; durable when `flushLsn` has passed it. The bytes are copied. */
+  append(lsn: Lsn, bytes: Uint8Array): void {
+    if (lsn !== this.#writeLsn) {
+      throw new RangeError(`append at ${formatLsn(lsn)} to a log that ends at ${formatLsn(this.#writeLsn)}`);
+    }
+    if (this.#failure) throw this.#failure;
+    if (!this.hasRoom(bytes.length)) throw new RangeError('append without room');
+    this.#putIntoRing(bytes);
+    if (this.#running || this.#closed) return;
+    this.#running = true;
+    // The frames of one packet arrive one after the other within this turn: they shall make one write.
+    queueMicrotask(() => void this.#run());
+  }
+
+  /** Resolves when all that was appended is durable; throws when that will not happen. */
+  async settled(): Promise<void> {
+    while (this.#running) await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** Reads durable WAL from `from` into `into`, as much as there is; returns how many bytes. */
+  async read(from: Lsn, into: Uint8Array): Promise<number> {
+    if (from < this.startLsn) {
+      throw new PalimpsestError(
+        'not-found',
+        `WAL at ${formatLsn(from)} is not here: this timeline's own WAL begins at ${formatLsn(this.startLsn)}`,
+      );
+    }
+    const length = Math.min(into.length, this.#flushLsn - from);
+    if (length <= 0) return 0;
+    const part = into.subarray(0, length);
+    if (from >= this.#lowestInRing()) this.#copyFromRing(from, part);
+    else await this.#segments.read(from, part);
+    return length;
+  }
+
+  /** Cuts the log at `to`, durably. Nothing may be appended meanwhile. */
+  async truncate(to: Lsn): Promise<void> {
+    await this.settled();
+    if (to > this.#flushLsn || to < this.startLsn) throw new RangeError(`cannot cut at ${formatLsn(to)}`);
+    if (to === this.#flushLsn) return;
+    this.#ringStart = this.#lowestInRing();
+    this.#writeLsn = this.#flushLsn = to;
+    this.#ringStart = Math.min(this.#ringStart, to) as Lsn;
+    this.#preparedSegment = -1;
+    try {
+      await this.#segments.zeroFrom(to);
+    } catch (error) {
+      // Bytes beyond the end may be left: nothing may follow them until a restart has looked at the files again.
+      this.#failure = error as Error;
+      this.#listener?.onFailure(this.#failure);
+      throw error;
+    }
+  }
+
+  /** Gives the ring's memory back; the next append takes it again. */
+  releaseMemory(): void {
+    if (this.#running) return;
+    this.#ring = undefined;
+    this.#ringStart = this.#writeLsn;
+  }
+
+  /** Stops writing and closes the files. What was not durable yet is not acknowledged either. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    while (this.#running) await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+    await this.#segments.close();
+  }
+
+  #putIntoRing(bytes: Uint8Array): void {
+    this.#ring ??= new Uint8Array(RING_BYTES);
+    const offset = this.#writeLsn % RING_BYTES;
+    const first = Math.min(bytes.length, RING_BYTES - offset);
+    this.#ring.set(first === bytes.length ? bytes : bytes.subarray(0, first), offset);
+    if (first < bytes.length) this.#ring.set(bytes.subarray(first), 0);
+    this.#writeLsn = (this.#writeLsn + bytes.length) as Lsn;
+  }
+
+  #lowestInRing(): Lsn {
+    return Math.max(this.#ringStart, this.#writeLsn - RING_BYTES) as Lsn;
+  }
+
+  /** The ring's bytes from `from` to `to`, as one or two views. */
+  #ringParts(from: Lsn, to: Lsn): Uint8Array[] {
+    const ring = this.#ring!;
+    const offset = from % RING_BYTES;
+    const length = to - from;
+    if (offset + length <= RING_BYTES) return [ring.subarray(offset, offset + length)];
+    return [ring.subarray(offset), ring.subarray(0, offset + length - RING_BYTES)];
+  }
+
+  #copyFromRing(from: Lsn, into: Uint8Array): void {
+    let done = 0;
+    for (const part of this.#ringParts(from, (from + into.length) as Lsn)) {
+      into.set(part, done);
+      done += part.length;
+    }
+  }
+
+  async #run(): Promise<void> {
+    while (this.#flushLsn < this.#writeLsn && !this.#closed && !this.#failure) {
+      const from = this.#flushLsn;
+      const segmentEnd = (segmentNumber(from) + 1) * WAL_SEGMENT_BYTES;
+      const to = Math.min(this.#writeLsn, segmentEnd) as Lsn;
+      try {
+        await this.#segments.write(from, this.#ringParts(from, to), to - from);
+      } catch (error) {
+        await this.#handleWriteError(error as Error);
+        continue;
+      }
+      this.#recovered();
+      this.#flushLsn = to;
+      this.#listener?.onFlush(to);
+      if (this.#waitedForRoom) {
+        this.#waitedForRoom = false;
+        this.#listener?.onRoom();
+      }
+      this.#prepareNext(to);
+    }
+    this.#running = false;
+    const waiters = this.#idleWaiters;
+    this.#idleWaiters = [];
+    for (const resolve of waiters) resolve();
+  }
+
+  async #handleWriteError(error: Error): Promise<void> {
+    if (error instanceof PalimpsestError && error.code === 'disk-full') {
+      if (!this.#stalled) {
+        this.#log.error({ flushLsn: formatLsn(this.#flushLsn) }, `WAL waits for disk space: ${error.message}`);
+      }
+      this.#stalled = true;
+      await this.#clock.sleep(DISK_FULL_RETRY_MS);
+      return;
+    }
+    this.#failure = error;
+    this.#log.error({ flushLsn: formatLsn(this.#flushLsn) }, `WAL cannot be written: ${error.message}`);
+    this.#listener?.onFailure(error);
+  }
+
+  #recovered(): void {
+    if (!this.#stalled) return;
+    this.#stalled = false;
+    this.#log.info({}, 'there is disk space again: WAL is being written');
+  }
+
+  #prepareNext(at: Lsn): void {
+    const number = segmentNumber(at);
+    if (at % WAL_SEGMENT_BYTES < PREPARE_NEXT_AT || this.#preparedSegment === number + 1) return;
+    this.#preparedSegment = number + 1;
+    // Only a preparation: an error will come back where it matters.
+    this.#segments.prepareNext(at).catch(() => {});
+  }
+}
+
+async function assertLogReaches(segments: WalSegments, commitLsn: Lsn): Promise<void> {
+  const last = (commitLsn - 1) as Lsn;
+  const bytes = await segments.bytesOf(segmentNumber(last));
+  if (bytes >= (last % WAL_SEGMENT_BYTES) + 1) return;
+  throw new PalimpsestError(
+    'corrupt',
+    `the WAL up to ${formatLsn(commitLsn)} was committed, but its segment file is missing or too short`,
+    'restore the segment file from another safekeeper, or delete this replica so that it is made anew',
+  );
+}

@@ -1,0 +1,102 @@
+/**
+ * Reading WAL from a safekeeper, on the same channel as the consensus.
+ *
+ *   START_WAL {from}            ->   WAL {beginLsn, commitLsn, bytes}*   committed WAL only, for ever; a frame without
+ *                                    bytes tells an advance of the commit LSN, or that the sender is alive
+ *   READ_WAL {request, from, length} ->  WAL_BYTES {request, bytes}      durable WAL, committed or not; short at its end
+ *   ASK_STATUS {request}        ->   STATUS {request, status}
+ *   a request that fails        ->   READ_FAILED {request, error}
+ */
+import { Packr } from 'msgpackr';
+import type { WireError } from '../errors.ts';
+import type { NodeId, Term } from '../ids.ts';
+import type { Lsn } from '../lsn.ts';
+import { readU32, readU64, writeU32, writeU64 } from '../postgres/bytes.ts';
+import type { TermStart } from './history.ts';
+
+export const FRAME_START_WAL = 50;
+export const FRAME_WAL = 51;
+export const FRAME_READ_WAL = 52;
+export const FRAME_WAL_BYTES = 53;
+export const FRAME_ASK_STATUS = 54;
+export const FRAME_STATUS = 55;
+export const FRAME_READ_FAILED = 56;
+
+/** Most bytes that one READ_WAL may ask for. */
+export const READ_WAL_BYTES_MAX = 1024 * 1024;
+export const WAL_FRAME_HEADER_BYTES = 16;
+/** START_WAL as a request of its own has no number: its failure carries this one. */
+export const STREAM_REQUEST = 0;
+
+/** What a replica holds, as others may ask. */
+export interface ReplicaStatus {
+  node: NodeId;
+  term: Term;
+  flushLsn: Lsn;
+  commitLsn: Lsn;
+  startLsn: Lsn;
+  termHistory: TermStart[];
+}
+
+const packr = new Packr({ useRecords: false });
+
+export function packStartWal(from: Lsn): Uint8Array {
+  const bytes = new Uint8Array(8);
+  writeU64(bytes, 0, from);
+  return bytes;
+}
+
+export function readStartWal(body: Uint8Array): Lsn {
+  return readU64(body, 0) as Lsn;
+}
+
+/** Writes the header of a WAL frame; the bytes are sent as a further part. */
+export function packWalHeader(beginLsn: Lsn, commitLsn: Lsn): Uint8Array {
+  const bytes = new Uint8Array(WAL_FRAME_HEADER_BYTES);
+  writeU64(bytes, 0, beginLsn);
+  writeU64(bytes, 8, commitLsn);
+  return bytes;
+}
+
+export function readWalHeader(body: Uint8Array): { beginLsn: Lsn; commitLsn: Lsn } {
+  return { beginLsn: readU64(body, 0) as Lsn, commitLsn: readU64(body, 8) as Lsn };
+}
+
+export function packReadWal(request: number, from: Lsn, length: number): Uint8Array {
+  const bytes = new Uint8Array(16);
+  writeU32(bytes, 0, request);
+  writeU64(bytes, 4, from);
+  writeU32(bytes, 12, length);
+  return bytes;
+}
+
+export function readReadWal(body: Uint8Array): { request: number; from: Lsn; length: number } {
+  return { request: readU32(body, 0), from: readU64(body, 4) as Lsn, length: readU32(body, 12) };
+}
+
+/** The number that a request or its answer begins with. */
+export function packRequestNumber(request: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  writeU32(bytes, 0, request);
+  return bytes;
+}
+
+export function readRequestNumber(body: Uint8Array): number {
+  return readU32(body, 0);
+}
+
+export function packStatus(status: ReplicaStatus): Uint8Array {
+  return Uint8Array.from(packr.pack(status));
+}
+
+export function readStatus(body: Uint8Array): ReplicaStatus {
+  return packr.unpack(body.subarray(4)) as ReplicaStatus;
+}
+
+export function packReadFailure(error: WireError): Uint8Array {
+  return Uint8Array.from(packr.pack(error));
+}
+
+export function readReadFailure(body: Uint8Array): WireError {
+  return packr.unpack(body.subarray(4)) as WireError;
+}
