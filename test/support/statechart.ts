@@ -42,7 +42,9 @@ export function withStatechart(readme: string, chart: string): string {
 
 /** A Mermaid diagram of states and transitions, then what each state starts and which events it keeps. */
 export function statechartOf(machine: AnyStateMachine): string {
-  const diagram = ['```mermaid', 'stateDiagram-v2', ...drawChildren(machine.root, '  '), '```'];
+  const root = drawTransitions(machine.root, 'any', '  ');
+  const any = root.length > 0 ? ['  state "any state" as any', ...root] : [];
+  const diagram = ['```mermaid', 'stateDiagram-v2', ...drawChildren(machine.root, '  '), ...any, '```'];
   const notes = describeStates(machine.root);
   return [...diagram, ...(notes.length > 0 ? ['', ...notes] : [])].join('\n');
 }
@@ -124,20 +126,19 @@ function nameOf(item: unknown): string | undefined {
 }
 
 function describeStates(node: AnyStateNode): string[] {
-  const lines: string[] = [];
-  if (node.parent) {
-    const parts: string[] = [];
-    if (typeof node.config.description === 'string') parts.push(node.config.description);
-    const entry = node.entry.map(nameOf).filter((name) => name !== undefined);
-    if (entry.length > 0) parts.push(`on entry: ${entry.join(', ')}`);
-    for (const { event, actions } of transitionsOf(node)) {
-      if (actions.length > 0) parts.push(`on ${event}: ${actions.join(', ')}`);
-    }
-    const stays = transitionsOf(node).filter(({ targets, actions }) => targets.length + actions.length === 0);
-    if (stays.length > 0) parts.push(`keeps ${[...new Set(stays.map(({ event }) => event))].join(', ')}`);
-    if (parts.length > 0) lines.push(`- \`${node.path.join('.')}\`: ${parts.join('; ')}`);
+  const parts: string[] = [];
+  if (typeof node.config.description === 'string') parts.push(node.config.description);
+  const entry = node.entry.map(nameOf).filter((name) => name !== undefined);
+  if (entry.length > 0) parts.push(`on entry: ${entry.join(', ')}`);
+  const transitions = transitionsOf(node);
+  for (const { label, actions } of transitions) {
+    if (actions.length > 0) parts.push(`on ${label}: ${actions.join(', ')}`);
   }
-  return [...lines, ...Object.values(node.states).flatMap(describeStates)];
+  const kept = transitions.filter(({ targets, actions }) => targets.length + actions.length === 0);
+  if (kept.length > 0) parts.push(`stays on ${[...new Set(kept.map(({ label }) => label))].join(', ')}`);
+  const name = node.parent ? `\`${node.path.join('.')}\`` : 'any state';
+  const own = parts.length > 0 ? [`- ${name}: ${[...new Set(parts)].join('; ')}`] : [];
+  return [...own, ...Object.values(node.states).flatMap(describeStates)];
 }
 
 async function main(write: boolean): Promise<void> {

@@ -227,16 +227,15 @@ export class TestSystem {
 export interface BranchOptions {
   /** `main` when absent. */
   from?: string;
-  lsn?: string;
-  time?: string;
+  /** An LSN or a moment in time; the head when absent. */
+  at?: string;
 }
 
 /** The words of `palimpsest branch create`. */
-export function branchArguments(name: string, { from, lsn, time }: BranchOptions): string[] {
+export function branchArguments(name: string, { from, at }: BranchOptions): string[] {
   const args = ['branch', 'create', name];
   if (from !== undefined) args.push('--from', from);
-  if (lsn !== undefined) args.push('--lsn', lsn);
-  if (time !== undefined) args.push('--time', time);
+  if (at !== undefined) args.push('--at', at);
   return args;
 }
 
