@@ -1,0 +1,167 @@
+/**
+ * Finds the exact LSN that a branch point means: "head", an LSN, or a moment in time.
+ *
+ * 1. The head counts every commit that was acknowledged before the question: it is the newest commit LSN that a quorum of
+ *    safekeepers knows, after those that have unfinished WAL had the time to hear of its commit.
+ * 2. The result ends a whole record.
+ * 3. A point before a timeline's own start belongs to its ancestor, and the answer names that ancestor.
+ */
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { formatLsn } from '../../protocols/lsn.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { BranchPoint, TimelineStatus } from './events.ts';
+
+/** Sends a command to an actor; throws its rejection. */
+export type Send = (
+  kind: string,
+  id: string,
+  command: { type: string } & Record<string, unknown>,
+  options: { timeoutMs: number },
+) => Promise<unknown>;
+
+export interface PointQuestion {
+  send: Send;
+  clock: Clock;
+  timeline: string;
+  point: BranchPoint;
+}
+
+const COMMAND_TIMEOUT_MS = 5_000;
+/** A safekeeper hears of a commit within a few milliseconds of its WAL; after this there is nobody to tell it. */
+const COMMIT_NEWS_MS = 12;
+const COMMIT_NEWS_STEP_MS = 2;
+/** Replies after the quorum's are waited for this long. */
+const STRAGGLER_MS = 20;
+/** Ancestors of ancestors; a deeper tree than this is a loop. */
+const DEPTH_MAX = 1_000;
+
+interface ReplicaStatus {
+  flushLsn: number;
+  commitLsn: number;
+}
+
+/** Resolves a branch point. Throws PalimpsestError `invalid-argument` for a point outside the history. */
+export async function resolveBranchPoint(
+  question: PointQuestion,
+): Promise<{ timeline: string; lsn: number }> {
+  const status = await timelineStatusOf(question.send, question.timeline);
+  if (status.state !== 'active') {
+    throw new PalimpsestError('conflict', `the timeline to branch from is ${status.state}, not active`);
+  }
+  const head = await headLsn(question, status);
+  if (question.point.kind === 'head') return { timeline: status.timeline, lsn: head };
+  const lsn = await pointLsn(question, status, head);
+  return ownerOf(question.send, status, lsn);
+}
+
+async function pointLsn(question: PointQuestion, status: TimelineStatus, head: number): Promise<number> {
+  const { send, point } = question;
+  if (point.kind === 'time') {
+    if (point.timeMs > question.clock.now()) {
+      throw new PalimpsestError(
+        'invalid-argument',
+        `${new Date(point.timeMs).toISOString()} is in the future`,
+        'leave --at out to branch from the newest state',
+      );
+    }
+    const command = { type: 'resolve-time', timeMs: point.timeMs };
+    const answer = (await send('pageserver', status.timeline, command, {
+      timeoutMs: COMMAND_TIMEOUT_MS,
+    })) as {
+      lsn: number;
+    };
+    return Math.min(answer.lsn, head);
+  }
+  const wanted = point.kind === 'lsn' ? point.lsn : head;
+  if (wanted > head) {
+    throw new PalimpsestError(
+      'invalid-argument',
+      `LSN ${formatLsn(wanted)} is in the future: the branch ends at ${formatLsn(head)}`,
+      'choose an earlier LSN, or leave --at out to branch from the newest state',
+    );
+  }
+  return wanted;
+}
+
+/** Walks up to the timeline whose own WAL (or start) holds `lsn`, and rounds down to the end of a record there. */
+async function ownerOf(
+  send: Send,
+  from: TimelineStatus,
+  lsn: number,
+): Promise<{ timeline: string; lsn: number }> {
+  let status = from;
+  for (let depth = 0; depth < DEPTH_MAX; depth++) {
+    if (lsn === status.startLsn) return { timeline: status.timeline, lsn };
+    if (lsn > status.startLsn) {
+      const command = { type: 'resolve', lsn };
+      const options = { timeoutMs: COMMAND_TIMEOUT_MS };
+      const answer = (await send('pageserver', status.timeline, command, options)) as { lsn: number };
+      return { timeline: status.timeline, lsn: Math.max(answer.lsn, status.startLsn) };
+    }
+    if (status.ancestor === undefined) {
+      throw new PalimpsestError(
+        'invalid-argument',
+        `LSN ${formatLsn(lsn)} is before the beginning of this branch's history at ${formatLsn(status.startLsn)}`,
+        'choose a later LSN',
+      );
+    }
+    status = await timelineStatusOf(send, status.ancestor.timeline);
+  }
+  throw new PalimpsestError('corrupt', `timeline ${from.timeline} has more than ${DEPTH_MAX} ancestors`);
+}
+
+/** The newest LSN that is committed on a quorum of the timeline's safekeepers. */
+export async function headLsn(question: PointQuestion, status: TimelineStatus): Promise<number> {
+  const { clock } = question;
+  let replies = await replicaStatuses(question, status);
+  const deadline = clock.monotonic() + COMMIT_NEWS_MS;
+  const flushed = Math.max(...replies.map((reply) => reply.flushLsn));
+  let head = Math.max(...replies.map((reply) => reply.commitLsn));
+  while (head < flushed && clock.monotonic() < deadline) {
+    await clock.sleep(COMMIT_NEWS_STEP_MS);
+    replies = await replicaStatuses(question, status);
+    head = Math.max(head, ...replies.map((reply) => reply.commitLsn));
+  }
+  return Math.max(head, status.startLsn);
+}
+
+async function replicaStatuses(question: PointQuestion, status: TimelineStatus): Promise<ReplicaStatus[]> {
+  const quorum = Math.floor(status.members.length / 2) + 1;
+  const replies: ReplicaStatus[] = [];
+  const failures: unknown[] = [];
+  await new Promise<void>((resolve) => {
+    let left = status.members.length;
+    let waitingForStragglers = false;
+    const settle = () => {
+      if (--left === 0) return resolve();
+      if (replies.length < quorum || waitingForStragglers) return;
+      waitingForStragglers = true;
+      question.clock.setTimer(STRAGGLER_MS, resolve);
+    };
+    for (const member of status.members) {
+      const replica = `${status.timeline}-${member}`;
+      question.send('safekeeper', replica, { type: 'status' }, { timeoutMs: COMMAND_TIMEOUT_MS }).then(
+        (reply) => {
+          replies.push(reply as ReplicaStatus);
+          settle();
+        },
+        (error: unknown) => {
+          failures.push(error);
+          settle();
+        },
+      );
+    }
+  });
+  if (replies.length >= quorum) return replies;
+  throw new PalimpsestError(
+    'unavailable',
+    `only ${replies.length} of ${status.members.length} safekeepers answer; ${quorum} are needed to know the newest commit`,
+    'see "palimpsest status"; stopped safekeepers are started again by themselves',
+    failures[0],
+  );
+}
+
+async function timelineStatusOf(send: Send, timeline: string): Promise<TimelineStatus> {
+  const options = { timeoutMs: COMMAND_TIMEOUT_MS };
+  return (await send('timeline', timeline, { type: 'status' }, options)) as TimelineStatus;
+}

@@ -1,0 +1,179 @@
+/**
+ * What a timeline does to the world: creates its replicas on safekeepers, attaches it to a pageserver, removes both.
+ * Every effect may run twice: all commands sent here are idempotent.
+ */
+import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import type { EffectContext } from '../../runtime/host/definition.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import { resolveBranchPoint, type Send } from './branch-point.ts';
+import type { TimelineCommand, TimelineEvent } from './events.ts';
+import type { TimelineContext, TimelineEffectParams } from './machine.ts';
+
+export interface TimelineServices {
+  send: Send;
+  /** Resolves when the pageserver has this timeline (an ancestor) attached. */
+  attached(timeline: string): Promise<void>;
+}
+
+const CREATE_TIMEOUT_MS = 10_000;
+const ATTACH_TIMEOUT_MS = 20_000;
+const DELETE_TIMEOUT_MS = 30_000;
+/** How long the last replicas may take before the timeline is used without them. */
+const STRAGGLER_MS = 30;
+
+type Context = EffectContext<TimelineCommand>;
+type TimelineEffect = (params: TimelineEffectParams, effect: Context) => Promise<TimelineEvent[]>;
+
+/** The effects by their names in the machine. */
+export function timelineEffects(services: TimelineServices): Record<string, TimelineEffect> {
+  return {
+    resolve: ({ context }, effect) => resolve(services, context, effect),
+    place: ({ context }, effect) => place(services, context, effect.clock),
+    completeReplicas: async ({ context }) => {
+      await Promise.all(context.missing.map((member) => createReplica(services, context, member)));
+      return [{ type: 'replicas.completed' }];
+    },
+    attach: async ({ context }) => {
+      await attach(services, context);
+      return [{ type: 'attach.completed', generation: context.generation }];
+    },
+    dismantle: async ({ context }) => {
+      await dismantle(services, context);
+      return [{ type: 'timeline.deleted' }];
+    },
+  };
+}
+
+async function resolve(
+  services: TimelineServices,
+  context: TimelineContext,
+  effect: Context,
+): Promise<TimelineEvent[]> {
+  const { origin } = context.spec!;
+  if (origin.kind === 'template') return [{ type: 'timeline.resolved', startLsn: origin.startLsn }];
+  try {
+    await services.attached(origin.timeline);
+    const ancestor = await resolveBranchPoint({
+      send: services.send,
+      clock: effect.clock,
+      timeline: origin.timeline,
+      point: origin.point,
+    });
+    return [{ type: 'timeline.resolved', startLsn: ancestor.lsn, ancestor }];
+  } catch (error) {
+    // Somebody waits for this answer: a clear refusal now is worth more than an attempt that succeeds later.
+    return [{ type: 'timeline.rejected', error: toWireError(error) }];
+  }
+}
+
+/** A quorum of replicas and the pageserver, at the same time. */
+async function place(
+  services: TimelineServices,
+  context: TimelineContext,
+  clock: Clock,
+): Promise<TimelineEvent[]> {
+  const members = context.spec!.members;
+  const missing = new Set(members);
+  const creations = members.map((member) =>
+    createReplica(services, context, member).then(() => {
+      missing.delete(member);
+    }),
+  );
+  const [failures] = await Promise.all([
+    quorumOf(creations, Math.floor(members.length / 2) + 1, clock),
+    attach(services, context),
+  ]);
+  if (missing.size > 0 && members.length - missing.size <= members.length / 2) throw failures[0];
+  return [{ type: 'timeline.activated', missing: [...missing] }];
+}
+
+/** Waits until all have settled, or `quorum` have succeeded and the rest took too long. Returns the failures so far. */
+function quorumOf(attempts: Promise<void>[], quorum: number, clock: Clock): Promise<unknown[]> {
+  return new Promise((resolve) => {
+    const failures: unknown[] = [];
+    let succeeded = 0;
+    const settle = () => {
+      if (succeeded + failures.length === attempts.length) resolve(failures);
+      else if (succeeded === quorum) clock.setTimer(STRAGGLER_MS, () => resolve(failures));
+    };
+    for (const attempt of attempts) {
+      attempt.then(
+        () => {
+          succeeded++;
+          settle();
+        },
+        (error: unknown) => {
+          failures.push(error);
+          settle();
+        },
+      );
+    }
+  });
+}
+
+async function createReplica(
+  services: TimelineServices,
+  context: TimelineContext,
+  member: string,
+): Promise<void> {
+  const spec = context.spec!;
+  await services.send(
+    'safekeeper-node',
+    member,
+    {
+      type: 'create',
+      tenant: spec.tenant,
+      timeline: context.id,
+      startLsn: context.startLsn,
+      pgVersion: spec.pgVersion,
+      systemId: spec.systemId,
+      members: spec.members,
+    },
+    { timeoutMs: CREATE_TIMEOUT_MS },
+  );
+}
+
+async function attach(services: TimelineServices, context: TimelineContext): Promise<void> {
+  const spec = context.spec!;
+  if (context.ancestor) await services.attached(context.ancestor.timeline);
+  await services.send(
+    'pageserver-node',
+    spec.pageserver,
+    {
+      type: 'attach',
+      tenant: spec.tenant,
+      timeline: context.id,
+      pgVersion: spec.pgVersion,
+      systemId: spec.systemId,
+      startLsn: context.startLsn,
+      ...(context.ancestor ? { ancestor: context.ancestor } : {}),
+      ...(spec.origin.kind === 'template' ? { template: spec.origin.key } : {}),
+      safekeepers: spec.members,
+      generation: context.generation,
+    },
+    { timeoutMs: ATTACH_TIMEOUT_MS },
+  );
+}
+
+/** Compute first, so that nothing writes any more; then pages, then WAL. */
+async function dismantle(services: TimelineServices, context: TimelineContext): Promise<void> {
+  const options = { timeoutMs: DELETE_TIMEOUT_MS };
+  await unlessUnknown(services.send('compute', context.id, { type: 'forget' }, options));
+  if (context.spec === undefined || context.generation === 0) return;
+  const command = { type: 'delete', timeline: context.id };
+  await unlessUnknown(services.send('pageserver-node', context.spec.pageserver, command, options));
+  await Promise.all(
+    context.spec.members.map((member) =>
+      unlessUnknown(services.send('safekeeper-node', member, command, options)),
+    ),
+  );
+}
+
+/** What is not there need not be removed. */
+async function unlessUnknown(request: Promise<unknown>): Promise<void> {
+  try {
+    await request;
+  } catch (error) {
+    if (!(error instanceof PalimpsestError && error.code === 'not-found')) throw error;
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * The statechart of a timeline. Pure: events in, state and the names of effects out.
+ *
+ *   absent -> resolving -> placing -> active -> deleting -> deleted
+ *                 \-> rejected
+ *
+ * The point where it starts is durable (`timeline.resolved`) before any replica is created: after a crash the same
+ * point is used again, because "head" would have moved.
+ */
+import { assign, setup } from 'xstate';
+import type { WireError } from '../../protocols/errors.ts';
+import type { TimelineEvent, TimelineSpec } from './events.ts';
+
+export interface TimelineContext {
+  id: string;
+  spec: TimelineSpec | undefined;
+  startLsn: number;
+  ancestor: { timeline: string; lsn: number } | undefined;
+  /** Number of the newest attachment to a pageserver. */
+  generation: number;
+  /** Whether that attachment has been made. */
+  attached: boolean;
+  /** Safekeepers that do not have their replica yet. */
+  missing: string[];
+  error: WireError | undefined;
+  createdMs: number;
+}
+
+/** Parameters of every effect: what it works on, as it was decided. */
+export interface TimelineEffectParams {
+  context: TimelineContext;
+}
+
+const own = ({ context }: { context: TimelineContext }): TimelineEffectParams => ({ context });
+
+export const timelineMachine = setup({
+  types: {
+    context: {} as TimelineContext,
+    events: {} as TimelineEvent,
+    input: {} as { id: string },
+  },
+  actions: {
+    resolve: (_, _params: TimelineEffectParams) => {},
+    place: (_, _params: TimelineEffectParams) => {},
+    completeReplicas: (_, _params: TimelineEffectParams) => {},
+    attach: (_, _params: TimelineEffectParams) => {},
+    dismantle: (_, _params: TimelineEffectParams) => {},
+    takeSpec: assign(({ event }) =>
+      event.type === 'timeline.requested' ? { spec: event.spec, createdMs: event.timeMs } : {},
+    ),
+    takeStart: assign(({ event }) =>
+      event.type === 'timeline.resolved'
+        ? { startLsn: event.startLsn, ancestor: event.ancestor, generation: 1 }
+        : {},
+    ),
+    takeError: assign(({ event }) => (event.type === 'timeline.rejected' ? { error: event.error } : {})),
+    takeActivation: assign(({ event }) =>
+      event.type === 'timeline.activated' ? { missing: event.missing, attached: true } : {},
+    ),
+    takeGeneration: assign(({ event }) =>
+      event.type === 'attach.requested' ? { generation: event.generation, attached: false } : {},
+    ),
+    takeAttachment: assign(({ event, context }) =>
+      event.type === 'attach.completed' && event.generation === context.generation ? { attached: true } : {},
+    ),
+    noneMissing: assign({ missing: [] }),
+  },
+  guards: {
+    someMissing: ({ event }) => event.type === 'timeline.activated' && event.missing.length > 0,
+  },
+}).createMachine({
+  id: 'timeline',
+  initial: 'absent',
+  context: ({ input }) => ({
+    id: input.id,
+    spec: undefined,
+    startLsn: 0,
+    ancestor: undefined,
+    generation: 0,
+    attached: false,
+    missing: [],
+    error: undefined,
+    createdMs: 0,
+  }),
+  states: {
+    absent: {
+      on: {
+        'timeline.requested': {
+          target: 'resolving',
+          actions: ['takeSpec', { type: 'resolve', params: own }],
+        },
+      },
+    },
+    resolving: {
+      on: {
+        'timeline.resolved': { target: 'placing', actions: ['takeStart', { type: 'place', params: own }] },
+        'timeline.rejected': { target: 'rejected', actions: 'takeError' },
+      },
+    },
+    placing: {
+      on: {
+        'timeline.activated': [
+          {
+            guard: 'someMissing',
+            target: 'active',
+            actions: ['takeActivation', { type: 'completeReplicas', params: own }],
+          },
+          { target: 'active', actions: 'takeActivation' },
+        ],
+      },
+    },
+    active: {
+      on: {
+        'replicas.completed': { actions: 'noneMissing' },
+        'attach.requested': { actions: ['takeGeneration', { type: 'attach', params: own }] },
+        'attach.completed': { actions: 'takeAttachment' },
+      },
+    },
+    rejected: {},
+    deleting: { on: { 'timeline.deleted': 'deleted' } },
+    deleted: {},
+  },
+  on: {
+    'timeline.delete-requested': { target: '.deleting', actions: { type: 'dismantle', params: own } },
+  },
+});
