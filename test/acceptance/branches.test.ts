@@ -57,7 +57,8 @@ describe('branches', () => {
         'create table kept as select generate_series(1, 5000) as id; create index on kept (id)',
       );
       const position = await currentLsn(client);
-      await client.query('delete from kept; vacuum kept');
+      await client.query('delete from kept');
+      await client.query('vacuum kept');
       return position;
     });
     await system.createBranch('before-delete', { at: lsn });

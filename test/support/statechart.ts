@@ -75,6 +75,13 @@ function drawState(node: AnyStateNode, indent: string): string[] {
   if (Object.keys(node.states).length > 0) {
     lines.push(`${indent}state ${name} {`, ...drawChildren(node, `${indent}  `), `${indent}}`);
   }
+  lines.push(...drawTransitions(node, name, indent));
+  if (node.type === 'final') lines.push(`${indent}${name} --> [*]`);
+  return lines;
+}
+
+/** One arrow to each target, with all that leads there. */
+function drawTransitions(node: AnyStateNode, name: string, indent: string): string[] {
   const labels = new Map<string, Set<string>>();
   for (const transition of transitionsOf(node)) {
     for (const target of transition.targets) {
@@ -82,10 +89,7 @@ function drawState(node: AnyStateNode, indent: string): string[] {
       labels.set(target, label.add(transition.label));
     }
   }
-  for (const [target, label] of labels)
-    lines.push(`${indent}${name} --> ${target}: ${[...label].join(' / ')}`);
-  if (node.type === 'final') lines.push(`${indent}${name} --> [*]`);
-  return lines;
+  return [...labels].map(([target, label]) => `${indent}${name} --> ${target}: ${[...label].join(' / ')}`);
 }
 
 interface Drawn {
