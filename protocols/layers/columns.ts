@@ -14,6 +14,10 @@ export class U32Column {
     this.#data[this.length++] = value;
   }
 
+  replace(index: number, value: number): void {
+    this.#data[index] = value;
+  }
+
   bytes(): Uint8Array {
     return new Uint8Array(this.#data.buffer, 0, this.length * 4);
   }

@@ -37,6 +37,9 @@ export const ENTRY_IMAGE = 1;
 /** The first record of the run makes the page anew: nothing older is needed. */
 export const ENTRY_INITIALISES = 2;
 
+/** A relation's flag: some of its sizes are cuts. */
+export const RELATION_HAS_CUTS = 1;
+
 /** `cutTo` of a size that grew: no block was cut off. */
 export const NO_CUT = 0xffffffff;
 /** Size of a relation that does not exist. */

@@ -13,6 +13,7 @@ import {
   LAYER_VERSION,
   type LayerFooter,
   NO_CUT,
+  RELATION_HAS_CUTS,
   SECTION_COUNT,
   SECTION_ENTRIES,
   SECTION_RELATIONS,
@@ -187,14 +188,20 @@ export class LayerIndex {
 
   /** Size of a relation at `lsn`: blocks, -1 when it is dropped, undefined when the layer does not tell. */
   sizeAt(relation: number, lsn: number): number | undefined {
-    for (let i = this.firstSize(relation + 1) - 1; i >= this.firstSize(relation); i--) {
-      if (this.sizeLsn[i]! <= lsn) return this.sizeBlocks[i]!;
+    const first = this.firstSize(relation);
+    let low = first;
+    let high = this.firstSize(relation + 1) - 1;
+    while (low <= high) {
+      const middle = (low + high) >>> 1;
+      if (this.sizeLsn[middle]! <= lsn) low = middle + 1;
+      else high = middle - 1;
     }
-    return undefined;
+    return high >= first ? this.sizeBlocks[high]! : undefined;
   }
 
   /** LSN of the newest cut at or before `lsn` that took `block` away, -1 when there is none. */
   cutBefore(relation: number, block: number, lsn: number): number {
+    if ((this.#relations[relation * RELATION_WORDS + 6]! & RELATION_HAS_CUTS) === 0) return -1;
     for (let i = this.firstSize(relation + 1) - 1; i >= this.firstSize(relation); i--) {
       const cut = this.sizeCut[i]!;
       if (cut !== NO_CUT && cut <= block && this.sizeLsn[i]! <= lsn) return this.sizeLsn[i]!;

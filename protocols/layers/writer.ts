@@ -13,6 +13,8 @@ import {
   HEADER_BYTES,
   LAYER_MAGIC,
   LAYER_VERSION,
+  NO_CUT,
+  RELATION_HAS_CUTS,
   RUN_BYTES_TARGET,
   SECTION_COUNT,
   type SectionPlace,
@@ -141,6 +143,7 @@ export class LayerWriter {
     this.#sizeLsn.push(lsn);
     this.#sizeBlocks.push(blocks);
     this.#sizeCut.push(cutTo);
+    if (cutTo !== NO_CUT) this.#relations.replace(this.#relations.length - 2, RELATION_HAS_CUTS);
   }
 
   /** Adds a small value from `lsn` on; null takes it away. */
