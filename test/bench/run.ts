@@ -1,0 +1,47 @@
+/**
+ * `npm run bench`: speed and memory of a whole Palimpsest beside stock Postgres with the same binaries, in one run on
+ * one machine. Only the ratios say something; the absolute figures are this machine's at this moment.
+ *
+ *   npm run bench                      all, short
+ *   npm run bench -- commit read       some
+ *   npm run bench -- --long --json     longer, and the figures as one JSON object on the last line
+ */
+import { benchBranch } from './branch.ts';
+import { benchCommit } from './commit.ts';
+import { type BenchOptions, type Figure, printFigures } from './figures.ts';
+import { benchMemory } from './memory.ts';
+import { benchRead } from './read.ts';
+import { benchStart } from './start.ts';
+
+const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
+  start: benchStart,
+  commit: benchCommit,
+  read: benchRead,
+  branch: benchBranch,
+  memory: benchMemory,
+};
+
+const words = process.argv.slice(2);
+const wanted = words.filter((word) => !word.startsWith('--'));
+const unknown = [
+  ...wanted.filter((name) => !(name in BENCHES)),
+  ...words.filter((word) => word.startsWith('--') && !['--long', '--json'].includes(word)),
+];
+if (unknown.length > 0) {
+  console.error(
+    `unknown: ${unknown.join(' ')}. Benches: ${Object.keys(BENCHES).join(', ')}. Options: --long --json`,
+  );
+  process.exit(2);
+}
+
+const options: BenchOptions = {
+  long: words.includes('--long'),
+  say: (text) => console.error(text),
+};
+const all: Record<string, Figure[]> = {};
+for (const name of wanted.length > 0 ? wanted : Object.keys(BENCHES)) {
+  const figures = await BENCHES[name]!(options);
+  all[name] = figures;
+  printFigures(name, figures);
+}
+if (words.includes('--json')) console.log(JSON.stringify(all));
