@@ -71,7 +71,10 @@ const reject = (code: ErrorCode, message: string, hint?: string): SafekeeperDeci
 });
 
 /** Decides every command of the actor. */
-export function decideSafekeeper(snapshot: SafekeeperSnapshot, command: SafekeeperCommand): SafekeeperDecision {
+export function decideSafekeeper(
+  snapshot: SafekeeperSnapshot,
+  command: SafekeeperCommand,
+): SafekeeperDecision {
   const state = snapshot.value;
   if (command.type === 'create') return decideCreate(snapshot, command);
   if (command.type === 'remove') {
@@ -131,7 +134,10 @@ function decideCreate(snapshot: SafekeeperSnapshot, command: CreateReplica): Saf
 function decideGreeting(context: SafekeeperContext, greeting: ProposerGreeting): SafekeeperDecision {
   const own = context.identity;
   if (greeting.tenant !== own.tenant || greeting.timeline !== own.timeline) {
-    return reject('invalid-argument', `this replica belongs to timeline ${own.timeline} of tenant ${own.tenant}`);
+    return reject(
+      'invalid-argument',
+      `this replica belongs to timeline ${own.timeline} of tenant ${own.tenant}`,
+    );
   }
   if (greeting.pgVersion !== own.pgVersion) {
     return reject(
@@ -141,10 +147,16 @@ function decideGreeting(context: SafekeeperContext, greeting: ProposerGreeting):
     );
   }
   if (greeting.systemId !== own.systemId) {
-    return reject('invalid-argument', `the timeline's system id is ${own.systemId}, not ${greeting.systemId}`);
+    return reject(
+      'invalid-argument',
+      `the timeline's system id is ${own.systemId}, not ${greeting.systemId}`,
+    );
   }
   if (greeting.segmentBytes !== own.segmentBytes) {
-    return reject('invalid-argument', `WAL segments have ${own.segmentBytes} bytes, not ${greeting.segmentBytes}`);
+    return reject(
+      'invalid-argument',
+      `WAL segments have ${own.segmentBytes} bytes, not ${greeting.segmentBytes}`,
+    );
   }
   const newer = greeting.membership.generation > context.membership.generation;
   const adopt = newer && greeting.membership.members.includes(own.node);
@@ -183,11 +195,17 @@ export function planElected(context: SafekeeperContext, message: ProposerElected
   const fault = generationFault(context, message.generation);
   if (fault) return { status: 'refused', error: fault };
   if (message.term < context.term) {
-    return refused('deposed', `term ${context.term} was seen here: the proposer of term ${message.term} is over`);
+    return refused(
+      'deposed',
+      `term ${context.term} was seen here: the proposer of term ${message.term} is over`,
+    );
   }
   const broken = historyFault(message.history);
   if (broken || message.history.at(-1)?.term !== message.term) {
-    return refused('invalid-argument', `the proposer's term history is wrong: ${broken ?? 'its own term is missing'}`);
+    return refused(
+      'invalid-argument',
+      `the proposer's term history is wrong: ${broken ?? 'its own term is missing'}`,
+    );
   }
   const plan = planLog(context, message.history, at);
   if (plan.status === 'ok' && plan.truncateTo !== message.startStreamingAt) {
@@ -239,9 +257,11 @@ function decideElected(
   const { message } = command;
   const plan = planElected(context, message, command);
   if (plan.status === 'refused') return { reject: plan.error };
-  if (plan.truncateTo !== command.flushLsn) return reject('internal', 'the WAL was not cut to the common point');
+  if (plan.truncateTo !== command.flushLsn)
+    return reject('internal', 'the WAL was not cut to the common point');
   const events: SafekeeperEvent[] = [];
-  if (message.term > context.term) events.push({ type: 'term.adopted', term: message.term, reason: 'elected' });
+  if (message.term > context.term)
+    events.push({ type: 'term.adopted', term: message.term, reason: 'elected' });
   pushTruncation(events, command.truncatedFrom, command.flushLsn);
   events.push({ type: 'history.replaced', term: message.term, history: message.history });
   return { events };
@@ -258,7 +278,8 @@ function decideFollowPeer(
   const { peer } = command;
   const plan = planFollowPeer(context, peer, command);
   if (plan.status === 'refused') return { reject: plan.error };
-  if (plan.truncateTo !== command.flushLsn) return reject('internal', 'the WAL was not cut to the common point');
+  if (plan.truncateTo !== command.flushLsn)
+    return reject('internal', 'the WAL was not cut to the common point');
   const term = lastLogTerm(peer.termHistory, peer.commitLsn);
   const history = cutHistory(peer.termHistory, peer.commitLsn);
   const events: SafekeeperEvent[] = [];
@@ -290,7 +311,10 @@ export function judgeAppend(
 ): AppendVerdict {
   if (view.term > header.term) return 'stale-term';
   if (header.generation !== view.generation) {
-    return refusal('conflict', `membership generation is ${view.generation} here, ${header.generation} at the proposer`);
+    return refusal(
+      'conflict',
+      `membership generation is ${view.generation} here, ${header.generation} at the proposer`,
+    );
   }
   if (view.term < header.term || !view.following || !at.sentByElected) {
     return refusal('conflict', `append of term ${header.term} before its proposer was elected here`);

@@ -1,5 +1,5 @@
 /** The safekeeper replica as the actor host runs it. It has no effects: its work on WAL hangs on its channels. */
-import { replicaId, type NodeId, type TimelineId } from '../../protocols/ids.ts';
+import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { ActorDefinition } from '../../runtime/host/definition.ts';
 import { decideSafekeeper, type SafekeeperCommand } from './decide.ts';

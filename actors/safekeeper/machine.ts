@@ -42,9 +42,7 @@ export const safekeeperMachine = setup({
   },
   actions: {
     keepCommit: assign(({ context, event }) =>
-      event.type === 'commit.persisted'
-        ? { commitLsn: Math.max(context.commitLsn, event.lsn) as Lsn }
-        : {},
+      event.type === 'commit.persisted' ? { commitLsn: Math.max(context.commitLsn, event.lsn) as Lsn } : {},
     ),
     keepMembership: assign(({ event }) =>
       event.type === 'membership.changed' ? { membership: event.membership } : {},

@@ -22,7 +22,13 @@ import type { Disk } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { AcceptorConnection } from './acceptor-connection.ts';
 import { CommitTracker } from './commit-tracker.ts';
-import { type AppendView, type LogPlan, planElected, planFollowPeer, type SafekeeperCommand } from './decide.ts';
+import {
+  type AppendView,
+  type LogPlan,
+  planElected,
+  planFollowPeer,
+  type SafekeeperCommand,
+} from './decide.ts';
 import type { SafekeeperContext, SafekeeperSnapshot } from './machine.ts';
 import type { WalSource } from './wal-sender.ts';
 import { WalStore } from './wal-store.ts';
@@ -215,7 +221,10 @@ export class Replica implements WalSource {
   }
 
   logRefusal(error: unknown): void {
-    this.#log.warn({ term: this.#view.term }, `refused: ${error instanceof Error ? error.message : String(error)}`);
+    this.#log.warn(
+      { term: this.#view.term },
+      `refused: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
 
   /** Closes channels and files; the actor itself is stopped by its host. */

@@ -133,7 +133,8 @@ export class WalSegments {
     this.#open.set(number, segment);
     if (!known) {
       segment.catch(() => this.#open.delete(number));
-      if (this.#open.size > OPEN_FILES_MAX) void this.#retire(this.#open.keys().next().value!).catch(() => {});
+      if (this.#open.size > OPEN_FILES_MAX)
+        void this.#retire(this.#open.keys().next().value!).catch(() => {});
     }
     return segment;
   }

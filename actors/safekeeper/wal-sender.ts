@@ -77,7 +77,11 @@ export class WalSender {
       }
     } catch (error) {
       this.close();
-      this.#channel.send(FRAME_READ_FAILED, packRequestNumber(STREAM_REQUEST), packReadFailure(toWireError(error)));
+      this.#channel.send(
+        FRAME_READ_FAILED,
+        packRequestNumber(STREAM_REQUEST),
+        packReadFailure(toWireError(error)),
+      );
       this.#channel.close();
     } finally {
       this.#pumping = false;

@@ -236,7 +236,10 @@ export class WalStore {
   async #handleWriteError(error: Error): Promise<void> {
     if (error instanceof PalimpsestError && error.code === 'disk-full') {
       if (!this.#stalled) {
-        this.#log.error({ flushLsn: formatLsn(this.#flushLsn) }, `WAL waits for disk space: ${error.message}`);
+        this.#log.error(
+          { flushLsn: formatLsn(this.#flushLsn) },
+          `WAL waits for disk space: ${error.message}`,
+        );
       }
       this.#stalled = true;
       await this.#clock.sleep(DISK_FULL_RETRY_MS);

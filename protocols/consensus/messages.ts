@@ -98,15 +98,9 @@ const packr = new Packr({ useRecords: false });
 
 /** Packs one of the rare messages. The result is a copy that the caller owns. */
 export function packMessage(
-  message:
-    | ProposerGreeting
-    | AcceptorGreeting
-    | VoteRequest
-    | VoteResponse
-    | ProposerElected
-    | WireError,
+  message: ProposerGreeting | AcceptorGreeting | VoteRequest | VoteResponse | ProposerElected | WireError,
 ): Uint8Array {
-  return Uint8Array.from(packr.pack(message));
+  return new Uint8Array(packr.pack(message));
 }
 
 /** Unpacks a rare message; the frame's type says which. Throws on bytes that are no msgpack. */

@@ -86,7 +86,7 @@ export function readRequestNumber(body: Uint8Array): number {
 }
 
 export function packStatus(status: ReplicaStatus): Uint8Array {
-  return Uint8Array.from(packr.pack(status));
+  return new Uint8Array(packr.pack(status));
 }
 
 export function readStatus(body: Uint8Array): ReplicaStatus {
@@ -94,7 +94,7 @@ export function readStatus(body: Uint8Array): ReplicaStatus {
 }
 
 export function packReadFailure(error: WireError): Uint8Array {
-  return Uint8Array.from(packr.pack(error));
+  return new Uint8Array(packr.pack(error));
 }
 
 export function readReadFailure(body: Uint8Array): WireError {

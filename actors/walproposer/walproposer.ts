@@ -1,0 +1,535 @@
+/**
+ * The walproposer: the compute's side of the consensus. It wins an election, brings the safekeepers to one log, then
+ * sends them the WAL that Postgres writes and learns what is committed.
+ *
+ *   elect()    greet a quorum, win its votes, take over the donor's log up to its last whole record, bring a quorum
+ *              there (the others follow in the background), answer where Postgres may begin
+ *   append()   copies the bytes once; all appends of one turn of the event loop leave as one frame to each member
+ *   committed  the end of the last record that a quorum has on its disks
+ *
+ * A member that comes back later is greeted, elected and brought up to date like any other: from the window of recent
+ * WAL, or from a member that has what the window has lost. A higher term seen anywhere deposes this proposer for good.
+ */
+import type {
+  AcceptorGreeting,
+  AppendHeader,
+  AppendResponse,
+  VoteResponse,
+} from '../../protocols/consensus/messages.ts';
+import { READ_WAL_BYTES_MAX } from '../../protocols/consensus/wal-frames.ts';
+import { PalimpsestError, type WireError } from '../../protocols/errors.ts';
+import type { NodeId, Term } from '../../protocols/ids.ts';
+import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { RecordBoundaries } from '../../protocols/postgres/wal/boundaries.ts';
+import type { Channel } from '../../runtime/ports/channel.ts';
+import type { Clock, Timer } from '../../runtime/ports/clock.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import { MemberLink } from './member-link.ts';
+import { type Donor, ProposerState } from './proposer.ts';
+import { WaitList } from './wait-list.ts';
+import { WalWindow } from './wal-window.ts';
+
+/** Most WAL of one AppendRequest: what a walsender sends in one message. */
+const APPEND_BYTES_MAX = 128 * 1024;
+/** A member whose channel holds more than this is not sent more until half of it is gone. */
+const QUEUED_BYTES_MAX = 2 * 1024 * 1024;
+const WINDOW_BYTES = 4 * 1024 * 1024;
+/** The compute should stop reading from Postgres while more than this is on no safekeeper's disk. */
+const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
+/** After this long without an append, members are told the commit LSN by itself. */
+const IDLE_COMMIT_MS = 2;
+const DONOR_RETRY_MS = 50;
+const ELECTION_ATTEMPTS_MAX = 20;
+
+export interface WalproposerSpec {
+  tenant: string;
+  timeline: string;
+  members: NodeId[];
+  /** Generation of the membership; 1 as a timeline is created. */
+  generation?: number;
+  pgVersion: number;
+  systemId: bigint;
+  /** Where the timeline's own WAL begins. */
+  startLsn: Lsn;
+}
+
+export interface WalproposerOptions {
+  clock: Clock;
+  log: Log;
+  dial: (node: NodeId) => Promise<Channel>;
+  spec: WalproposerSpec;
+  /** Members beyond the quorum are sent WAL up to this much later, in fewer and larger frames. */
+  lagMs?: number;
+}
+
+export class Walproposer {
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #spec: WalproposerSpec;
+  readonly #generation: number;
+  readonly #lagMs: number;
+  readonly #state: ProposerState;
+  readonly #links: MemberLink[];
+  readonly #commitWaiters: WaitList;
+  readonly #roomWaiters: WaitList;
+  #window: WalWindow;
+  #boundaries: RecordBoundaries;
+  #attempts = 0;
+  /** Set while elect() waits. */
+  #election: { resolve: () => void; reject: (error: Error) => void } | undefined;
+  #takingOver = false;
+  #commitListeners: ((commitLsn: Lsn) => void)[] = [];
+  #deposedListeners: ((reason: string) => void)[] = [];
+  #over: PalimpsestError | undefined;
+  #sendScheduled = false;
+  #lagTimer: Timer | undefined;
+  #idleCommitTimer: Timer | undefined;
+  #attemptTimer: Timer | undefined;
+
+  constructor(options: WalproposerOptions) {
+    const { clock, spec } = options;
+    this.#clock = clock;
+    this.#log = options.log;
+    this.#spec = spec;
+    this.#generation = spec.generation ?? 1;
+    this.#lagMs = options.lagMs ?? 0;
+    this.#state = new ProposerState(spec.members, spec.startLsn);
+    this.#window = new WalWindow(spec.startLsn, WINDOW_BYTES);
+    this.#boundaries = new RecordBoundaries(spec.startLsn);
+    this.#commitWaiters = new WaitList(clock);
+    this.#roomWaiters = new WaitList(clock);
+    const greeting = {
+      tenant: spec.tenant,
+      timeline: spec.timeline,
+      membership: { generation: this.#generation, members: spec.members },
+      pgVersion: spec.pgVersion,
+      systemId: String(spec.systemId),
+      segmentBytes: WAL_SEGMENT_BYTES,
+    };
+    const listener = {
+      onGreeting: (link: MemberLink, answer: AcceptorGreeting) => this.#onGreeting(link, answer),
+      onVote: (link: MemberLink, response: VoteResponse) => this.#onVote(link, response),
+      onAppendResponse: (link: MemberLink, response: AppendResponse) =>
+        this.#onAppendResponse(link, response),
+      onRefused: (link: MemberLink, error: WireError) => this.#onRefused(link, error),
+      onDown: (link: MemberLink) => this.#onDown(link),
+    };
+    this.#links = spec.members.map(
+      (node) => new MemberLink({ node, dial: options.dial, greeting, clock, listener }),
+    );
+  }
+
+  /** The commit LSN: the end of a whole record that a quorum has durably. */
+  get commitLsn(): Lsn {
+    return this.#state.commitLsn;
+  }
+
+  get term(): Term {
+    return this.#state.term;
+  }
+
+  /** End of what was appended. */
+  get endLsn(): Lsn {
+    return this.#window.end;
+  }
+
+  /** What each member is known to have durably; 0 for a member not heard of in this term. */
+  flushLsns(): Map<NodeId, Lsn> {
+    return this.#state.flushLsns();
+  }
+
+  /**
+   * Wins the timeline and brings a quorum to one log. Resolves with the LSN at which Postgres goes on: the end of
+   * the last whole record. Throws `unavailable` when no quorum answers in time, `deposed` when another proposer wins.
+   */
+  async elect(options: { timeoutMs: number }): Promise<{ term: Term; lsn: Lsn }> {
+    if (this.#over) throw this.#over;
+    let timer: Timer | undefined;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#election = { resolve, reject };
+        if (this.#state.commitLsn > 0) return resolve();
+        timer = this.#clock.setTimer(options.timeoutMs, () => reject(this.#noQuorum(options.timeoutMs)));
+        for (const link of this.#links) link.connect();
+      });
+    } finally {
+      timer?.cancel();
+      this.#election = undefined;
+    }
+    return { term: this.#state.term, lsn: this.#state.termStart };
+  }
+
+  /** Sends WAL that follows what was appended before. The bytes are copied. Throws once deposed. */
+  append(lsn: Lsn, bytes: Uint8Array): void {
+    if (this.#over) throw this.#over;
+    if (this.#state.phase !== 'leading' || lsn !== this.#window.end) {
+      throw new RangeError(`append at ${formatLsn(lsn)}, expected ${formatLsn(this.#window.end)}`);
+    }
+    if (bytes.length === 0) return;
+    this.#boundaries.feed(lsn, bytes);
+    this.#window.push(bytes);
+    this.#state.appended(this.#window.end, this.#boundaries.position);
+    if (this.#sendScheduled) return;
+    this.#sendScheduled = true;
+    queueMicrotask(() => this.#sendToAll());
+  }
+
+  /** Resolves when everything up to `lsn` is committed. Throws `timeout`, or `deposed`. */
+  committed(lsn: Lsn, options: { timeoutMs: number }): Promise<void> {
+    if (this.#over) return Promise.reject(this.#over);
+    if (this.commitLsn >= lsn) return Promise.resolve();
+    return this.#commitWaiters.wait(lsn, options.timeoutMs, () => this.#notCommitted(lsn, options.timeoutMs));
+  }
+
+  /** Calls back after every advance of the commit LSN. */
+  onCommit(listener: (commitLsn: Lsn) => void): void {
+    this.#commitListeners.push(listener);
+  }
+
+  /** Calls back once when another proposer has taken over: this compute must stop. */
+  onDeposed(listener: (reason: string) => void): void {
+    this.#deposedListeners.push(listener);
+  }
+
+  /** Whether more should be appended now; if not, wait for `room`. */
+  get hasRoom(): boolean {
+    return this.#window.end - this.#safestFlush() <= BACKLOG_BYTES_MAX;
+  }
+
+  /** Resolves when there is room again: some safekeeper has made durable most of what was appended. */
+  room(options: { timeoutMs: number }): Promise<void> {
+    if (this.#over) return Promise.reject(this.#over);
+    if (this.hasRoom) return Promise.resolve();
+    const target = (this.#window.end - BACKLOG_BYTES_MAX / 2) as Lsn;
+    return this.#roomWaiters.wait(target, options.timeoutMs, () =>
+      this.#notCommitted(target, options.timeoutMs),
+    );
+  }
+
+  /** Ends all connections. What was appended but not committed may or may not survive. */
+  close(): void {
+    this.#finish(new PalimpsestError('unavailable', 'the walproposer was closed'));
+  }
+
+  // --- election -----------------------------------------------------------------------------------------------
+
+  #onGreeting(link: MemberLink, answer: AcceptorGreeting): void {
+    const state = this.#state;
+    if (answer.membership.generation !== this.#generation) {
+      return this.#onRefused(link, {
+        code: 'conflict',
+        message: `${link.node} has membership generation ${answer.membership.generation}, not ${this.#generation}`,
+      });
+    }
+    if (state.phase === 'greeting') {
+      if (state.greeted(link.node, answer.term)) this.#startVote();
+      return;
+    }
+    state.greeted(link.node, answer.term);
+    if (answer.term > state.term) return this.#outvoted(`${link.node} has seen term ${answer.term}`);
+    link.askVote({ generation: this.#generation, term: state.term });
+  }
+
+  #startVote(): void {
+    if (this.#over) return;
+    if (++this.#attempts > ELECTION_ATTEMPTS_MAX) {
+      return this.#depose(`another proposer won ${ELECTION_ATTEMPTS_MAX} elections in a row`);
+    }
+    this.#attemptTimer?.cancel();
+    this.#attemptTimer = undefined;
+    const term = this.#state.startVote();
+    for (const link of this.#links) {
+      if (link.state === 'greeted' || link.state === 'voted') {
+        link.askVote({ generation: this.#generation, term });
+      }
+    }
+  }
+
+  /** Somebody asked for a higher term, or got our voters first: a leader is over, a candidate asks once more. */
+  #outvoted(reason: string): void {
+    if (this.#over) return;
+    if (this.#state.phase === 'leading') return this.#depose(reason);
+    this.#log.info({ term: this.#state.term }, `lost a vote: ${reason}`);
+    this.#scheduleAttempt();
+  }
+
+  #scheduleAttempt(): void {
+    // Rivals must not step on each other for ever: each waits longer, and not as long as the other.
+    const delayMs = (5 + (this.#state.term % 7) * 3) * Math.min(8, this.#attempts);
+    this.#attemptTimer ??= this.#clock.setTimer(delayMs, () => {
+      this.#attemptTimer = undefined;
+      if (!this.#takingOver && this.#state.phase !== 'leading') this.#startVote();
+    });
+  }
+
+  #onVote(link: MemberLink, response: VoteResponse): void {
+    const state = this.#state;
+    if (this.#over) return;
+    if (state.phase === 'leading') {
+      if (response.term > state.term) return this.#depose(`${link.node} has seen term ${response.term}`);
+      return this.#tellElected(link, response);
+    }
+    const outcome = state.voted(link.node, response);
+    if (outcome === 'lost') return this.#outvoted(`${link.node} is at term ${response.term}`);
+    link.vote = response;
+    if (outcome === 'won' && !this.#takingOver) void this.#takeOver(state.donor());
+  }
+
+  /** The vote is won: finds the last whole record in the donor's log, then leads from there. */
+  async #takeOver(donor: Donor): Promise<void> {
+    this.#takingOver = true;
+    this.#attemptTimer?.cancel();
+    this.#attemptTimer = undefined;
+    const { term } = this.#state;
+    try {
+      const lsn = await this.#readTail(donor, this.#state.knownCommit());
+      this.#takingOver = false;
+      if (this.#over) return;
+      if (this.#state.isOutbid) return this.#scheduleAttempt();
+      this.#state.lead(donor, lsn);
+      this.#boundaries = new RecordBoundaries(lsn);
+      this.#log.info({ term, lsn: formatLsn(lsn), donor: donor.node }, 'elected');
+      for (const link of this.#links)
+        if (link.state === 'voted' && link.vote) this.#tellElected(link, link.vote);
+    } catch (error) {
+      this.#takingOver = false;
+      if (error instanceof PalimpsestError && error.code === 'corrupt') return this.#finish(error);
+      this.#log.warn(
+        { term, donor: donor.node },
+        `the donor's WAL could not be read: ${(error as Error).message}`,
+      );
+      this.#scheduleAttempt();
+    }
+  }
+
+  /** Walks the donor's WAL that is not known to be committed; keeps it, for the others, up to the last whole record. */
+  async #readTail(donor: Donor, commitLsn: Lsn): Promise<Lsn> {
+    const { flushLsn } = donor.response;
+    if (commitLsn > flushLsn) {
+      throw new PalimpsestError(
+        'corrupt',
+        `${donor.node} has WAL up to ${formatLsn(flushLsn)}, but ${formatLsn(commitLsn)} was committed`,
+        'a safekeeper has lost durable WAL: check the disks of all safekeepers',
+      );
+    }
+    const link = this.#linkOf(donor.node);
+    const boundaries = new RecordBoundaries(commitLsn);
+    const window = new WalWindow(commitLsn, WINDOW_BYTES);
+    while (boundaries.received < flushLsn) {
+      const at = boundaries.received;
+      const bytes = await link.readWal(at, Math.min(READ_WAL_BYTES_MAX, flushLsn - at));
+      if (bytes.length === 0)
+        throw new PalimpsestError('unavailable', `${donor.node} ended at ${formatLsn(at)}`);
+      boundaries.feed(at, bytes);
+      window.push(bytes);
+      window.trim(at);
+    }
+    window.cut(boundaries.position);
+    this.#window = window;
+    return boundaries.position;
+  }
+
+  #tellElected(link: MemberLink, response: VoteResponse): void {
+    const { term, history } = this.#state;
+    let startStreamingAt: Lsn;
+    try {
+      startStreamingAt = this.#state.streamingStart(response);
+    } catch (error) {
+      return this.#onRefused(link, { code: 'corrupt', message: `${link.node}: ${(error as Error).message}` });
+    }
+    link.tellElected({ generation: this.#generation, term, startStreamingAt, history: [...history] });
+  }
+
+  // --- streaming ----------------------------------------------------------------------------------------------
+
+  #onAppendResponse(link: MemberLink, response: AppendResponse): void {
+    const state = this.#state;
+    if (state.heardTerm(response.term)) return this.#outvoted(`${link.node} has seen term ${response.term}`);
+    if (link.state !== 'streaming' || response.term !== state.term) return;
+    const moved = state.flushed(link.node, response.flushLsn);
+    if (moved) this.#onCommitAdvance();
+    if (!this.#roomWaiters.isEmpty) this.#roomWaiters.reached(this.#safestFlush());
+    for (const other of this.#links) {
+      if (other === link ? link.commitSent === 0 : other.starved) this.#pump(other);
+    }
+  }
+
+  #onCommitAdvance(): void {
+    const { commitLsn } = this.#state;
+    this.#election?.resolve();
+    this.#commitWaiters.reached(commitLsn);
+    for (const listener of this.#commitListeners) listener(commitLsn);
+    this.#armIdleCommit();
+  }
+
+  /** Usually the next append tells the members; when none comes, this does. */
+  #armIdleCommit(): void {
+    this.#idleCommitTimer ??= this.#clock.setTimer(IDLE_COMMIT_MS, () => {
+      this.#idleCommitTimer = undefined;
+      for (const link of this.#links) {
+        if (link.state === 'streaming' && link.commitSent < this.#state.commitLsn) {
+          link.sendAppend(this.#header(link.position), EMPTY);
+        }
+      }
+    });
+  }
+
+  #sendToAll(): void {
+    this.#sendScheduled = false;
+    if (this.#over) return;
+    let fast = this.#state.quorum;
+    for (const link of this.#links) {
+      if (link.state !== 'streaming') continue;
+      if (fast-- > 0 || this.#lagMs === 0) this.#pump(link);
+      else this.#armLag();
+    }
+    if (this.#window.isOverLimit) this.#window.trim(this.#safestFlush());
+  }
+
+  #armLag(): void {
+    this.#lagTimer ??= this.#clock.setTimer(this.#lagMs, () => {
+      this.#lagTimer = undefined;
+      for (const link of this.#links) this.#pump(link);
+    });
+  }
+
+  /** Sends a member everything it lacks, as far as its channel takes it. */
+  #pump(link: MemberLink): void {
+    while (link.state === 'streaming' && !link.waiting && link.position < this.#window.end) {
+      if (link.position < this.#window.start) return this.#sendFromDonor(link);
+      if (link.queuedBytes > QUEUED_BYTES_MAX) return this.#pumpWhenDrained(link);
+      link.sendAppend(this.#header(link.position), this.#window.slice(link.position, APPEND_BYTES_MAX));
+    }
+  }
+
+  #header(beginLsn: Lsn): AppendHeader {
+    return {
+      generation: this.#generation,
+      term: this.#state.term,
+      beginLsn,
+      commitLsn: this.#state.commitLsn,
+      truncateLsn: this.#spec.startLsn,
+    };
+  }
+
+  #pumpWhenDrained(link: MemberLink): void {
+    link.waiting = true;
+    void link.drained(QUEUED_BYTES_MAX / 2).then(() => {
+      link.waiting = false;
+      this.#pump(link);
+    });
+  }
+
+  /** A straggler needs what the window has lost: another member has it. */
+  #sendFromDonor(link: MemberLink): void {
+    const from = link.position;
+    const donor = this.#donorFor(from, link);
+    link.starved = !donor;
+    // As soon as another member streams, this is tried again.
+    if (!donor) return;
+    link.waiting = true;
+    const length = Math.min(READ_WAL_BYTES_MAX / 2, this.#window.start - from);
+    donor
+      .readWal(from, length)
+      .then((bytes) => {
+        if (bytes.length === 0) throw new PalimpsestError('unavailable', `${donor.node} does not have it`);
+        link.waiting = false;
+        if (link.state !== 'streaming' || link.position !== from) return;
+        link.sendAppend(this.#header(from), bytes);
+        this.#pump(link);
+      })
+      .catch((error: Error) => {
+        this.#log.warn({ node: link.node }, `WAL from ${formatLsn(from)} cannot be sent: ${error.message}`);
+        this.#clock.setTimer(DONOR_RETRY_MS, () => {
+          link.waiting = false;
+          this.#pump(link);
+        });
+      });
+  }
+
+  #donorFor(from: Lsn, straggler: MemberLink): MemberLink | undefined {
+    const flushOf = (link: MemberLink) => this.#state.flushOf(link.node);
+    let best: MemberLink | undefined;
+    for (const link of this.#links) {
+      if (link === straggler || link.state !== 'streaming' || link.truncateLsn > from) continue;
+      if (flushOf(link) > from && (!best || flushOf(link) > flushOf(best))) best = link;
+    }
+    return best;
+  }
+
+  /** Up to here a connected member can serve stragglers, so that the window need not. */
+  #safestFlush(): Lsn {
+    let safest = 0;
+    for (const link of this.#links) {
+      if (link.state === 'streaming') safest = Math.max(safest, this.#state.flushOf(link.node));
+    }
+    return safest as Lsn;
+  }
+
+  // --- trouble ------------------------------------------------------------------------------------------------
+
+  #onRefused(link: MemberLink, error: WireError): void {
+    if (this.#over) return;
+    this.#log.warn({ node: link.node, code: error.code }, `refused: ${error.message}`);
+    if (error.code === 'deposed') return this.#outvoted(error.message);
+    link.lastError = error.message;
+    link.drop(error.message);
+  }
+
+  #onDown(link: MemberLink): void {
+    link.vote = undefined;
+    if (this.#over) return;
+    this.#log.info({ node: link.node }, `lost a safekeeper: ${link.lastError}`);
+    // A candidate that lost a voter may have no quorum any more: its return brings a new greeting and vote.
+  }
+
+  #depose(reason: string): void {
+    if (this.#over) return;
+    this.#log.warn({ term: this.#state.term }, `deposed: ${reason}`);
+    this.#finish(
+      new PalimpsestError(
+        'deposed',
+        `another compute has taken over this branch: ${reason}`,
+        'connect again',
+      ),
+    );
+    for (const listener of this.#deposedListeners) listener(reason);
+  }
+
+  #finish(error: PalimpsestError): void {
+    if (this.#over) return;
+    this.#over = error;
+    for (const timer of [this.#lagTimer, this.#idleCommitTimer, this.#attemptTimer]) timer?.cancel();
+    for (const link of this.#links) link.close();
+    this.#election?.reject(error);
+    this.#commitWaiters.fail(error);
+    this.#roomWaiters.fail(error);
+  }
+
+  #linkOf(node: NodeId): MemberLink {
+    return this.#links.find((link) => link.node === node)!;
+  }
+
+  #describeMembers(): string {
+    return this.#links
+      .map((link) => `${link.node} ${link.state}${link.lastError ? ` (${link.lastError})` : ''}`)
+      .join(', ');
+  }
+
+  #noQuorum(timeoutMs: number): PalimpsestError {
+    return new PalimpsestError(
+      'unavailable',
+      `no quorum of safekeepers within ${timeoutMs} ms: ${this.#describeMembers()}`,
+      `start at least ${this.#state.quorum} of the ${this.#links.length} safekeepers`,
+    );
+  }
+
+  #notCommitted(lsn: Lsn, timeoutMs: number): PalimpsestError {
+    return new PalimpsestError(
+      'timeout',
+      `${formatLsn(lsn)} was not committed within ${timeoutMs} ms: ${this.#describeMembers()}`,
+    );
+  }
+}
+
+const EMPTY = new Uint8Array(0);
