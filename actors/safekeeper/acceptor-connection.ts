@@ -119,7 +119,10 @@ export class AcceptorConnection {
 
   #receive(type: number, body: Uint8Array): void {
     if (this.#closed) return;
-    if (type >= FRAME_START_WAL) return this.#serve(type, body);
+    if (type >= FRAME_START_WAL) {
+      this.#serve(type, body);
+      return;
+    }
     if (this.#inbox.length === 0 && !this.#busy && this.#obey(type, body)) return;
     this.#inbox.push({ type, body: body.slice() });
     this.#channel.pause();

@@ -144,7 +144,10 @@ export class Replica implements WalSource {
 
   /** Serves a channel until it closes. */
   accept(channel: Channel): void {
-    if (this.#closed) return channel.close();
+    if (this.#closed) {
+      channel.close();
+      return;
+    }
     this.#connections.add(new AcceptorConnection(this, channel, this.#clock));
   }
 
@@ -326,7 +329,10 @@ export class Replica implements WalSource {
     const due =
       commitLsn - this.#persistedCommit >= PERSIST_COMMIT_BYTES ||
       this.#clock.monotonic() - this.#persistedAt >= PERSIST_COMMIT_MS;
-    if (!due) return this.#armProgress();
+    if (!due) {
+      this.#armProgress();
+      return;
+    }
     this.#persistCommit().catch((error) =>
       this.#log.warn({}, `the commit LSN could not be written down: ${error.message}`),
     );

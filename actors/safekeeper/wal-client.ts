@@ -206,7 +206,10 @@ export class WalStream {
   }
 
   #start(channel: Channel): void {
-    if (this.#closed || this.#channel) return channel.close();
+    if (this.#closed || this.#channel) {
+      channel.close();
+      return;
+    }
     this.#channel = channel;
     channel.onClose((reason) => {
       if (this.#channel === channel)
@@ -223,8 +226,12 @@ export class WalStream {
     this.#hearLife();
     if (type === FRAME_READ_FAILED) {
       const error = PalimpsestError.fromWire(readReadFailure(body));
-      if (error.code === 'not-found') return this.#end(error);
-      return this.#moveOn(`${this.safekeeper}: ${error.message}`);
+      if (error.code === 'not-found') {
+        this.#end(error);
+        return;
+      }
+      this.#moveOn(`${this.safekeeper}: ${error.message}`);
+      return;
     }
     if (type !== FRAME_WAL) return;
     this.#backoffMs = BACKOFF_MIN_MS;
@@ -232,12 +239,13 @@ export class WalStream {
     const { beginLsn, commitLsn } = readWalHeader(body);
     const bytes = body.subarray(WAL_FRAME_HEADER_BYTES);
     if (beginLsn !== this.#position) {
-      return this.#end(
+      this.#end(
         new PalimpsestError(
           'corrupt',
           `WAL from ${this.safekeeper} goes on at ${formatLsn(beginLsn)}, expected ${formatLsn(this.#position)}`,
         ),
       );
+      return;
     }
     this.#position = (beginLsn + bytes.length) as Lsn;
     this.#handOver(channel, beginLsn, bytes, commitLsn);

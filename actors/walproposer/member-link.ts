@@ -167,7 +167,10 @@ export class MemberLink {
   }
 
   #connected(channel: Channel): void {
-    if (this.#closed || this.state !== 'greeting' || this.#channel) return channel.close();
+    if (this.#closed || this.state !== 'greeting' || this.#channel) {
+      channel.close();
+      return;
+    }
     this.#channel = channel;
     channel.onClose((reason) => {
       if (this.#channel === channel) this.#lost(reason?.message ?? 'the connection was closed');
@@ -183,35 +186,41 @@ export class MemberLink {
       case FRAME_APPEND_RESPONSE: {
         const response = readAppendResponse(body, this.#response);
         if (this.state === 'electing' && response.term === this.#electedTerm) this.#settled('streaming');
-        return this.#listener.onAppendResponse(this, response);
+        this.#listener.onAppendResponse(this, response);
+        return;
       }
       case FRAME_ACCEPTOR_GREETING:
         this.#settled('greeted');
-        return this.#listener.onGreeting(this, unpackMessage(body));
+        this.#listener.onGreeting(this, unpackMessage(body));
+        return;
       case FRAME_VOTE_RESPONSE: {
         // Answers to votes of earlier attempts mean nothing any more.
         if (--this.#votesAsked > 0) return;
         const response = unpackMessage<VoteResponse>(body);
         this.#settled('voted');
         this.truncateLsn = response.truncateLsn;
-        return this.#listener.onVote(this, response);
+        this.#listener.onVote(this, response);
+        return;
       }
       case FRAME_REFUSED: {
         const error = unpackMessage<WireError>(body);
         this.lastError = error.message;
-        return this.#listener.onRefused(this, error);
+        this.#listener.onRefused(this, error);
+        return;
       }
       case FRAME_WAL_BYTES: {
         const request = readRequestNumber(body);
         const read = this.#reads.get(request);
         this.#reads.delete(request);
-        return read?.resolve(body.slice(4));
+        read?.resolve(body.slice(4));
+        return;
       }
       case FRAME_READ_FAILED: {
         const request = readRequestNumber(body);
         const read = this.#reads.get(request);
         this.#reads.delete(request);
-        return read?.reject(PalimpsestError.fromWire(readReadFailure(body)));
+        read?.reject(PalimpsestError.fromWire(readReadFailure(body)));
+        return;
       }
     }
   }

@@ -216,24 +216,29 @@ export class Walproposer {
   #onGreeting(link: MemberLink, answer: AcceptorGreeting): void {
     const state = this.#state;
     if (answer.membership.generation !== this.#generation) {
-      return this.#onRefused(link, {
+      this.#onRefused(link, {
         code: 'conflict',
         message: `${link.node} has membership generation ${answer.membership.generation}, not ${this.#generation}`,
       });
+      return;
     }
     if (state.phase === 'greeting') {
       if (state.greeted(link.node, answer.term)) this.#startVote();
       return;
     }
     state.greeted(link.node, answer.term);
-    if (answer.term > state.term) return this.#outvoted(`${link.node} has seen term ${answer.term}`);
+    if (answer.term > state.term) {
+      this.#outvoted(`${link.node} has seen term ${answer.term}`);
+      return;
+    }
     link.askVote({ generation: this.#generation, term: state.term });
   }
 
   #startVote(): void {
     if (this.#over) return;
     if (++this.#attempts > ELECTION_ATTEMPTS_MAX) {
-      return this.#depose(`another proposer won ${ELECTION_ATTEMPTS_MAX} elections in a row`);
+      this.#depose(`another proposer won ${ELECTION_ATTEMPTS_MAX} elections in a row`);
+      return;
     }
     this.#attemptTimer?.cancel();
     this.#attemptTimer = undefined;
@@ -248,7 +253,10 @@ export class Walproposer {
   /** Somebody asked for a higher term, or got our voters first: a leader is over, a candidate asks once more. */
   #outvoted(reason: string): void {
     if (this.#over) return;
-    if (this.#state.phase === 'leading') return this.#depose(reason);
+    if (this.#state.phase === 'leading') {
+      this.#depose(reason);
+      return;
+    }
     this.#log.info({ term: this.#state.term }, `lost a vote: ${reason}`);
     this.#scheduleAttempt();
   }
@@ -266,11 +274,18 @@ export class Walproposer {
     const state = this.#state;
     if (this.#over) return;
     if (state.phase === 'leading') {
-      if (response.term > state.term) return this.#depose(`${link.node} has seen term ${response.term}`);
-      return this.#tellElected(link, response);
+      if (response.term > state.term) {
+        this.#depose(`${link.node} has seen term ${response.term}`);
+        return;
+      }
+      this.#tellElected(link, response);
+      return;
     }
     const outcome = state.voted(link.node, response);
-    if (outcome === 'lost') return this.#outvoted(`${link.node} is at term ${response.term}`);
+    if (outcome === 'lost') {
+      this.#outvoted(`${link.node} is at term ${response.term}`);
+      return;
+    }
     link.vote = response;
     if (outcome === 'won' && !this.#takingOver) void this.#takeOver(state.donor());
   }
@@ -335,7 +350,8 @@ export class Walproposer {
     try {
       startStreamingAt = this.#state.streamingStart(response);
     } catch (error) {
-      return this.#onRefused(link, { code: 'corrupt', message: `${link.node}: ${(error as Error).message}` });
+      this.#onRefused(link, { code: 'corrupt', message: `${link.node}: ${(error as Error).message}` });
+      return;
     }
     link.tellElected({ generation: this.#generation, term, startStreamingAt, history: [...history] });
   }
@@ -344,7 +360,10 @@ export class Walproposer {
 
   #onAppendResponse(link: MemberLink, response: AppendResponse): void {
     const state = this.#state;
-    if (state.heardTerm(response.term)) return this.#outvoted(`${link.node} has seen term ${response.term}`);
+    if (state.heardTerm(response.term)) {
+      this.#outvoted(`${link.node} has seen term ${response.term}`);
+      return;
+    }
     if (link.state !== 'streaming' || response.term !== state.term) return;
     const moved = state.flushed(link.node, response.flushLsn);
     if (moved) this.#onCommitAdvance();
@@ -396,8 +415,14 @@ export class Walproposer {
   /** Sends a member everything it lacks, as far as its channel takes it. */
   #pump(link: MemberLink): void {
     while (link.state === 'streaming' && !link.waiting && link.position < this.#window.end) {
-      if (link.position < this.#window.start) return this.#sendFromDonor(link);
-      if (link.queuedBytes > QUEUED_BYTES_MAX) return this.#pumpWhenDrained(link);
+      if (link.position < this.#window.start) {
+        this.#sendFromDonor(link);
+        return;
+      }
+      if (link.queuedBytes > QUEUED_BYTES_MAX) {
+        this.#pumpWhenDrained(link);
+        return;
+      }
       link.sendAppend(this.#header(link.position), this.#window.slice(link.position, APPEND_BYTES_MAX));
     }
   }
@@ -471,7 +496,10 @@ export class Walproposer {
   #onRefused(link: MemberLink, error: WireError): void {
     if (this.#over) return;
     this.#log.warn({ node: link.node, code: error.code }, `refused: ${error.message}`);
-    if (error.code === 'deposed') return this.#outvoted(error.message);
+    if (error.code === 'deposed') {
+      this.#outvoted(error.message);
+      return;
+    }
     link.lastError = error.message;
     link.drop(error.message);
   }
