@@ -15,6 +15,7 @@ export const TOOL_NAMES = ['psql', 'pgbench', 'pg_amcheck'];
 const CACHE = fileURLToPath(new URL('../../node_modules/.cache/postgres-tools', import.meta.url));
 /** In Debian 12 pgbench is in the server's package; the unpacked server is never started. */
 const PACKAGES = ['libpq5', 'postgresql-client-15', 'postgresql-15'];
+const LIBRARIES = ['libpq5', 'libreadline8', 'liblz4-1', 'libzstd1'];
 
 /**
  * @returns {{tools: Record<string, string>, env: Record<string, string>, missing: string[]}} full paths, what must
@@ -66,7 +67,24 @@ export function fetchPostgresTools() {
     rmSync(work, { recursive: true, force: true });
   }
   const { missing } = findPostgresTools();
-  return missing.length === 0 ? undefined : `the packages did not contain ${missing.join(', ')}`;
+  if (missing.length > 0) return `the packages did not contain ${missing.join(', ')}`;
+  let failure = startFailure();
+  if (failure && process.getuid?.() === 0) {
+    // A very small system lacks the libraries that the client programs need.
+    run('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...LIBRARIES], CACHE);
+    failure = startFailure();
+  }
+  return failure;
+}
+
+/** @returns {string | undefined} why one of the tools found does not even start. */
+function startFailure() {
+  const { tools, env } = findPostgresTools();
+  for (const path of Object.values(tools)) {
+    const result = spawnSync(path, ['--version'], { encoding: 'utf8', env: { ...process.env, ...env } });
+    if (result.status !== 0) return `${path} does not start: ${(result.stderr ?? '').trim()}`;
+  }
+  return undefined;
 }
 
 function download(folder) {
