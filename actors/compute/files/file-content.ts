@@ -36,12 +36,13 @@ export interface FileStorage {
   fixedLsn?: Lsn;
   /** Newest LSN that a quorum has. */
   committedLsn(): number;
-  pool: SlotPool;
   statistics: { fetchRequests: number; fetchedPages: number; overlayPages: number; writtenPages: number };
 }
 
 export interface ContentOptions {
   storage: FileStorage;
+  /** Where pages lie that are written here. */
+  pool: SlotPool;
   /** Where untouched pages come from; absent for files that storage does not know. */
   remote?: { tag: RelationTag; firstBlock: number; pages: number };
   /** Whether pages may be dropped once they are committed; asked at each eviction. */
@@ -51,6 +52,7 @@ export interface ContentOptions {
 export class FileContent implements SlotOwner {
   size: number;
   readonly #storage: FileStorage;
+  readonly #pool: SlotPool;
   readonly #states = new PageStates();
   readonly #tag: RelationTag | undefined;
   readonly #firstBlock: number;
@@ -63,6 +65,7 @@ export class FileContent implements SlotOwner {
 
   constructor(options: ContentOptions) {
     this.#storage = options.storage;
+    this.#pool = options.pool;
     this.#tag = options.remote?.tag;
     this.#firstBlock = options.remote?.firstBlock ?? 0;
     this.#remotePages = options.remote?.pages ?? 0;
@@ -117,11 +120,11 @@ export class FileContent implements SlotOwner {
       const keptPages = Math.ceil(size / PAGE_BYTES);
       const within = size % PAGE_BYTES;
       if (within !== 0 && this.isRemote(keptPages - 1)) return false;
-      this.#states.clearFrom(keptPages, (slot) => this.#storage.pool.release(slot));
+      this.#states.clearFrom(keptPages, (slot) => this.#pool.release(slot));
       this.#remotePages = Math.min(this.#remotePages, keptPages);
       if (within !== 0) {
         const slot = this.#states.get(keptPages - 1);
-        if (slot >= 0) this.#storage.pool.write(slot, ZERO_PAGE, 0, PAGE_BYTES - within, within);
+        if (slot >= 0) this.#pool.write(slot, ZERO_PAGE, 0, PAGE_BYTES - within, within);
       }
     }
     this.size = size;
@@ -130,7 +133,7 @@ export class FileContent implements SlotOwner {
 
   /** Frees all slots: the file is gone. */
   discard(): void {
-    this.#states.clearFrom(0, (slot) => this.#storage.pool.release(slot));
+    this.#states.clearFrom(0, (slot) => this.#pool.release(slot));
     this.#remotePages = 0;
     this.size = 0;
   }
@@ -153,7 +156,7 @@ export class FileContent implements SlotOwner {
   forEachWrittenPage(visit: (block: number, page: Uint8Array) => void): void {
     const page = new Uint8Array(PAGE_BYTES);
     this.#states.forEachSlot((index, slot) => {
-      this.#storage.pool.read(slot, page, 0, PAGE_BYTES);
+      this.#pool.read(slot, page, 0, PAGE_BYTES);
       visit(this.#firstBlock + index, page);
     });
   }
@@ -162,7 +165,7 @@ export class FileContent implements SlotOwner {
     for (let page = first; page < last; page++) {
       const offset = at + (page - first) * PAGE_BYTES;
       const slot = this.#states.get(page);
-      if (slot >= 0) this.#storage.pool.read(slot, into, offset, PAGE_BYTES);
+      if (slot >= 0) this.#pool.read(slot, into, offset, PAGE_BYTES);
       else into.fill(0, offset, offset + PAGE_BYTES);
     }
     this.#storage.statistics.overlayPages += last - first;
@@ -228,8 +231,8 @@ export class FileContent implements SlotOwner {
   }
 
   #writeWholePage(page: number, data: Uint8Array, at: number): void {
-    const { pool, statistics } = this.#storage;
-    statistics.writtenPages++;
+    const pool = this.#pool;
+    this.#storage.statistics.writtenPages++;
     let slot = this.#states.get(page);
     if (slot < 0) {
       if (slot === PAGE_UNTOUCHED && page >= this.#remotePages && isZeroPage(data, at)) return;
@@ -241,7 +244,7 @@ export class FileContent implements SlotOwner {
   }
 
   #writePart(page: number, within: number, data: Uint8Array, at: number, bytes: number): void {
-    const { pool } = this.#storage;
+    const pool = this.#pool;
     let slot = this.#states.get(page);
     if (slot < 0) {
       slot = pool.allocate(this, page);

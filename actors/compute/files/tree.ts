@@ -22,9 +22,10 @@ const FILE_PERMISSIONS = 0o600;
 
 export interface FileTreeOptions {
   clock: Clock;
-  /** Pages of permanent relations: bounded, with eviction. */
   storage: FileStorage;
-  /** All else. */
+  /** Holds pages of permanent relations: bounded, with eviction. */
+  pool: SlotPool;
+  /** Holds all else. */
   scratch: SlotPool;
 }
 
@@ -34,14 +35,16 @@ export class FileTree {
   readonly global: DirectoryNode;
   readonly #clock: Clock;
   readonly #storage: FileStorage;
-  readonly #scratchStorage: FileStorage;
+  readonly #pool: SlotPool;
+  readonly #scratch: SlotPool;
   readonly #nodes = new Map<number, TreeNode>();
   #nextId = ROOT_NODE_ID;
 
   constructor(options: FileTreeOptions) {
     this.#clock = options.clock;
     this.#storage = options.storage;
-    this.#scratchStorage = { ...options.storage, pool: options.scratch };
+    this.#pool = options.pool;
+    this.#scratch = options.scratch;
     this.root = this.#addDirectory(undefined, '', 0o755);
     this.base = this.#addDirectory(this.root, 'base', DIRECTORY_PERMISSIONS);
     this.global = this.#addDirectory(this.root, 'global', DIRECTORY_PERMISSIONS, { db: 0, remote: true });
@@ -120,13 +123,22 @@ export class FileTree {
     }
     if (!(directory instanceof DirectoryNode)) throw new RangeError(`no directory for ${path}`);
     this.remove(directory, name);
-    const content = new FileContent({ storage: this.#scratchStorage });
+    const content = this.#localContent();
     this.#addFile(directory, name, FILE_PERMISSIONS, content);
     if (data.length > 0) content.write(0, data);
   }
 
+  /** The content at `path` below the root; undefined when there is none (or its directory was not asked for yet). */
+  find(path: string): FileContent | undefined {
+    let node: TreeNode | undefined = this.root;
+    for (const part of path.split('/')) {
+      node = node instanceof DirectoryNode ? node.children.get(part) : undefined;
+    }
+    return node instanceof FileNode ? node.content : undefined;
+  }
+
   /** Files of permanent free space maps that have pages written here. */
-  *freeSpaceMaps(): Generator<{ db: number; rel: number; spc: number; content: FileContent }> {
+  *freeSpaceMaps(): Generator<{ db: number; rel: number; spc: number; content: FileContent }, void> {
     for (const directory of [this.global, ...this.base.children.values()]) {
       if (!(directory instanceof DirectoryNode) || directory.db === undefined) continue;
       for (const node of directory.children.values()) {
@@ -139,10 +151,14 @@ export class FileTree {
     }
   }
 
+  #localContent(): FileContent {
+    return new FileContent({ storage: this.#storage, pool: this.#scratch });
+  }
+
   #newContent(parent: DirectoryNode, name: string): FileContent {
     const parsed = parent.db === undefined ? undefined : parseRelationFileName(name);
     if (!parsed || parent.db === undefined || parsed.fork === FORK_INIT) {
-      return new FileContent({ storage: this.#scratchStorage });
+      return this.#localContent();
     }
     const spc = parent === this.global ? GLOBAL_TABLESPACE : DEFAULT_TABLESPACE;
     return this.#relationContent(
@@ -163,7 +179,8 @@ export class FileTree {
     const evictable = tag.fork === FORK_MAIN && !unlogged;
     const initName = relationFileName(tag.rel, FORK_INIT, 0);
     return new FileContent({
-      storage: evictable ? this.#storage : this.#scratchStorage,
+      storage: this.#storage,
+      pool: evictable ? this.#pool : this.#scratch,
       remote: { tag, firstBlock, pages: Math.min(SEGMENT_BLOCKS, Math.max(0, blocks - firstBlock)) },
       // An unlogged relation gets its init fork only after its main fork was created.
       mayEvict: evictable ? () => !parent.children.has(initName) : undefined,

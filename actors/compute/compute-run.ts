@@ -1,0 +1,371 @@
+/**
+ * One life of a compute, in its host process: from a spec to a running Postgres, and to its end.
+ *
+ * 1. Election first: it fixes the LSN and ends every other compute of the timeline.
+ * 2. The checkpoint is appended, the data directory written and Postgres started while the quorum syncs; nobody is let in
+ *    before the checkpoint is committed and replication runs, since a commit before that would not be held.
+ * 3. The end of any part (Postgres, the mount, the proposer, replication) ends all of it, at once, and exactly once.
+ * 4. A clean stop is: fast shutdown, its checkpoint committed, then what Postgres keeps without WAL (see parting.ts).
+ */
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { NodeId } from '../../protocols/ids.ts';
+import { formatLsn, type Lsn, lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import type { Basebackup } from '../../protocols/pages/types.ts';
+import { parseControlFile } from '../../protocols/postgres/control-file.ts';
+import { recordStartAt } from '../../protocols/postgres/wal/page-header.ts';
+import type { Channel } from '../../runtime/ports/channel.ts';
+import type { Clock, Timer } from '../../runtime/ports/clock.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import type { Sockets } from '../../runtime/ports/sockets.ts';
+import { Walproposer } from '../walproposer/walproposer.ts';
+import { ACTIVITY_QUERY, IdleClock, readActivity } from './activity.ts';
+import type { RelationFiles } from './relation-files.ts';
+import type { ComputeEnd, ComputeSpec, StartPhases } from './spec.ts';
+import { SqlClient, sqlIdentifier, sqlLiteral } from './sql-client.ts';
+import { KEPT_FILES, partingWal } from './start/parting.ts';
+import type { DataFiles, PostgresLauncher, PostgresProcess } from './start/ports.ts';
+import { ReplicationConnection } from './start/replication.ts';
+import { configurationFile, forcedSettings, PROPOSER_NAME, postgresArguments } from './start/settings.ts';
+import { INTERNAL_ROLE } from './start/skeleton.ts';
+import { planStart, type StartPlan } from './start/start-plan.ts';
+import type { StoragePages } from './storage-pages.ts';
+
+const ELECTION_TIMEOUT_MS = 10_000;
+const COMMIT_TIMEOUT_MS = 10_000;
+const POSTGRES_READY_TIMEOUT_MS = 30_000;
+const STATEMENT_TIMEOUT_MS = 5_000;
+const SHUTDOWN_TIMEOUT_MS = 20_000;
+const ROOM_TIMEOUT_MS = 3_600_000;
+
+export interface ComputeRunOptions {
+  clock: Clock;
+  log: Log;
+  sockets: Sockets;
+  files: DataFiles;
+  relations: RelationFiles;
+  pages: StoragePages;
+  postgres: PostgresLauncher;
+  dialSafekeeper(node: NodeId): Promise<Channel>;
+  dataDirectory: string;
+  socketDirectory: string;
+  port: number;
+  /** Milliseconds between two looks at the activity. */
+  activityIntervalMs: number;
+  /** Nobody uses it since then; undefined: somebody does. Called when that changes. */
+  onIdle(sinceMs: number | undefined): void;
+  onEnd(end: ComputeEnd): void;
+}
+
+export interface StartedCompute {
+  term: number;
+  startLsn: Lsn;
+  phasesMs: StartPhases;
+}
+
+export class ComputeRun {
+  readonly #options: ComputeRunOptions;
+  readonly #spec: ComputeSpec;
+  readonly #proposer: Walproposer;
+  readonly #idleClock: IdleClock;
+  #postgres: PostgresProcess | undefined;
+  #replication: ReplicationConnection | undefined;
+  #internal: SqlClient | undefined;
+  #activityTimer: Timer | undefined;
+  #idleSinceMs: number | undefined;
+  #receivedLsn = 0 as Lsn;
+  #startedAtLsn = 0 as Lsn;
+  #stopping = false;
+  #ended: ComputeEnd | undefined;
+
+  constructor(options: ComputeRunOptions, spec: ComputeSpec) {
+    this.#options = options;
+    this.#spec = spec;
+    this.#idleClock = new IdleClock(options.clock.now());
+    this.#proposer = new Walproposer({
+      clock: options.clock,
+      log: options.log,
+      dial: options.dialSafekeeper,
+      spec: {
+        tenant: spec.tenant,
+        timeline: spec.timeline,
+        members: spec.safekeepers as NodeId[],
+        pgVersion: spec.pgVersion,
+        systemId: BigInt(spec.systemId),
+        startLsn: lsn(spec.startLsn),
+      },
+    });
+    this.#proposer.onDeposed((detail) => this.#end({ reason: 'deposed', detail }));
+    this.#proposer.onCommit((commitLsn) => this.#replication?.acknowledge(commitLsn));
+  }
+
+  get committedLsn(): Lsn {
+    return this.#proposer.commitLsn;
+  }
+
+  /** Resolves when clients may connect. Throws what went wrong; then everything has ended. */
+  async start(): Promise<StartedCompute> {
+    const { clock } = this.#options;
+    const phasesMs: StartPhases = {};
+    let last = clock.monotonic();
+    const phase = (name: string) => {
+      const now = clock.monotonic();
+      phasesMs[name] = Math.round((now - last) * 100) / 100;
+      last = now;
+    };
+    try {
+      const connecting = this.#options.pages.connect();
+      connecting.catch(() => {});
+      const { term, lsn: startLsn } = await this.#proposer.elect({ timeoutMs: ELECTION_TIMEOUT_MS });
+      phase('elect');
+      await connecting;
+      const basebackup = await this.#options.pages.getBasebackup(startLsn);
+      this.#checkBasebackup(basebackup, startLsn);
+      phase('basebackup');
+      const plan = planStart({ basebackup, nowSeconds: Math.floor(clock.now() / 1000) });
+      this.#proposer.append(startLsn, plan.appended);
+      this.#receivedLsn = plan.endLsn;
+      this.#startedAtLsn = plan.endLsn;
+      const committed = this.#proposer.committed(plan.endLsn, { timeoutMs: COMMIT_TIMEOUT_MS });
+      committed.catch(() => {});
+      await this.#writeDataDirectory(basebackup, plan, startLsn);
+      phase('data-directory');
+      this.#startPostgres();
+      await Promise.all([this.#whenReady(), committed]);
+      phase('postgres');
+      await this.#startReplication(plan.endLsn);
+      phase('replication');
+      await this.#prepareDatabase();
+      phase('prepare');
+      this.#scheduleActivity();
+      return { term, startLsn, phasesMs };
+    } catch (error) {
+      this.#end({ reason: 'crashed', detail: (error as Error).message });
+      throw error;
+    }
+  }
+
+  /** Shuts down cleanly. Resolves with the LSN up to which everything is committed. */
+  async stop(): Promise<Lsn> {
+    if (this.#ended) throw new PalimpsestError('unavailable', 'the compute has ended already');
+    if (this.#stopping) throw new PalimpsestError('conflict', 'the compute is stopping already');
+    this.#stopping = true;
+    this.#activityTimer?.cancel();
+    this.#internal?.close();
+    const postgres = this.#postgres!;
+    postgres.shutDownFast();
+    const exit = await this.#within(postgres.exited, SHUTDOWN_TIMEOUT_MS, 'shutting down Postgres');
+    if (exit.code !== 0) {
+      const detail = `Postgres ended with ${exit.signal ?? `exit code ${exit.code}`} in its shutdown`;
+      this.#end({ reason: 'crashed', detail });
+      throw new PalimpsestError('internal', detail);
+    }
+    try {
+      await this.#leaveBehind();
+      await this.#proposer.committed(this.#receivedLsn, { timeoutMs: COMMIT_TIMEOUT_MS });
+    } catch (error) {
+      this.#end({ reason: 'crashed', detail: (error as Error).message });
+      throw error;
+    }
+    this.#end({ reason: 'stopped', lsn: this.#receivedLsn });
+    return this.#receivedLsn;
+  }
+
+  /** Looks at the activity now; undefined while somebody uses the compute. */
+  async idleSince(): Promise<number | undefined> {
+    const client = await this.#internalClient();
+    const rows = await client.query(ACTIVITY_QUERY);
+    return this.#idleClock.observe(readActivity(rows), this.#options.clock.now());
+  }
+
+  /** Ends everything at once. */
+  fail(detail: string): void {
+    this.#end({ reason: 'crashed', detail });
+  }
+
+  #checkBasebackup(basebackup: Basebackup, startLsn: Lsn): void {
+    if (basebackup.lsn === startLsn) return;
+    throw new PalimpsestError(
+      'internal',
+      `the pageserver answered for ${formatLsn(basebackup.lsn)} instead of ${formatLsn(startLsn)}`,
+    );
+  }
+
+  async #writeDataDirectory(basebackup: Basebackup, plan: StartPlan, startLsn: Lsn): Promise<void> {
+    const { files, relations } = this.#options;
+    const settings = this.#spec.settings ?? {};
+    files.write('postgresql.conf', configurationFile(settings, this.#forcedSettings()));
+    for (const { name, bytes } of plan.segments)
+      files.writeSparse(`pg_wal/${name}`, WAL_SEGMENT_BYTES, bytes);
+    relations.open({ startLsn, databases: basebackup.databases });
+    for (const { path, data } of basebackup.files) {
+      if (path.startsWith('base/') || path.startsWith('global/')) relations.writeLocalFile(path, data);
+      else files.write(path, data);
+    }
+    relations.writeLocalFile('global/pg_control', plan.controlFile);
+    await relations.ready();
+  }
+
+  #forcedSettings(): Record<string, string> {
+    const { socketDirectory, port } = this.#options;
+    const settings = this.#spec.settings ?? {};
+    return forcedSettings({ socketDirectory, port, settings, readOnly: false });
+  }
+
+  #startPostgres(): void {
+    const args = postgresArguments(this.#options.dataDirectory, this.#forcedSettings());
+    const postgres = this.#options.postgres.start(args);
+    this.#postgres = postgres;
+    postgres.exited.then((exit) => {
+      if (this.#stopping || this.#ended) return;
+      const how = exit.signal ? `signal ${exit.signal}` : `exit code ${exit.code}`;
+      this.#end({ reason: 'crashed', detail: `Postgres ended by ${how}: ${postgres.logTail()}` });
+    });
+  }
+
+  #whenReady(): Promise<void> {
+    return this.#within(this.#postgres!.ready, POSTGRES_READY_TIMEOUT_MS, 'starting Postgres');
+  }
+
+  async #startReplication(startLsn: Lsn): Promise<void> {
+    const { clock, sockets } = this.#options;
+    this.#replication = await ReplicationConnection.start({
+      clock,
+      sockets,
+      target: { path: this.#socketPath() },
+      user: INTERNAL_ROLE,
+      applicationName: PROPOSER_NAME,
+      startLsn,
+      timeoutMs: STATEMENT_TIMEOUT_MS,
+      onWal: (at, bytes) => this.#takeWal(at, bytes),
+      onClose: (reason) => {
+        if (!this.#stopping) this.#end({ reason: 'crashed', detail: `replication ended: ${reason.message}` });
+      },
+    });
+    this.#replication.acknowledge(this.#proposer.commitLsn);
+  }
+
+  #takeWal(at: Lsn, bytes: Uint8Array): void {
+    if (this.#ended) return;
+    try {
+      this.#proposer.append(at, bytes);
+    } catch (error) {
+      this.#end({ reason: 'crashed', detail: `WAL could not be sent: ${(error as Error).message}` });
+      return;
+    }
+    this.#receivedLsn = (at + bytes.length) as Lsn;
+    if (!this.#proposer.hasRoom) this.#waitForRoom();
+  }
+
+  /** Safekeepers are slower than Postgres writes: let Postgres wait instead of keeping its WAL in memory. */
+  #waitForRoom(): void {
+    this.#replication?.pause();
+    this.#proposer.room({ timeoutMs: ROOM_TIMEOUT_MS }).then(
+      () => this.#replication?.resume(),
+      (error: Error) => this.#end({ reason: 'crashed', detail: error.message }),
+    );
+  }
+
+  /** Passwords of roles; also warms Postgres' caches up before the first client comes. */
+  async #prepareDatabase(): Promise<void> {
+    const roles = this.#spec.roles ?? [];
+    if (roles.length === 0) return;
+    const client = await this.#internalClient();
+    for (const { name, password } of roles) {
+      await client.query(
+        `SET log_min_error_statement = panic; ALTER ROLE ${sqlIdentifier(name)} PASSWORD ${sqlLiteral(password)}`,
+      );
+    }
+  }
+
+  async #internalClient(): Promise<SqlClient> {
+    if (this.#internal && !this.#internal.closed) return this.#internal;
+    const { clock, sockets } = this.#options;
+    this.#internal = await SqlClient.connect({
+      clock,
+      sockets,
+      target: { path: this.#socketPath() },
+      user: INTERNAL_ROLE,
+      database: 'postgres',
+      timeoutMs: STATEMENT_TIMEOUT_MS,
+    });
+    return this.#internal;
+  }
+
+  #socketPath(): string {
+    return `${this.#options.socketDirectory}/.s.PGSQL.${this.#options.port}`;
+  }
+
+  #scheduleActivity(): void {
+    const { clock, activityIntervalMs } = this.#options;
+    this.#activityTimer = clock.setTimer(activityIntervalMs, () => {
+      this.idleSince()
+        .then(
+          (sinceMs) => this.#reportIdle(sinceMs),
+          (error: Error) => this.#options.log.debug({ err: error }, 'the activity could not be seen'),
+        )
+        .finally(() => {
+          if (!this.#stopping && !this.#ended) this.#scheduleActivity();
+        });
+    });
+  }
+
+  #reportIdle(sinceMs: number | undefined): void {
+    if (sinceMs === this.#idleSinceMs || this.#stopping) return;
+    this.#idleSinceMs = sinceMs;
+    this.#options.onIdle(sinceMs);
+  }
+
+  async #leaveBehind(): Promise<void> {
+    const { files, relations } = this.#options;
+    const controlFile = relations.readLocalFile('global/pg_control');
+    if (!controlFile || !this.#wroteAnything(controlFile)) return;
+    const kept = KEPT_FILES.flatMap((path) => {
+      const data = files.read(path);
+      return data ? [{ path, data }] : [];
+    });
+    const bytes = partingWal({
+      controlFile,
+      endLsn: this.#receivedLsn,
+      pgVersion: this.#spec.pgVersion,
+      systemId: BigInt(this.#spec.systemId),
+      freeSpaceMaps: relations.freeSpaceMaps(),
+      files: kept,
+    });
+    this.#proposer.append(this.#receivedLsn, bytes);
+    this.#receivedLsn = (this.#receivedLsn + bytes.length) as Lsn;
+  }
+
+  /** Whether WAL was written between the start and the shutdown checkpoint. */
+  #wroteAnything(controlFile: Uint8Array): boolean {
+    return parseControlFile(controlFile).checkpointLsn !== recordStartAt(this.#startedAtLsn);
+  }
+
+  async #within<T>(work: Promise<T>, limitMs: number, what: string): Promise<T> {
+    let timer: Timer | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = this.#options.clock.setTimer(limitMs, () =>
+        reject(new PalimpsestError('timeout', `${what} took more than ${limitMs} ms`)),
+      );
+    });
+    try {
+      return await Promise.race([work, late]);
+    } catch (error) {
+      this.#end({ reason: 'crashed', detail: (error as Error).message });
+      throw error;
+    } finally {
+      timer?.cancel();
+    }
+  }
+
+  #end(end: ComputeEnd): void {
+    if (this.#ended) return;
+    this.#ended = end;
+    this.#postgres?.kill();
+    this.#activityTimer?.cancel();
+    this.#internal?.close();
+    this.#replication?.close();
+    this.#proposer.close();
+    this.#options.pages.close();
+    this.#options.onEnd(end);
+  }
+}

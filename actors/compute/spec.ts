@@ -1,0 +1,54 @@
+/**
+ * What a compute is to be: everything a host process needs to start one, as plain data.
+ */
+
+export interface RoleSpec {
+  name: string;
+  /** Set when the compute starts; plain text, as `ALTER ROLE` takes it. */
+  password: string;
+}
+
+export interface ComputeSpec {
+  tenant: string;
+  timeline: string;
+  /** Major version of Postgres. */
+  pgVersion: number;
+  /** Decimal, since it has 64 bits. */
+  systemId: string;
+  /** Where the timeline begins. */
+  startLsn: number;
+  /** Safekeepers that have a replica of the timeline. */
+  safekeepers: string[];
+  /** Settings of the project, as in postgresql.conf. */
+  settings?: Record<string, string>;
+  /** Roles to give a password at this start. */
+  roles?: RoleSpec[];
+  /** Reads at this LSN for ever and writes nothing to storage; absent for the compute that writes. */
+  fixedLsn?: number;
+}
+
+/** Milliseconds that each phase of a start took, in the order they ran. */
+export type StartPhases = Record<string, number>;
+
+/** What is known of a compute that runs. */
+export interface RunningCompute {
+  hostId: string;
+  socketDirectory: string;
+  port: number;
+  /** Term of the election that this compute won. */
+  term: number;
+  /** Where it started. */
+  startLsn: number;
+  /** Whether its host process was waiting in reserve. */
+  warm: boolean;
+  /** Whether pages are read on demand; false where this machine cannot mount. */
+  lazy: boolean;
+  phasesMs: StartPhases;
+}
+
+/** How a compute ended. */
+export type ComputeEnd =
+  /** Everything it wrote is committed up to `lsn`. */
+  | { reason: 'stopped'; lsn: number }
+  | { reason: 'deposed'; detail: string }
+  | { reason: 'crashed'; detail: string };

@@ -1,0 +1,37 @@
+/**
+ * What a compute's run needs of the machine beside the general ports: its data directory and the Postgres process.
+ */
+
+/** Files below the data directory, all owned by Postgres' user. Used only around a start and a stop. */
+export interface DataFiles {
+  makeDirectory(path: string, mode?: number): void;
+  /** Creates or replaces a file. */
+  write(path: string, data: Uint8Array | string): void;
+  /** Writes into an existing file. */
+  writeAt(path: string, position: number, data: Uint8Array): void;
+  /** Creates a file of `bytes` zeros, without using disk for them, that begins with `head`. */
+  writeSparse(path: string, bytes: number, head: Uint8Array): void;
+  /** Undefined when there is no such file. */
+  read(path: string): Uint8Array | undefined;
+}
+
+export interface PostgresExit {
+  code: number | null;
+  signal: string | null;
+}
+
+export interface PostgresProcess {
+  /** Resolves when it accepts connections; rejects with the end of its log when it ends before. */
+  readonly ready: Promise<void>;
+  readonly exited: Promise<PostgresExit>;
+  /** Ends sessions, writes a shutdown checkpoint, and waits until the proposer has acknowledged it. */
+  shutDownFast(): void;
+  /** Kills it with all its processes, at once. */
+  kill(): void;
+  /** The last lines of its log. */
+  logTail(): string;
+}
+
+export interface PostgresLauncher {
+  start(args: string[]): PostgresProcess;
+}

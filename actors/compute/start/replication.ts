@@ -1,0 +1,163 @@
+/**
+ * The replication connection: takes the WAL out of Postgres as a synchronous standby would, and tells it what a quorum of
+ * safekeepers has.
+ *
+ * Postgres answers a COMMIT only when the standby has acknowledged it as flushed, so acknowledging the commit LSN, and
+ * nothing else, is what makes commits durable.
+ */
+import { type DatabaseError, serialize } from 'pg-protocol';
+import type { BackendMessage } from 'pg-protocol/dist/messages.js';
+import { Parser } from 'pg-protocol/dist/parser.js';
+import { PalimpsestError } from '../../../protocols/errors.ts';
+import { formatLsn, type Lsn } from '../../../protocols/lsn.ts';
+import type { Clock } from '../../../runtime/ports/clock.ts';
+import type { ByteSocket, Sockets, SocketTarget } from '../../../runtime/ports/sockets.ts';
+
+const XLOG_DATA = 0x77;
+const KEEPALIVE = 0x6b;
+const STATUS_UPDATE = 0x72;
+const COPY_DATA = 0x64;
+const XLOG_DATA_HEADER_BYTES = 25;
+/** Milliseconds from 1970 to 2000, where Postgres counts from. */
+const POSTGRES_EPOCH_MS = 946_684_800_000;
+
+export interface ReplicationOptions {
+  clock: Clock;
+  sockets: Sockets;
+  target: SocketTarget;
+  user: string;
+  /** Under which synchronous_standby_names knows it. */
+  applicationName: string;
+  startLsn: Lsn;
+  timeoutMs: number;
+  /** WAL in order; the bytes are valid only during the call. */
+  onWal(lsn: Lsn, bytes: Uint8Array): void;
+  onClose(reason: Error): void;
+}
+
+export class ReplicationConnection {
+  readonly #options: ReplicationOptions;
+  readonly #socket: ByteSocket;
+  readonly #parser = new Parser();
+  readonly #status = Buffer.alloc(1 + 4 + 34);
+  #started: { resolve(): void; reject(error: Error): void } | undefined;
+  #failure: Error | undefined;
+  #acknowledged = 0;
+
+  private constructor(options: ReplicationOptions, socket: ByteSocket) {
+    this.#options = options;
+    this.#socket = socket;
+    this.#acknowledged = options.startLsn;
+    this.#status[0] = COPY_DATA;
+    this.#status.writeInt32BE(this.#status.length - 1, 1);
+    this.#status[5] = STATUS_UPDATE;
+    socket.onData((bytes) => this.#receive(bytes));
+    socket.onClose(() => this.#closed());
+  }
+
+  /** Resolves once WAL streams. Throws Postgres' error, `unavailable` or `timeout`. */
+  static async start(options: ReplicationOptions): Promise<ReplicationConnection> {
+    const { timeoutMs } = options;
+    const socket = await options.sockets.dial(options.target, { timeoutMs });
+    const connection = new ReplicationConnection(options, socket);
+    await new Promise<void>((resolve, reject) => {
+      const timer = options.clock.setTimer(timeoutMs, () => {
+        socket.destroy();
+        reject(new PalimpsestError('timeout', `replication did not start within ${timeoutMs} ms`));
+      });
+      connection.#started = {
+        resolve: () => {
+          timer.cancel();
+          resolve();
+        },
+        reject: (error) => {
+          timer.cancel();
+          reject(error);
+        },
+      };
+      const { user, applicationName } = options;
+      socket.write(serialize.startup({ user, replication: 'true', application_name: applicationName }));
+    });
+    connection.#started = undefined;
+    connection.#sendStatus();
+    return connection;
+  }
+
+  /** Tells Postgres that everything up to `lsn` is durable. */
+  acknowledge(lsn: Lsn): void {
+    if (lsn <= this.#acknowledged) return;
+    this.#acknowledged = lsn;
+    this.#sendStatus();
+  }
+
+  /** Stops and restarts taking WAL. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #receive(bytes: Uint8Array): void {
+    const chunk = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.#parser.parse(chunk, (message) => this.#handle(message));
+  }
+
+  #handle(message: BackendMessage): void {
+    switch (message.name) {
+      case 'copyData':
+        this.#handleCopyData((message as unknown as { chunk: Buffer }).chunk);
+        break;
+      case 'readyForQuery':
+        if (this.#started) this.#askForWal();
+        break;
+      case 'replicationStart':
+        this.#started?.resolve();
+        break;
+      case 'error':
+        this.#failure = message as unknown as DatabaseError;
+        break;
+      default:
+        break;
+    }
+  }
+
+  #askForWal(): void {
+    const command = `START_REPLICATION PHYSICAL ${formatLsn(this.#options.startLsn)} TIMELINE 1`;
+    this.#socket.write(serialize.query(command));
+  }
+
+  #handleCopyData(data: Buffer): void {
+    if (data[0] === XLOG_DATA) {
+      const lsn = data.readUInt32BE(1) * 0x1_0000_0000 + data.readUInt32BE(5);
+      this.#options.onWal(lsn as Lsn, data.subarray(XLOG_DATA_HEADER_BYTES));
+    } else if (data[0] === KEEPALIVE && data[17] === 1) {
+      this.#sendStatus();
+    }
+  }
+
+  /** Written, flushed and applied are all the acknowledged LSN. */
+  #sendStatus(): void {
+    const status = Buffer.from(this.#status);
+    const high = Math.floor(this.#acknowledged / 0x1_0000_0000);
+    const low = this.#acknowledged % 0x1_0000_0000;
+    for (const at of [6, 14, 22]) {
+      status.writeUInt32BE(high, at);
+      status.writeUInt32BE(low, at + 4);
+    }
+    status.writeBigInt64BE(BigInt(Math.round(this.#options.clock.now() - POSTGRES_EPOCH_MS)) * 1000n, 30);
+    this.#socket.write(status);
+  }
+
+  #closed(): void {
+    const error =
+      this.#failure ?? new PalimpsestError('unavailable', 'Postgres closed the replication connection');
+    if (this.#started) this.#started.reject(error);
+    else this.#options.onClose(error);
+  }
+}

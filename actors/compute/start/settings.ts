@@ -1,0 +1,83 @@
+/**
+ * Settings of a compute: those that the design rests on, which nobody may change, and defaults, which anybody may.
+ */
+
+/** The name under which the proposer's connection is a synchronous standby. */
+export const PROPOSER_NAME = 'walproposer';
+
+/** Settings that a project may choose before a start, but not from inside. */
+const WAL_LEVELS = new Set(['replica', 'logical']);
+
+export interface ForcedSettingsOptions {
+  socketDirectory: string;
+  port: number;
+  settings: Record<string, string>;
+  readOnly: boolean;
+}
+
+/**
+ * Given on the command line, which beats every other source. Local durability is off, because the safekeepers' is
+ * what counts; and a crashed compute is never recovered from local files.
+ */
+export function forcedSettings(options: ForcedSettingsOptions): Record<string, string> {
+  const wanted = options.settings.wal_level ?? 'replica';
+  return {
+    listen_addresses: '',
+    unix_socket_directories: options.socketDirectory,
+    port: String(options.port),
+    fsync: 'off',
+    full_page_writes: 'off',
+    wal_init_zero: 'off',
+    restart_after_crash: 'off',
+    synchronous_standby_names: options.readOnly ? '' : `FIRST 1 (${PROPOSER_NAME})`,
+    wal_level: WAL_LEVELS.has(wanted) ? wanted : 'replica',
+    wal_sender_timeout: '0',
+    wal_keep_size: '64MB',
+    max_wal_senders: '10',
+    logging_collector: 'off',
+    log_destination: 'stderr',
+    password_encryption: 'scram-sha-256',
+    archive_mode: 'off',
+    huge_pages: 'off',
+    ssl: 'off',
+  };
+}
+
+/** Written to postgresql.conf: what a small machine needs, overridden by the project's and by ALTER SYSTEM. */
+const DEFAULTS: Record<string, string> = {
+  shared_buffers: '128MB',
+  max_connections: '100',
+  max_prepared_transactions: '64',
+  max_wal_size: '512MB',
+  min_wal_size: '80MB',
+  // Local WAL is only a buffer; a checkpoint's one cost here is writing pages into the overlay.
+  checkpoint_timeout: '5min',
+  synchronous_commit: 'on',
+  log_timezone: 'UTC',
+  timezone: 'UTC',
+  log_line_prefix: '%m [%p] ',
+  log_checkpoints: 'off',
+  jit: 'off',
+  datestyle: 'iso, mdy',
+  lc_messages: 'C',
+  default_text_search_config: 'pg_catalog.english',
+};
+
+/** The text of postgresql.conf. */
+export function configurationFile(settings: Record<string, string>, forced: Record<string, string>): string {
+  const lines = ['# Written by Palimpsest at every start. Change settings with ALTER SYSTEM.'];
+  for (const [name, value] of Object.entries({ ...DEFAULTS, ...settings })) {
+    if (name in forced || !/^[a-z_][a-z0-9_.]*$/i.test(name)) continue;
+    lines.push(`${name} = '${value.replaceAll('\\', '\\\\').replaceAll("'", "''").replaceAll('\n', ' ')}'`);
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+/** Arguments of the `postgres` program. */
+export function postgresArguments(dataDirectory: string, forced: Record<string, string>): string[] {
+  return [
+    '-D',
+    dataDirectory,
+    ...Object.entries(forced).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+  ];
+}
