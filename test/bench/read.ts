@@ -2,6 +2,7 @@
 import { PgClient } from '../support/pg-client.ts';
 import { bench, initialise } from '../support/pgbench.ts';
 import { type BenchOptions, type Figure, median, percentile } from './figures.ts';
+import { timeGetPage } from './get-page.ts';
 import { directTarget, withPair } from './pair.ts';
 
 const MEGABYTE = 1024 * 1024;
@@ -31,6 +32,7 @@ export async function benchRead({ long, say }: BenchOptions): Promise<Figure[]> 
     await stock.stop();
     await stock.start();
     const stockPages = await singlePages(stock.target, scale, long ? 4000 : 1500);
+    const getPage = await timeGetPage(system, 'pgbench_accounts', long ? 10_000 : 3000);
     await system.suspend();
     await system.resume();
     const coldOurs = await bench(await directTarget(system), readOnly);
@@ -68,6 +70,8 @@ export async function benchRead({ long, say }: BenchOptions): Promise<Figure[]> 
         stock: percentile(stockPages, 0.99),
         note: osCache,
       },
+      { name: 'GetPage, one page, p50', unit: 'ms', ours: median(getPage) },
+      { name: 'GetPage, one page, p99', unit: 'ms', ours: percentile(getPage, 0.99) },
       { name: `pgbench -i -s ${scale}`, unit: 's', ours: filling.ours / 1000, stock: filling.stock / 1000 },
     ];
   });

@@ -40,6 +40,11 @@ export class StockPostgres {
     return new StockPostgres(folder, settings);
   }
 
+  /** Uses the cluster in `folder`/data, which someone else made; the folder becomes this object's to destroy. */
+  static fromFolder(folder: string, settings: Record<string, string> = {}): StockPostgres {
+    return new StockPostgres(folder, settings);
+  }
+
   static #newFolder(): string {
     const folder = mkdtempSync(join(tmpdir(), 'stock-'));
     const { uid, gid } = postgresUser();
@@ -120,6 +125,15 @@ export class StockPostgres {
     const timer = setTimeout(() => child.kill('SIGKILL'), 20_000);
     await ended;
     clearTimeout(timer);
+  }
+
+  /** Ends it as a crash would: nothing is flushed. */
+  async crash(): Promise<void> {
+    const child = this.#child;
+    if (!child || child.exitCode !== null) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGQUIT');
+    await ended;
   }
 
   async destroy(): Promise<void> {

@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect, type PalimpsestClient } from '../../deploy/client/index.ts';
 import { PgClient, type PgTarget, parsePgUrl } from './pg-client.ts';
 import { eventually, isAlive, type ProcessInfo, processTree, type Role, signal } from './processes.ts';
 import { type RunResult, run } from './programs.ts';
@@ -205,12 +206,22 @@ export class TestSystem {
     }
   }
 
+  /** Uses the client library, as other programs do. */
+  async withClient<T>(work: (client: PalimpsestClient) => Promise<T>): Promise<T> {
+    const client = await connect({ dataDir: this.dataDir });
+    try {
+      return await work(client);
+    } finally {
+      await client.close();
+    }
+  }
+
   suspend(branch = 'main'): Promise<unknown> {
-    return this.json(['suspend', branch]);
+    return this.withClient((client) => client.suspend(branch));
   }
 
   resume(branch = 'main'): Promise<unknown> {
-    return this.json(['resume', branch]);
+    return this.withClient((client) => client.resume(branch));
   }
 
   /** Makes a branch: of the head of `from`, at an LSN, or at a time. */
