@@ -68,6 +68,8 @@ export class Gateway {
   readonly #open: Gauge;
   readonly unknownCommits: Counter;
   #listener: SocketListener | undefined;
+  /** Sessions that came before `open`. */
+  #early: Session[] | undefined = [];
 
   constructor(options: GatewayOptions) {
     this.options = options;
@@ -82,10 +84,17 @@ export class Gateway {
     );
   }
 
-  /** Throws PalimpsestError `already-exists` when the port is taken. */
+  /** Takes the port; clients are held until `open`. Throws PalimpsestError `already-exists` when it is taken. */
   async listen(target: { host: string; port: number }): Promise<number> {
     this.#listener = await this.options.sockets.listen(target, (socket) => this.#accept(socket));
     return this.#listener.port;
+  }
+
+  /** Begins to serve: the directory is complete. */
+  open(): void {
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    for (const session of early) session.start();
   }
 
   /** Clients of a branch, connected or waiting for its compute. */
@@ -120,7 +129,8 @@ export class Gateway {
     this.#accepted.add(1);
     this.#sessions.add(session);
     this.#open.set(this.#sessions.size);
-    session.start();
+    if (this.#early) this.#early.push(session);
+    else session.start();
   }
 
   /** A session has learnt which branch it is for. */

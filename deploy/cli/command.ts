@@ -1,0 +1,68 @@
+/**
+ * The frame of every command: common options, a connection to the running system, errors and exit codes.
+ */
+import { type Command, InvalidArgumentError } from 'commander';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { connect, type PalimpsestClient } from '../client/index.ts';
+import { exitCodeOf } from './exit-codes.ts';
+import { Output } from './output.ts';
+
+export const DEFAULT_DATA_DIR = '.palimpsest';
+
+export interface CommonOptions {
+  data: string;
+  json?: boolean;
+}
+
+/** Adds what every command takes. */
+export function withCommonOptions(command: Command): Command {
+  return command
+    .option('--data <dir>', 'data directory', DEFAULT_DATA_DIR)
+    .option('--json', 'print JSON instead of text');
+}
+
+/** Adds `--project`. */
+export function withProject(command: Command): Command {
+  return withCommonOptions(command).option('--project <name>', 'project', 'default');
+}
+
+/** Makes an argument parser of commander out of one that throws PalimpsestErrors. */
+export function parser<T>(parse: (text: string) => T): (text: string) => T {
+  return (text) => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (!(error instanceof PalimpsestError)) throw error;
+      throw new InvalidArgumentError(error.hint ? `${error.message}; ${error.hint}.` : error.message);
+    }
+  };
+}
+
+/** Runs a command's work; prints its error and sets the exit code. */
+export async function runCommand(
+  options: CommonOptions,
+  work: (output: Output) => Promise<number | undefined>,
+): Promise<void> {
+  const output = new Output(options.json === true);
+  try {
+    process.exitCode = (await work(output)) ?? 0;
+  } catch (error) {
+    output.error(error);
+    process.exitCode = exitCodeOf(error);
+  }
+}
+
+/** Runs a command's work with a connection to the running system. */
+export async function runWithClient(
+  options: CommonOptions,
+  work: (client: PalimpsestClient, output: Output) => Promise<number | undefined>,
+): Promise<void> {
+  await runCommand(options, async (output) => {
+    const client = await connect({ dataDir: options.data });
+    try {
+      return await work(client, output);
+    } finally {
+      await client.close();
+    }
+  });
+}

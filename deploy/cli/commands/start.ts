@@ -1,0 +1,105 @@
+/** `palimpsest start` */
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import type { RunningSystem } from '../../node/parent.ts';
+import { type CommonOptions, parser, runCommand, withCommonOptions } from '../command.ts';
+import { type Output, Progress } from '../output.ts';
+import { parsePgVersion, parsePort, parseSafekeepers, parseSuspendAfter } from '../values.ts';
+
+export const DEFAULT_PORT = 54320;
+const DEFAULT_PG_VERSION = 17;
+/** Two signals within this time are one Ctrl-C that reached the process by two ways. */
+const SAME_SIGNAL_MS = 500;
+
+interface StartOptions extends CommonOptions {
+  port: number;
+  suspendAfter: number;
+  pgVersion: number;
+  safekeepers?: number;
+  pgBin?: string;
+}
+
+export function addStartCommand(program: Command): void {
+  withCommonOptions(program.command('start').description('start Palimpsest here; Ctrl-C stops it'))
+    .option('--port <port>', 'port for Postgres clients, on 127.0.0.1', parser(parsePort), DEFAULT_PORT)
+    .option(
+      '--suspend-after <time>',
+      'suspend idle computes after this time (30s, 5m; 0 = never)',
+      parser(parseSuspendAfter),
+      300,
+    )
+    .option(
+      '--pg-version <major>',
+      'Postgres version of new projects: 15 to 18',
+      parser(parsePgVersion),
+      DEFAULT_PG_VERSION,
+    )
+    .option('--pg-bin <dir>', 'folder of the Postgres programs, if not those that come with Palimpsest')
+    .option(
+      '--safekeepers <count>',
+      'safekeepers of a new data directory: 1, 3 or 5 (3)',
+      parser(parseSafekeepers),
+    )
+    .action((options: StartOptions) => runCommand(options, (output) => start(options, output)));
+}
+
+async function start(options: StartOptions, output: Output): Promise<number> {
+  const progress = new Progress(output);
+  const stop = stopSignal();
+  const { startSystem } = await import('../../node/parent.ts');
+  const system = await startSystem({
+    dataDir: resolve(options.data),
+    port: options.port,
+    suspendAfterSeconds: options.suspendAfter,
+    pgVersion: options.pgVersion,
+    pgBin: options.pgBin,
+    safekeepers: options.safekeepers,
+    signal: stop.signal,
+    onStep: (text) => progress.step(text),
+  });
+  progress.done();
+  announce(system, output);
+  const reason = await Promise.race([stop.received, system.failed]);
+  if (reason instanceof Error) {
+    await system.stop();
+    throw reason;
+  }
+  progress.step('stopping: computes are suspended, everything is flushed');
+  await system.stop();
+  progress.done();
+  return 0;
+}
+
+function announce(system: RunningSystem, output: Output): void {
+  const { url, port, dataDir, pgVersion } = system;
+  const text = [
+    '',
+    `Palimpsest is ready: Postgres ${pgVersion} on port ${port}, data in ${dataDir}`,
+    '',
+    `  ${url}`,
+    '',
+    'Make a branch in another terminal:  npx palimpsest branch create dev',
+    'Stop with Ctrl-C.',
+    '',
+  ].join('\n');
+  output.result({ url, port, dataDir, pgVersion, pid: process.pid }, text);
+}
+
+/** The first signal stops in order; a second one, later, ends at once. */
+function stopSignal(): { signal: AbortSignal; received: Promise<'signal'> } {
+  const controller = new AbortController();
+  const received = new Promise<'signal'>((done) => {
+    let firstMs: number | undefined;
+    const handle = () => {
+      if (firstMs === undefined) {
+        firstMs = performance.now();
+        controller.abort();
+        done('signal');
+      } else if (performance.now() - firstMs > SAME_SIGNAL_MS) {
+        process.exit(130);
+      }
+    };
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, handle);
+  });
+  return { signal: controller.signal, received };
+}

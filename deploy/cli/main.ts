@@ -1,0 +1,68 @@
+/**
+ * The command line of Palimpsest: one file per command, put together here.
+ */
+import { Socket } from 'node:net';
+import { Command, CommanderError } from 'commander';
+import manifest from '../../package.json' with { type: 'json' };
+import { addBranchCommands } from './commands/branch.ts';
+import { addComputeCommands } from './commands/compute.ts';
+import { addDoctorCommand } from './commands/doctor.ts';
+import { addEventsCommand } from './commands/events.ts';
+import { addProjectCommands } from './commands/project.ts';
+import { addStartCommand } from './commands/start.ts';
+import { addStatusCommand } from './commands/status.ts';
+import { addUrlCommands } from './commands/url.ts';
+import { EXIT_OK, EXIT_USAGE } from './exit-codes.ts';
+
+const EXIT_CODES = `
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running, 4 not found, 5 conflict, 6 not available in time`;
+
+/** The launcher (palimpsest.js) holds the other end of this pipe: when it is killed, so is this process. */
+function endWithLauncher(): void {
+  const descriptor = process.env.PALIMPSEST_LAUNCHER_PIPE;
+  if (descriptor === undefined) return;
+  delete process.env.PALIMPSEST_LAUNCHER_PIPE;
+  const pipe = new Socket({ fd: Number(descriptor), readable: true, writable: false });
+  pipe.on('error', () => {});
+  pipe.on('close', () => process.exit(1));
+  pipe.resume();
+  pipe.unref();
+}
+
+function buildProgram(): Command {
+  const program = new Command('palimpsest')
+    .description('Serverless Postgres for your own machines, with unmodified Postgres binaries')
+    .version(manifest.version)
+    .addHelpText('after', EXIT_CODES)
+    .exitOverride()
+    .showHelpAfterError('Use --help to see what is possible.');
+  addStartCommand(program);
+  addStatusCommand(program);
+  addUrlCommands(program);
+  addBranchCommands(program);
+  addProjectCommands(program);
+  addComputeCommands(program);
+  addEventsCommand(program);
+  addDoctorCommand(program);
+  inheritExit(program);
+  return program;
+}
+
+/** Sub-commands exit by themselves unless they are told otherwise, too. */
+function inheritExit(command: Command): void {
+  for (const child of command.commands) {
+    child.exitOverride();
+    inheritExit(child);
+  }
+}
+
+endWithLauncher();
+try {
+  await buildProgram().parseAsync(process.argv);
+} catch (error) {
+  if (!(error instanceof CommanderError)) throw error;
+  process.exitCode = error.exitCode === 0 ? EXIT_OK : EXIT_USAGE;
+}
+// Nothing that is left (a pipe to the launcher, a timer) may keep a finished command alive. Output is flushed first.
+await new Promise((done) => process.stdout.write('', done));
+process.exit();

@@ -1,0 +1,84 @@
+/**
+ * How values are written on the command line: durations, ports, and points in a branch's history.
+ */
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { formatLsn, parseLsn } from '../../protocols/lsn.ts';
+import type { BranchStart } from '../client/control.ts';
+
+const UNIT_SECONDS: Record<string, number> = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86_400 };
+const DURATION = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$/;
+const SUSPEND_SECONDS_MAX = 7 * 86_400;
+
+/** Reads `30s`, `5m`, `1.5h`; a number alone counts seconds. */
+export function parseDurationSeconds(text: string): number {
+  const match = DURATION.exec(text.trim());
+  if (!match) throw invalid(`"${text}" is not a duration`, 'write it like 30s, 5m or 2h');
+  return Number(match[1]) * UNIT_SECONDS[match[2] ?? 's']!;
+}
+
+/** `--suspend-after`: 0 or `never` switch it off. */
+export function parseSuspendAfter(text: string): number {
+  if (text === 'never') return 0;
+  const seconds = parseDurationSeconds(text);
+  if (seconds <= SUSPEND_SECONDS_MAX) return seconds;
+  throw invalid(`"${text}" is too long`, 'at most 7d; 0 switches suspending off');
+}
+
+export function parsePort(text: string): number {
+  const port = Number(text);
+  if (/^\d+$/.test(text) && port >= 1 && port <= 65_535) return port;
+  throw invalid(`"${text}" is not a port`, 'a port is a number from 1 to 65535');
+}
+
+export function parseSafekeepers(text: string): number {
+  if (['1', '3', '5'].includes(text)) return Number(text);
+  throw invalid(`"${text}" is not a number of safekeepers`, 'choose 1, 3 or 5');
+}
+
+export function parsePgVersion(text: string): number {
+  if (['15', '16', '17', '18'].includes(text)) return Number(text);
+  throw invalid(`Postgres ${text} is not supported`, 'choose 15, 16, 17 or 18');
+}
+
+/** `--at`: an LSN (`0/1A2B3C4`), a time (`2026-11-22T10:00:00Z`), or how long ago (`5m`, `5m ago`). */
+export function parsePoint(text: string, nowMs: number): BranchStart {
+  const lsn = parseLsn(text);
+  if (lsn !== undefined) return { lsn: formatLsn(lsn) };
+  const ago = DURATION.exec(
+    text
+      .trim()
+      .replace(/^-/, '')
+      .replace(/\s+ago$/, ''),
+  );
+  if (ago?.[2] !== undefined) return { timeMs: nowMs - parseDurationSeconds(`${ago[1]}${ago[2]}`) * 1000 };
+  const timeMs = parseTime(text);
+  if (timeMs !== undefined) return { timeMs };
+  throw invalid(
+    `"${text}" is neither an LSN nor a time`,
+    'write an LSN like 0/1A2B3C4, a time like 2026-11-22T10:00:00Z, or how long ago like 5m',
+  );
+}
+
+/** `--since`: a time as above, how long ago, or milliseconds since 1970. */
+export function parseSince(text: string, nowMs: number): number {
+  if (/^\d+$/.test(text)) return Number(text);
+  const point = parsePoint(text, nowMs);
+  if (point.timeMs !== undefined) return point.timeMs;
+  throw invalid(`"${text}" is not a time`, 'write a time like 2026-11-22T10:00:00Z, or how long ago like 5m');
+}
+
+/** ISO times, also as Postgres prints them (`2026-11-22 10:00:00.123+00`). */
+function parseTime(text: string): number | undefined {
+  if (!/^\d{4}-\d{2}-\d{2}/.test(text.trim())) return undefined;
+  const iso = text
+    .trim()
+    .replace(/^(\S+)\s+(\d)/, '$1T$2')
+    .replace(/\s*([+-]\d{2})$/, '$1:00')
+    .replace(/(\.\d{3})\d+/, '$1');
+  const timeMs = Date.parse(iso);
+  return Number.isNaN(timeMs) ? undefined : timeMs;
+}
+
+function invalid(message: string, hint: string): PalimpsestError {
+  return new PalimpsestError('invalid-argument', message, hint);
+}

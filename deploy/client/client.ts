@@ -1,0 +1,200 @@
+/**
+ * The client of a running Palimpsest: commands, and events from any point, over its bus socket.
+ *
+ * Events are read from the durable log; the bus only says when there is something new. So a subscriber that connects
+ * again, or starts at a point in the past, misses nothing and sees nothing twice.
+ */
+import { resolve } from 'node:path';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { EventEnvelope } from '../../protocols/events.ts';
+import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
+import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
+import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
+import { runningProcess } from '../node/data-directory.ts';
+import { busAddress } from '../node/run-paths.ts';
+import {
+  type BranchStart,
+  type BranchView,
+  CONTROL_ID,
+  CONTROL_KIND,
+  type ControlCommand,
+  type EventsView,
+  type ProjectView,
+  type StatusView,
+} from './control.ts';
+
+const COMMAND_TIMEOUT_MS = 90_000;
+const CONNECT_TIMEOUT_MS = 5_000;
+const EVENTS_PER_READ = 500;
+/** A subscriber looks at least this often, should the hint that there is something new be lost. */
+const POLL_MS = 1_000;
+
+export interface ConnectOptions {
+  /** Data directory of the system. Default: `.palimpsest` in the working folder. */
+  dataDir?: string;
+}
+
+export interface SubscribeOptions {
+  /** Milliseconds since 1970, or 'now' (the default): only events after it. */
+  from?: number | 'now';
+  signal?: AbortSignal;
+}
+
+type EventPosition = { after: number } | { sinceMs: number };
+
+/** Connects to the system that runs with a data directory. Throws PalimpsestError `unavailable` when none does. */
+export async function connect(options: ConnectOptions = {}): Promise<PalimpsestClient> {
+  const dataDir = resolve(options.dataDir ?? '.palimpsest');
+  const running = await runningProcess(dataDir);
+  if (!running) throw new NotRunningError(dataDir);
+  const bus = await SocketBus.connect({
+    network: new SocketChannelNetwork(),
+    address: busAddress(running.runDirectory),
+    clock: new SystemClock(),
+    timeoutMs: CONNECT_TIMEOUT_MS,
+  });
+  return new PalimpsestClient(bus);
+}
+
+/** No process uses the data directory that was named. */
+export class NotRunningError extends PalimpsestError {
+  constructor(dataDir: string) {
+    super('unavailable', `nothing runs in ${dataDir}`, 'start it with: palimpsest start');
+    this.name = 'NotRunningError';
+  }
+}
+
+export class PalimpsestClient {
+  readonly #bus: SocketBus;
+
+  constructor(bus: SocketBus) {
+    this.#bus = bus;
+  }
+
+  status(): Promise<StatusView> {
+    return this.command({ type: 'status' });
+  }
+
+  /** The connection string of a branch, for any Postgres driver. */
+  async url(branch = 'main', options: { project?: string } = {}): Promise<string> {
+    const { url } = await this.command<{ url: string }>({ type: 'branch.url', name: branch, ...options });
+    return url;
+  }
+
+  async projects(): Promise<ProjectView[]> {
+    return (await this.command<{ projects: ProjectView[] }>({ type: 'project.list' })).projects;
+  }
+
+  createProject(name: string, options: { pgVersion?: number } = {}): Promise<ProjectView> {
+    return this.command({ type: 'project.create', name, ...options });
+  }
+
+  async deleteProject(name: string): Promise<void> {
+    await this.command({ type: 'project.delete', name });
+  }
+
+  async branches(options: { project?: string } = {}): Promise<BranchView[]> {
+    return (await this.command<{ branches: BranchView[] }>({ type: 'branch.list', ...options })).branches;
+  }
+
+  /** Makes a branch of the newest state of `from`, or of its state at an LSN or a time. */
+  createBranch(
+    name: string,
+    options: { project?: string; from?: string; at?: BranchStart } = {},
+  ): Promise<BranchView> {
+    return this.command({ type: 'branch.create', name, ...options });
+  }
+
+  renameBranch(name: string, to: string, options: { project?: string } = {}): Promise<BranchView> {
+    return this.command({ type: 'branch.rename', name, to, ...options });
+  }
+
+  async deleteBranch(name: string, options: { project?: string } = {}): Promise<void> {
+    await this.command({ type: 'branch.delete', name, ...options });
+  }
+
+  /** Stops a branch's compute; what it holds stays, and the next client starts it again. */
+  suspend(name: string, options: { project?: string } = {}): Promise<BranchView> {
+    return this.command({ type: 'branch.suspend', name, ...options });
+  }
+
+  resume(name: string, options: { project?: string } = {}): Promise<BranchView> {
+    return this.command({ type: 'branch.resume', name, ...options });
+  }
+
+  /** Figures of all processes as OpenMetrics text. */
+  async metrics(): Promise<string> {
+    return (await this.command<{ text: string }>({ type: 'metrics' })).text;
+  }
+
+  /** The events of the durable log that match `pattern`, oldest first, up to the newest at this moment. */
+  async *events(pattern = 'pal.evt.>', options: { from?: number } = {}): AsyncGenerator<EventEnvelope> {
+    let position: EventPosition = { sinceMs: options.from ?? 0 };
+    for (;;) {
+      const page = await this.#read(pattern, position);
+      yield* page.events;
+      if (!page.more) return;
+      position = { after: page.next };
+    }
+  }
+
+  /**
+   * Calls back with every event that matches, in order, from a point in time on; awaits the handler before the next one.
+   * Resolves when the signal is aborted; throws when the system goes away.
+   */
+  async subscribe(
+    pattern: string,
+    options: SubscribeOptions,
+    handle: (event: EventEnvelope) => void | Promise<void>,
+  ): Promise<void> {
+    let wake = () => {};
+    let failure: Error | undefined;
+    const news = this.#bus.subscribe(pattern, () => wake());
+    this.#bus.onClose((reason) => {
+      failure = reason ?? new PalimpsestError('unavailable', 'the system has stopped');
+      wake();
+    });
+    const stop = () => wake();
+    options.signal?.addEventListener('abort', stop);
+    try {
+      const { from = 'now' } = options;
+      let position: EventPosition = { sinceMs: from === 'now' ? Date.now() : from };
+      while (!options.signal?.aborted) {
+        if (failure) throw failure;
+        const quiet = new Promise<void>((done) => {
+          const timer = setTimeout(done, POLL_MS);
+          wake = () => {
+            clearTimeout(timer);
+            done();
+          };
+        });
+        const page: EventsView = await this.#read(pattern, position);
+        for (const event of page.events) {
+          if (options.signal?.aborted) return;
+          await handle(event);
+        }
+        position = { after: page.next };
+        if (!page.more) await quiet;
+      }
+    } finally {
+      news.unsubscribe();
+      options.signal?.removeEventListener('abort', stop);
+    }
+  }
+
+  /** Sends a control command; throws the system's error. */
+  command<T = unknown>(command: ControlCommand, options: { timeoutMs?: number } = {}): Promise<T> {
+    return sendCommand<T>(this.#bus, CONTROL_KIND, CONTROL_ID, command, {
+      timeoutMs: options.timeoutMs ?? COMMAND_TIMEOUT_MS,
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#bus.close();
+  }
+
+  #read(pattern: string, position: EventPosition): Promise<EventsView> {
+    return this.command({ type: 'events.read', pattern, ...position, limit: EVENTS_PER_READ });
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * What a running system answers on its control address: the commands and replies behind the CLI and the client library.
+ */
+import type { EventEnvelope } from '../../protocols/events.ts';
+
+/** Kind and id of the control address on the bus. */
+export const CONTROL_KIND = 'control';
+export const CONTROL_ID = 'local';
+export const DEFAULT_PROJECT = 'default';
+
+/** Where a branch begins in its parent: the newest state when both are absent. */
+export interface BranchStart {
+  /** `X/Y` */
+  lsn?: string;
+  /** Milliseconds since 1970. */
+  timeMs?: number;
+}
+
+export type ControlCommand =
+  | { type: 'status' }
+  | { type: 'project.create'; name: string; pgVersion?: number }
+  | { type: 'project.list' }
+  | { type: 'project.delete'; name: string }
+  | { type: 'branch.create'; project?: string; name: string; from?: string; at?: BranchStart }
+  | { type: 'branch.list'; project?: string }
+  | { type: 'branch.rename'; project?: string; name: string; to: string }
+  | { type: 'branch.delete'; project?: string; name: string }
+  | { type: 'branch.suspend'; project?: string; name: string }
+  | { type: 'branch.resume'; project?: string; name: string }
+  | { type: 'branch.url'; project?: string; name: string }
+  | { type: 'metrics' }
+  /** Events after the cursor `after`, or without one, not older than `sinceMs`. */
+  | { type: 'events.read'; pattern: string; after?: number; sinceMs?: number; limit: number };
+
+export interface BranchView {
+  project: string;
+  name: string;
+  timeline: string;
+  /** creating, ready, deleting */
+  state: string;
+  parent?: string;
+  /** Where its own history begins, as `X/Y`. */
+  startLsn: string;
+  createdAt: string;
+  /** suspended, starting, running, … */
+  compute: string;
+  /** Client connections at the gateway. */
+  connections: number;
+}
+
+export interface ProjectView {
+  name: string;
+  tenant: string;
+  state: string;
+  pgVersion: number;
+  createdAt: string;
+  branches: number;
+}
+
+export interface ProcessView {
+  node: string;
+  pid?: number;
+  restarts: number;
+}
+
+export interface StatusView {
+  version: string;
+  pid: number;
+  port: number;
+  dataDir: string;
+  startedAt: string;
+  safekeepers: number;
+  suspendAfterSeconds: number;
+  processes: ProcessView[];
+  projects: ProjectView[];
+  branches: BranchView[];
+}
+
+/** Events with the place to read on from. */
+export interface EventsView {
+  events: EventEnvelope[];
+  /** Cursor of the last event that was looked at. */
+  next: number;
+  /** Whether there was more than `limit`. */
+  more: boolean;
+}

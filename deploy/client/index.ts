@@ -1,0 +1,13 @@
+/**
+ * `import { connect } from 'palimpsest'`: commands and events of a running system, typed.
+ */
+export { PalimpsestError } from '../../protocols/errors.ts';
+export type { EventEnvelope } from '../../protocols/events.ts';
+export {
+  type ConnectOptions,
+  connect,
+  NotRunningError,
+  PalimpsestClient,
+  type SubscribeOptions,
+} from './client.ts';
+export type { BranchStart, BranchView, ProcessView, ProjectView, StatusView } from './control.ts';

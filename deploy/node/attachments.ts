@@ -1,0 +1,94 @@
+/**
+ * Keeps timelines attached to the pageserver, which forgets them when it ends.
+ *
+ * Each life of the pageserver process is an epoch. In every epoch each timeline is attached once: at once when somebody
+ * needs it, otherwise in the background, a few at a time, ancestors before their descendants.
+ */
+import type { AnyMachineSnapshot } from 'xstate';
+import { timelineStatus } from '../../actors/timeline/decide.ts';
+import type { TimelineCommand } from '../../actors/timeline/events.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { ActorHandle } from '../../runtime/host/definition.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import { waitForState } from './wait-for-state.ts';
+
+const ATTACH_TIMEOUT_MS = 60_000;
+const CONCURRENT_MAX = 8;
+
+export interface AttachmentOptions {
+  clock: Clock;
+  log: Log;
+  find(timeline: string): ActorHandle<TimelineCommand> | undefined;
+}
+
+export class Attachments {
+  readonly #options: AttachmentOptions;
+  #current = new Map<string, Promise<void>>();
+
+  constructor(options: AttachmentOptions) {
+    this.#options = options;
+  }
+
+  /** The pageserver has started anew: nothing is attached. */
+  beginEpoch(): void {
+    this.#current = new Map();
+  }
+
+  /** A timeline has just been attached as a part of its creation. */
+  created(timeline: string): void {
+    this.#current.set(timeline, Promise.resolve());
+  }
+
+  forget(timeline: string): void {
+    this.#current.delete(timeline);
+  }
+
+  /** Resolves when the timeline is attached in this epoch. */
+  attached(timeline: string): Promise<void> {
+    const epoch = this.#current;
+    const known = epoch.get(timeline);
+    if (known) return known;
+    const attempt = this.#attach(timeline);
+    epoch.set(timeline, attempt);
+    attempt.catch(() => {
+      if (epoch.get(timeline) === attempt) epoch.delete(timeline);
+    });
+    return attempt;
+  }
+
+  /** Attaches all of them in the background, in the order given. */
+  async attachAll(timelines: string[]): Promise<void> {
+    const epoch = this.#current;
+    const queue = timelines[Symbol.iterator]();
+    const work = async () => {
+      for (const timeline of queue) {
+        if (this.#current !== epoch) return;
+        await this.attached(timeline).catch((error) =>
+          this.#options.log.warn({ timeline, error }, 'a timeline could not be attached yet'),
+        );
+      }
+    };
+    await Promise.all(Array.from({ length: CONCURRENT_MAX }, work));
+  }
+
+  async #attach(timeline: string): Promise<void> {
+    const actor = this.#options.find(timeline);
+    if (!actor) throw new PalimpsestError('not-found', `timeline ${timeline} does not exist`);
+    const wait = { clock: this.#options.clock, timeoutMs: ATTACH_TIMEOUT_MS };
+    if (timelineStatus(actor.snapshot()).state === 'placing') {
+      await waitForState(actor, (snapshot) => isAttached(snapshot), { ...wait, what: 'creating a timeline' });
+      return;
+    }
+    await actor.dispatch({ type: 'attach' });
+    await waitForState(actor, (snapshot) => isAttached(snapshot), { ...wait, what: 'attaching a timeline' });
+  }
+}
+
+function isAttached(snapshot: AnyMachineSnapshot): true | undefined {
+  const { state, attached } = timelineStatus(snapshot);
+  if (state !== 'active' && state !== 'placing') {
+    throw new PalimpsestError('conflict', `the timeline is ${state}`);
+  }
+  return attached || undefined;
+}

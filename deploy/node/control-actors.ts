@@ -1,0 +1,336 @@
+/**
+ * The control actors of one installation: projects (tenants) and timelines, found again from their journals at every
+ * start, and what their effects need.
+ */
+import type { AnyMachineSnapshot } from 'xstate';
+import type { BranchLookup } from '../../actors/gateway/gateway.ts';
+import { FIRST_BRANCH, invalidName, tenantStatus } from '../../actors/tenant/decide.ts';
+import type { TimelineOutcome } from '../../actors/tenant/effects.ts';
+import type { BranchStatus, ProjectSpec, TenantCommand, TenantStatus } from '../../actors/tenant/events.ts';
+import type { TenantContext } from '../../actors/tenant/machine.ts';
+import { TENANT_KIND, tenantDefinition } from '../../actors/tenant/tenant.ts';
+import { timelineStatus } from '../../actors/timeline/decide.ts';
+import type { TimelineCommand, TimelineSpec, TimelineStatus } from '../../actors/timeline/events.ts';
+import { TIMELINE_KIND, timelineDefinition } from '../../actors/timeline/timeline.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { hexId } from '../../protocols/ids.ts';
+import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
+import type {
+  ActorCommand,
+  ActorDefinition,
+  ActorEvent,
+  ActorHandle,
+} from '../../runtime/host/definition.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { JournalStore } from '../../runtime/ports/journal.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import type { Random } from '../../runtime/ports/random.ts';
+import { DEFAULT_PROJECT } from '../client/control.ts';
+import { Attachments } from './attachments.ts';
+import { waitForState } from './wait-for-state.ts';
+
+/** The slowest honest step: a timeline whose storage processes are just being started again. */
+const TIMELINE_TIMEOUT_MS = 60_000;
+const CONCURRENT_LOADS = 16;
+
+/** Runs actors; what this file needs of the host. */
+export interface ActorSpawner {
+  spawn<C extends ActorCommand, E extends ActorEvent>(
+    definition: ActorDefinition<C, E>,
+    id: string,
+  ): Promise<ActorHandle<C>>;
+}
+
+export interface ControlActorsOptions {
+  spawner: ActorSpawner;
+  journals: JournalStore;
+  bus: Bus;
+  clock: Clock;
+  random: Random;
+  log: Log;
+}
+
+export class ControlActors {
+  readonly attachments: Attachments;
+  readonly #options: ControlActorsOptions;
+  readonly #tenants = new Map<string, ActorHandle<TenantCommand>>();
+  readonly #timelines = new Map<string, ActorHandle<TimelineCommand>>();
+  readonly #spawning = new Map<string, Promise<ActorHandle<TimelineCommand>>>();
+  /** Names of projects that are just being created, so that no two get the same. */
+  readonly #reserved = new Set<string>();
+
+  constructor(options: ControlActorsOptions) {
+    this.#options = options;
+    this.attachments = new Attachments({
+      clock: options.clock,
+      log: options.log,
+      find: (timeline) => this.#timelines.get(timeline),
+    });
+  }
+
+  /** Brings back every timeline and project from its journal, and serves their commands. */
+  async load(): Promise<void> {
+    const { journals, bus } = this.#options;
+    await inParallel(await journals.list(TIMELINE_KIND), async (id) => {
+      const { state } = timelineStatus((await this.#timeline(id)).snapshot());
+      if (state === 'rejected' || state === 'deleted') await this.#removeTimeline(id);
+    });
+    await inParallel(await journals.list(TENANT_KIND), async (id) => {
+      const { state } = tenantStatus((await this.#spawnTenant(id)).snapshot());
+      if (state === 'deleted' || state === 'absent') await this.#removeTenant(id);
+    });
+    serveCommands<TimelineCommand>(bus, TIMELINE_KIND, '*', async (command, id) => {
+      const actor = this.#timelines.get(id);
+      if (!actor) throw new PalimpsestError('not-found', `timeline ${id} does not exist`);
+      return actor.dispatch(command);
+    });
+    serveCommands<TenantCommand>(bus, TENANT_KIND, '*', async (command, id) =>
+      this.#tenant(id).dispatch(command),
+    );
+  }
+
+  /** Timelines that are in use, ancestors before their descendants, first branches first. */
+  activeTimelines(): string[] {
+    const statuses = [...this.#timelines.values()]
+      .map((actor) => timelineStatus(actor.snapshot()))
+      .filter(({ state }) => state === 'active');
+    const byId = new Map(statuses.map((status) => [status.timeline, status]));
+    const depth = (status: TimelineStatus): number => {
+      let steps = 0;
+      for (let at = byId.get(status.ancestor?.timeline ?? ''); at; at = byId.get(at.ancestor?.timeline ?? ''))
+        steps++;
+      return steps;
+    };
+    return statuses
+      .map((status) => ({ timeline: status.timeline, depth: depth(status) }))
+      .sort((a, b) => a.depth - b.depth)
+      .map(({ timeline }) => timeline);
+  }
+
+  projects(): TenantStatus[] {
+    return [...this.#tenants.values()]
+      .map((actor) => tenantStatus(actor.snapshot()))
+      .filter(({ state }) => state === 'active' || state === 'deleting')
+      .sort((a, b) => a.createdMs - b.createdMs);
+  }
+
+  project(name = DEFAULT_PROJECT): TenantStatus {
+    const found = this.projects().find((project) => project.name === name);
+    if (found) return found;
+    const names = this.projects().map((project) => project.name);
+    throw new PalimpsestError(
+      'not-found',
+      `project "${name}" does not exist`,
+      `projects: ${names.join(', ')}`,
+    );
+  }
+
+  branch(project: string | undefined, name: string): BranchStatus {
+    const { branches } = this.project(project);
+    const found = branches.find((branch) => branch.name === name);
+    if (found) return found;
+    const names = branches.slice(0, 10).map((branch) => branch.name);
+    throw new PalimpsestError(
+      'not-found',
+      `branch "${name}" does not exist`,
+      `branches: ${names.join(', ')}`,
+    );
+  }
+
+  /** What a compute of this timeline needs to know; its project with it. */
+  timelineWithProject(id: string): { timeline: TimelineStatus; project: TenantStatus } {
+    const actor = this.#timelines.get(id);
+    if (!actor) throw new PalimpsestError('not-found', `timeline ${id} does not exist`);
+    const timeline = timelineStatus(actor.snapshot());
+    return { timeline, project: tenantStatus(this.#tenant(timeline.tenant).snapshot()) };
+  }
+
+  /** For the gateway: which timeline a client's words mean. */
+  find(project: string | undefined, branch: string | undefined): BranchLookup {
+    const projects = this.projects();
+    const found = projects.find(({ name }) => name === (project ?? DEFAULT_PROJECT));
+    if (!found) return { status: 'unknown-project', projects: projects.map(({ name }) => name) };
+    const target = found.branches.find(({ name }) => name === (branch ?? FIRST_BRANCH));
+    if (target?.state === 'ready') return { status: 'found', timeline: target.timeline };
+    return { status: 'unknown-branch', branches: found.branches.map(({ name }) => name) };
+  }
+
+  /** Creates a project and resolves when its first branch is ready and has its password. */
+  async createProject(spec: ProjectSpec): Promise<TenantStatus> {
+    const invalid = invalidName('project', spec.name);
+    if (invalid) throw PalimpsestError.fromWire(invalid);
+    if (this.#reserved.has(spec.name) || this.projects().some(({ name }) => name === spec.name)) {
+      throw new PalimpsestError(
+        'already-exists',
+        `project "${spec.name}" exists already`,
+        'choose another name',
+      );
+    }
+    this.#reserved.add(spec.name);
+    try {
+      const actor = await this.#spawnTenant(hexId(this.#options.random.bytes(16)));
+      const { timeline } = (await actor.dispatch({ type: 'create', spec })) as { timeline: string };
+      return await this.#wait(actor, `creating project "${spec.name}"`, (snapshot) => {
+        throwFailure(snapshot, timeline);
+        const status = tenantStatus(snapshot);
+        return status.passwordSet && status.branches.some(({ state }) => state === 'ready')
+          ? status
+          : undefined;
+      });
+    } finally {
+      this.#reserved.delete(spec.name);
+    }
+  }
+
+  async deleteProject(name: string): Promise<void> {
+    const actor = this.#tenant(this.project(name).tenant);
+    if (tenantStatus(actor.snapshot()).state === 'active') await actor.dispatch({ type: 'delete' });
+    await this.#wait(actor, `deleting project "${name}"`, (snapshot) =>
+      tenantStatus(snapshot).state === 'deleted' ? true : undefined,
+    );
+    await this.#removeTenant(actor.id);
+  }
+
+  /** Creates a branch and resolves when it can be used. */
+  async createBranch(
+    project: string | undefined,
+    command: Extract<TenantCommand, { type: 'branch.create' }>,
+  ): Promise<BranchStatus> {
+    const actor = this.#tenant(this.project(project).tenant);
+    const { timeline } = (await actor.dispatch(command)) as { timeline: string };
+    return this.#wait(actor, `creating branch "${command.name}"`, (snapshot) => {
+      throwFailure(snapshot, timeline);
+      const branch = tenantStatus(snapshot).branches.find((candidate) => candidate.timeline === timeline);
+      return branch?.state === 'ready' ? branch : undefined;
+    });
+  }
+
+  async renameBranch(project: string | undefined, name: string, to: string): Promise<BranchStatus> {
+    await this.#tenant(this.project(project).tenant).dispatch({ type: 'branch.rename', name, to });
+    return this.branch(project, to);
+  }
+
+  async deleteBranch(project: string | undefined, name: string): Promise<void> {
+    const actor = this.#tenant(this.project(project).tenant);
+    const { timeline } = (await actor.dispatch({ type: 'branch.delete', name })) as { timeline: string };
+    await this.#wait(actor, `deleting branch "${name}"`, (snapshot) =>
+      tenantStatus(snapshot).branches.some((branch) => branch.timeline === timeline) ? undefined : true,
+    );
+  }
+
+  #wait<T>(
+    actor: ActorHandle<TenantCommand>,
+    what: string,
+    look: (snapshot: AnyMachineSnapshot) => T | undefined,
+  ): Promise<T> {
+    return waitForState(actor, look, { clock: this.#options.clock, timeoutMs: TIMELINE_TIMEOUT_MS, what });
+  }
+
+  #tenant(id: string): ActorHandle<TenantCommand> {
+    const actor = this.#tenants.get(id);
+    if (!actor) throw new PalimpsestError('not-found', `project ${id} does not exist`);
+    return actor;
+  }
+
+  async #spawnTenant(id: string): Promise<ActorHandle<TenantCommand>> {
+    const definition = tenantDefinition({
+      createTimeline: (timeline, spec) => this.#createTimeline(timeline, spec),
+      deleteTimeline: (timeline) => this.#deleteTimeline(timeline),
+      // A compute sets the owner's password when it starts, as long as Postgres does not know it.
+      setPassword: async (timeline) => {
+        await sendCommand(
+          this.#options.bus,
+          'compute',
+          timeline,
+          { type: 'wake' },
+          { timeoutMs: TIMELINE_TIMEOUT_MS },
+        );
+      },
+    });
+    const actor = await this.#options.spawner.spawn(definition, id);
+    this.#tenants.set(id, actor);
+    return actor;
+  }
+
+  /** The actor of a timeline, started when it does not run yet. */
+  #timeline(id: string): Promise<ActorHandle<TimelineCommand>> {
+    const running = this.#spawning.get(id);
+    if (running) return running;
+    const { bus, spawner } = this.#options;
+    const definition = timelineDefinition({
+      send: (kind, target, command, options) => sendCommand(bus, kind, target, command, options),
+      attached: (timeline) => this.attachments.attached(timeline),
+    });
+    const spawning = spawner.spawn(definition, id).then((actor) => {
+      this.#timelines.set(id, actor);
+      return actor;
+    });
+    this.#spawning.set(id, spawning);
+    spawning.catch(() => this.#spawning.delete(id));
+    return spawning;
+  }
+
+  async #createTimeline(id: string, spec: TimelineSpec): Promise<TimelineOutcome> {
+    const actor = await this.#timeline(id);
+    await actor.dispatch({ type: 'create', spec });
+    const what = `creating timeline ${id}`;
+    return waitForState<TimelineCommand, TimelineOutcome>(
+      actor,
+      (snapshot) => {
+        const status = timelineStatus(snapshot);
+        if (status.state === 'rejected') return { status: 'rejected', error: status.error! };
+        if (status.state !== 'active') return undefined;
+        this.attachments.created(id);
+        return { status: 'active', startLsn: status.startLsn, ancestor: status.ancestor };
+      },
+      { clock: this.#options.clock, timeoutMs: TIMELINE_TIMEOUT_MS, what },
+    );
+  }
+
+  async #deleteTimeline(id: string): Promise<void> {
+    const actor = await this.#timeline(id);
+    await actor.dispatch({ type: 'delete' });
+    await waitForState(
+      actor,
+      (snapshot) => {
+        const { state } = timelineStatus(snapshot);
+        return state === 'deleted' || state === 'absent' ? true : undefined;
+      },
+      { clock: this.#options.clock, timeoutMs: TIMELINE_TIMEOUT_MS, what: `deleting timeline ${id}` },
+    );
+    await this.#removeTimeline(id);
+  }
+
+  /** Its journal goes too: what it was about is gone, and its project's journal tells that it was. */
+  async #removeTimeline(id: string): Promise<void> {
+    const actor = this.#timelines.get(id);
+    this.attachments.forget(id);
+    this.#timelines.delete(id);
+    this.#spawning.delete(id);
+    await actor?.stop();
+    await this.#options.journals.remove(TIMELINE_KIND, id);
+  }
+
+  async #removeTenant(id: string): Promise<void> {
+    const actor = this.#tenants.get(id);
+    this.#tenants.delete(id);
+    await actor?.stop();
+    await this.#options.journals.remove(TENANT_KIND, id);
+  }
+}
+
+function throwFailure(snapshot: AnyMachineSnapshot, timeline: string): void {
+  const { failures } = snapshot.context as TenantContext;
+  const failure = failures.find((candidate) => candidate.timeline === timeline);
+  if (failure) throw PalimpsestError.fromWire(failure.error);
+}
+
+/** Bounded: thousands of journals must not be open at once. */
+async function inParallel(ids: string[], work: (id: string) => Promise<unknown>): Promise<void> {
+  const queue = ids[Symbol.iterator]();
+  const run = async () => {
+    for (const id of queue) await work(id);
+  };
+  await Promise.all(Array.from({ length: CONCURRENT_LOADS }, run));
+}

@@ -1,0 +1,139 @@
+/**
+ * The storage processes of the embedded system: started, watched, started again with backoff, and stopped in order.
+ *
+ * Each child gets one JSON argument and a pipe as its standard input: when this process dies, however it dies, the pipe
+ * closes and the child ends. What it prints goes to its own file in the log directory.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, renameSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Clock, Timer } from '../../runtime/ports/clock.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+
+const BACKOFF_FIRST_MS = 100;
+const BACKOFF_MAX_MS = 10_000;
+/** A process that lived this long had started well: the next failure begins with a short backoff. */
+const HEALTHY_MS = 30_000;
+const STOP_TIMEOUT_MS = 10_000;
+const LOG_BYTES_MAX = 20 * 1024 * 1024;
+
+export interface StorageProcessSpec {
+  /** Name of the node, also of its log file. */
+  node: string;
+  /** File name in this folder. */
+  script: string;
+  /** Flags for Node. */
+  flags: string[];
+  /** The one argument. */
+  argument: object;
+}
+
+export interface StorageProcessOptions {
+  logDirectory: string;
+  clock: Clock;
+  log: Log;
+  /** Called each time the process has been started again after it had ended by itself. */
+  onRestart(node: string): void;
+}
+
+export interface ProcessStatus {
+  node: string;
+  pid: number | undefined;
+  restarts: number;
+}
+
+/** One child process that should run as long as this object is not stopped. */
+export class StorageProcess {
+  readonly #spec: StorageProcessSpec;
+  readonly #options: StorageProcessOptions;
+  #child: ChildProcess | undefined;
+  #ended: Promise<void> = Promise.resolve();
+  #timer: Timer | undefined;
+  #backoffMs = BACKOFF_FIRST_MS;
+  #startedMs = 0;
+  #restarts = 0;
+  #stopping = false;
+
+  constructor(spec: StorageProcessSpec, options: StorageProcessOptions) {
+    this.#spec = spec;
+    this.#options = options;
+  }
+
+  status(): ProcessStatus {
+    return { node: this.#spec.node, pid: this.#child?.pid, restarts: this.#restarts };
+  }
+
+  start(): void {
+    const { script, flags, argument, node } = this.#spec;
+    const output = openLog(this.#options.logDirectory, node);
+    const path = fileURLToPath(new URL(script, import.meta.url));
+    const child = spawn(process.execPath, [...flags, path, JSON.stringify(argument)], {
+      stdio: ['pipe', output, output],
+      // Ctrl-C in a terminal goes to the whole foreground group; these are stopped in order by their parent instead.
+      detached: true,
+    });
+    closeSync(output);
+    child.stdin!.on('error', () => {});
+    this.#child = child;
+    this.#startedMs = this.#options.clock.monotonic();
+    this.#ended = new Promise((resolve) => {
+      child.once('error', (error) => {
+        this.#options.log.error({ node, error }, 'a storage process could not be started');
+        resolve();
+      });
+      child.once('exit', (code, signal) => {
+        if (!this.#stopping) this.#restartLater(code ?? signal ?? 'unknown');
+        resolve();
+      });
+    });
+  }
+
+  /** Asks it to end by closing its input; kills it when it takes too long. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.#timer?.cancel();
+    const child = this.#child;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    child.stdin!.end();
+    child.kill('SIGTERM');
+    const timer = this.#options.clock.setTimer(STOP_TIMEOUT_MS, () => {
+      this.#options.log.warn(
+        { node: this.#spec.node },
+        'a storage process did not end in time and is killed',
+      );
+      child.kill('SIGKILL');
+    });
+    await this.#ended;
+    timer.cancel();
+  }
+
+  #restartLater(reason: number | string): void {
+    const lived = this.#options.clock.monotonic() - this.#startedMs;
+    if (lived > HEALTHY_MS) this.#backoffMs = BACKOFF_FIRST_MS;
+    const delayMs = this.#backoffMs;
+    this.#backoffMs = Math.min(this.#backoffMs * 2, BACKOFF_MAX_MS);
+    this.#options.log.error(
+      { node: this.#spec.node, reason, delayMs },
+      'a storage process ended; it is started again',
+    );
+    this.#timer = this.#options.clock.setTimer(delayMs, () => {
+      if (this.#stopping) return;
+      this.#restarts++;
+      this.start();
+      this.#options.onRestart(this.#spec.node);
+    });
+  }
+}
+
+/** Opens a node's log for appending; one older generation is kept. */
+function openLog(directory: string, node: string): number {
+  mkdirSync(directory, { recursive: true });
+  const path = join(directory, `${node}.log`);
+  try {
+    if (statSync(path).size > LOG_BYTES_MAX) renameSync(path, `${path}.1`);
+  } catch {
+    // There is none yet.
+  }
+  return openSync(path, 'a', 0o600);
+}
