@@ -1,0 +1,146 @@
+/**
+ * Compares replayed pages and values with a data directory that stock Postgres recovered from the same WAL. This covers what
+ * consistency images leave out: visibility maps, transaction status, relation maps, sizes.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { PAGE_BYTES } from '../../protocols/lsn.ts';
+import { maskPage } from '../../protocols/postgres/redo/masks.ts';
+import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT } from '../../protocols/postgres/redo/slru.ts';
+import { RMGR_HEAP } from '../../protocols/postgres/wal/resource-managers.ts';
+import { type PageStore, relationPath, type StoredRelation } from './page-store.ts';
+
+const FORK_FSM = 1;
+const FORK_VM = 2;
+const FORK_INIT = 3;
+
+export interface RecoveredComparison {
+  relations: number;
+  pages: number;
+  vmPages: number;
+  slruPages: number;
+  relationMaps: number;
+  findings: string[];
+}
+
+/** Compares everything that WAL describes. Free space maps are not logged, unlogged relations have no content. */
+export function compareWithRecovered(store: PageStore, recovered: string): RecoveredComparison {
+  const result: RecoveredComparison = {
+    relations: 0,
+    pages: 0,
+    vmPages: 0,
+    slruPages: 0,
+    relationMaps: 0,
+    findings: [],
+  };
+  for (const relation of store.relations.values()) {
+    if (relation.spc === 0) compareSlru(relation, recovered, result);
+    else if (relation.fork !== FORK_FSM && !isUnlogged(store, relation)) {
+      compareRelation(store, relation, recovered, result);
+    }
+  }
+  for (const db of [0, ...store.databases]) {
+    const file = join(recovered, db === 0 ? 'global' : `base/${db}`, 'pg_filenode.map');
+    const expected = existsSync(file) ? readFileSync(file) : undefined;
+    const map = store.values.get(`relmap/${db}`);
+    if (!map || !expected?.equals(map)) result.findings.push(`relation map of database ${db} differs`);
+    result.relationMaps++;
+  }
+  findUnknownFiles(store, recovered, result);
+  return result;
+}
+
+/** A relation with an init fork is unlogged: its main fork is a copy of that after a crash. */
+function isUnlogged(store: PageStore, relation: StoredRelation): boolean {
+  const { spc, db, rel, fork } = relation;
+  return fork !== FORK_INIT && store.relations.has(`${spc}/${db}/${rel}/${FORK_INIT}`);
+}
+
+function compareRelation(
+  store: PageStore,
+  relation: StoredRelation,
+  recovered: string,
+  result: RecoveredComparison,
+): void {
+  const { spc, db, rel, fork } = relation;
+  const path = relationPath(spc, db, rel, fork);
+  if (path === undefined) return;
+  const file = join(recovered, path);
+  const content = existsSync(file) ? readFileSync(file) : undefined;
+  const isAbsent = content === undefined;
+  if (isAbsent && fork === FORK_VM && relation.blocks === 0) return;
+  if (isAbsent || content.length !== relation.blocks * PAGE_BYTES) {
+    result.findings.push(
+      `${path} has ${relation.blocks} blocks here and ${isAbsent ? 'no file' : content.length / PAGE_BYTES} there`,
+    );
+    return;
+  }
+  result.relations++;
+  for (let block = 0; block < relation.blocks; block++) {
+    const rmid = relation.changedBy.get(block);
+    if (rmid === undefined && !relation.pages.has(block)) continue;
+    const ours = store.page(spc, db, rel, fork, block).slice();
+    const theirs = new Uint8Array(content.subarray(block * PAGE_BYTES, (block + 1) * PAGE_BYTES));
+    if (fork === FORK_VM) result.vmPages++;
+    else result.pages++;
+    const at = firstDifference(ours, theirs, fork === FORK_VM ? undefined : (rmid ?? RMGR_HEAP), block);
+    if (at >= 0) result.findings.push(`${path} block ${block} differs at ${at} (last changed by ${rmid})`);
+  }
+}
+
+/** Without a resource manager only LSN and checksum are left out. */
+function firstDifference(
+  ours: Uint8Array,
+  theirs: Uint8Array,
+  rmid: number | undefined,
+  block: number,
+): number {
+  for (const page of [ours, theirs]) {
+    if (rmid !== undefined && page[15]! + page[14]! > 0) maskPage(rmid, page, block);
+    else page.fill(0, 0, 10);
+  }
+  for (let at = 0; at < PAGE_BYTES; at++) if (ours[at] !== theirs[at]) return at;
+  return -1;
+}
+
+function compareSlru(relation: StoredRelation, recovered: string, result: RecoveredComparison): void {
+  for (const [number, page] of relation.pages) {
+    const name = Math.floor(number / SLRU_PAGES_PER_SEGMENT)
+      .toString(16)
+      .toUpperCase()
+      .padStart(4, '0');
+    const file = join(recovered, SLRU_FOLDERS[relation.rel]!, name);
+    if (!existsSync(file)) {
+      result.findings.push(`${SLRU_FOLDERS[relation.rel]}/${name} is not there`);
+      continue;
+    }
+    const at = (number % SLRU_PAGES_PER_SEGMENT) * PAGE_BYTES;
+    const content = readFileSync(file).subarray(at, at + PAGE_BYTES);
+    result.slruPages++;
+    const difference = page.findIndex((byte, index) => byte !== (content[index] ?? 0));
+    if (difference >= 0) {
+      result.findings.push(`${SLRU_FOLDERS[relation.rel]} page ${number} differs at ${difference}`);
+    }
+  }
+}
+
+/** Files of relations that replay does not know. Temporary relations and empty orphans are not logged. */
+function findUnknownFiles(store: PageStore, recovered: string, result: RecoveredComparison): void {
+  const folders: [number, number, string][] = [[1664, 0, 'global']];
+  for (const name of readdirSync(join(recovered, 'base'))) {
+    if (/^\d+$/.test(name)) folders.push([1663, Number(name), `base/${name}`]);
+  }
+  for (const [spc, db, folder] of folders) {
+    if (spc === 1663 && !store.databases.has(db)) result.findings.push(`database ${db} is not known`);
+    for (const name of readdirSync(join(recovered, folder))) {
+      const match = /^(\d+)(_vm|_init)?$/.exec(name);
+      if (!match) continue;
+      const fork = match[2] === '_vm' ? FORK_VM : match[2] === '_init' ? FORK_INIT : 0;
+      const rel = Number(match[1]);
+      const isUnloggedMain = store.relations.has(`${spc}/${db}/${rel}/${FORK_INIT}`);
+      if (!isUnloggedMain && !store.relations.has(`${spc}/${db}/${rel}/${fork}`)) {
+        result.findings.push(`${folder}/${name} is not known`);
+      }
+    }
+  }
+}

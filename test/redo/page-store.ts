@@ -1,0 +1,181 @@
+/**
+ * All pages of a cluster in memory, over a data directory that is read lazily: what the redo oracle replays into. As a
+ * StateSink it follows creation, truncation and removal, so that sizes can be compared too.
+ */
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { PAGE_BYTES } from '../../protocols/lsn.ts';
+import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT } from '../../protocols/postgres/redo/slru.ts';
+import type { StateSink } from '../../protocols/postgres/state/sink.ts';
+
+const FORK_SUFFIXES = ['', '_fsm', '_vm', '_init'];
+const PAGES_PER_FILE = 131072;
+
+export interface StoredRelation {
+  spc: number;
+  db: number;
+  rel: number;
+  fork: number;
+  blocks: number;
+  /** Blocks that the file in the base directory still provides. */
+  baseBlocks: number;
+  baseFile: string | undefined;
+  pages: Map<number, Uint8Array>;
+  /** Resource manager that last changed each page. */
+  changedBy: Map<number, number>;
+}
+
+/** Path of a relation fork below PGDATA; undefined for other tablespaces. */
+export function relationPath(spc: number, db: number, rel: number, fork: number): string | undefined {
+  const name = `${rel}${FORK_SUFFIXES[fork]}`;
+  if (spc === 1664) return `global/${name}`;
+  return spc === 1663 ? `base/${db}/${name}` : undefined;
+}
+
+export class PageStore implements StateSink {
+  readonly relations = new Map<string, StoredRelation>();
+  readonly databases = new Set<number>();
+  readonly values = new Map<string, Uint8Array>();
+  readonly #base: string;
+  #last: StoredRelation | undefined;
+
+  constructor(baseDirectory: string) {
+    this.#base = baseDirectory;
+    this.#scan();
+  }
+
+  /** The page as it is now, to be changed in place. */
+  page(spc: number, db: number, rel: number, fork: number, block: number): Uint8Array {
+    const relation = this.relation(spc, db, rel, fork);
+    let page = relation.pages.get(block);
+    if (page === undefined) {
+      page = new Uint8Array(PAGE_BYTES);
+      if (block < relation.baseBlocks) readBlock(relation.baseFile!, block, page);
+      else if (spc === 0) this.#loadSlruPage(rel, block, page);
+      relation.pages.set(block, page);
+    }
+    return page;
+  }
+
+  relation(spc: number, db: number, rel: number, fork: number): StoredRelation {
+    const last = this.#last;
+    if (last && last.rel === rel && last.fork === fork && last.db === db && last.spc === spc) return last;
+    const key = `${spc}/${db}/${rel}/${fork}`;
+    let relation = this.relations.get(key);
+    if (relation === undefined) {
+      relation = emptyRelation(spc, db, rel, fork);
+      this.relations.set(key, relation);
+    }
+    this.#last = relation;
+    return relation;
+  }
+
+  extendRelation(spc: number, db: number, rel: number, fork: number, block: number): void {
+    const relation = this.relation(spc, db, rel, fork);
+    if (block >= relation.blocks) relation.blocks = block + 1;
+  }
+
+  truncateRelation(spc: number, db: number, rel: number, fork: number, blocks: number): void {
+    const relation = this.relation(spc, db, rel, fork);
+    relation.blocks = Math.min(relation.blocks, blocks);
+    relation.baseBlocks = Math.min(relation.baseBlocks, blocks);
+    for (const block of [...relation.pages.keys()]) if (block >= blocks) relation.pages.delete(block);
+  }
+
+  createRelation(spc: number, db: number, rel: number, fork: number): void {
+    this.truncateRelation(spc, db, rel, fork, 0);
+  }
+
+  dropRelation(spc: number, db: number, rel: number): void {
+    for (let fork = 0; fork < 4; fork++) this.relations.delete(`${spc}/${db}/${rel}/${fork}`);
+    this.#last = undefined;
+  }
+
+  createDatabase(db: number): void {
+    this.databases.add(db);
+  }
+
+  dropDatabase(db: number): void {
+    this.databases.delete(db);
+    this.values.delete(`relmap/${db}`);
+    for (const [key, relation] of this.relations) if (relation.db === db) this.relations.delete(key);
+    this.#last = undefined;
+  }
+
+  copyDatabase(sourceDb: number, targetDb: number, sourceSpc: number, targetSpc: number): void {
+    for (const source of [...this.relations.values()]) {
+      if (source.db !== sourceDb || source.spc !== sourceSpc) continue;
+      const copy = emptyRelation(targetSpc, targetDb, source.rel, source.fork);
+      copy.blocks = source.blocks;
+      copy.baseBlocks = source.baseBlocks;
+      copy.baseFile = source.baseFile;
+      for (const [block, page] of source.pages) copy.pages.set(block, page.slice());
+      for (const [block, rmid] of source.changedBy) copy.changedBy.set(block, rmid);
+      this.relations.set(`${targetSpc}/${targetDb}/${source.rel}/${source.fork}`, copy);
+    }
+    const map = this.values.get(`relmap/${sourceDb}`);
+    if (map) this.values.set(`relmap/${targetDb}`, map);
+  }
+
+  putValue(key: string, value: Uint8Array | null): void {
+    if (value === null) this.values.delete(key);
+    else this.values.set(key, value);
+  }
+
+  truncateSlru(): void {}
+
+  #scan(): void {
+    this.#scanFolder(1664, 0, join(this.#base, 'global'));
+    for (const name of readdirSync(join(this.#base, 'base'))) {
+      if (!/^\d+$/.test(name)) continue;
+      this.databases.add(Number(name));
+      this.#scanFolder(1663, Number(name), join(this.#base, 'base', name));
+    }
+  }
+
+  #scanFolder(spc: number, db: number, folder: string): void {
+    this.values.set(`relmap/${db}`, readFileSync(join(folder, 'pg_filenode.map')));
+    for (const name of readdirSync(folder)) {
+      const match = /^(\d+)(_fsm|_vm|_init)?$/.exec(name);
+      if (!match) continue;
+      const relation = this.relation(spc, db, Number(match[1]), FORK_SUFFIXES.indexOf(match[2] ?? ''));
+      relation.baseFile = join(folder, name);
+      relation.blocks = statSync(relation.baseFile).size / PAGE_BYTES;
+      relation.baseBlocks = relation.blocks;
+      if (relation.blocks > PAGES_PER_FILE) throw new Error(`${name} has more than one segment`);
+    }
+  }
+
+  #loadSlruPage(slru: number, number: number, page: Uint8Array): void {
+    const name = Math.floor(number / SLRU_PAGES_PER_SEGMENT)
+      .toString(16)
+      .toUpperCase()
+      .padStart(4, '0');
+    const file = join(this.#base, SLRU_FOLDERS[slru]!, name);
+    if (existsSync(file)) readBlock(file, number % SLRU_PAGES_PER_SEGMENT, page);
+  }
+}
+
+function emptyRelation(spc: number, db: number, rel: number, fork: number): StoredRelation {
+  return {
+    spc,
+    db,
+    rel,
+    fork,
+    blocks: 0,
+    baseBlocks: 0,
+    baseFile: undefined,
+    pages: new Map(),
+    changedBy: new Map(),
+  };
+}
+
+/** Reads one page of a file; what is beyond its end reads as zeros. */
+export function readBlock(file: string, block: number, page: Uint8Array): void {
+  const descriptor = openSync(file, 'r');
+  try {
+    readSync(descriptor, page, 0, PAGE_BYTES, block * PAGE_BYTES);
+  } finally {
+    closeSync(descriptor);
+  }
+}
