@@ -68,7 +68,9 @@ function isInstalled(lockHash) {
 function runNpm() {
   console.log('Installing packages (Node 24, Postgres 17 and a few libraries; about 200 MB) ...');
   const started = Date.now();
-  const args = ['ci', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error'];
+  // Not `npm ci`: it refuses a lock file without entries for other systems' optional packages, which npm itself
+  // leaves out where a registry does not have them. Versions and hashes come from the lock file in both.
+  const args = ['install', '--no-save', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error'];
   // Under npm its own program is known; otherwise the npm of the machine is used.
   const npmCli = process.env.npm_execpath;
   const [command, commandArgs] = npmCli?.endsWith('.js')
@@ -83,7 +85,7 @@ function runNpm() {
   }
   if (result.status !== 0) {
     throw new InstallError(
-      `npm ci failed (exit code ${result.status ?? result.signal}).`,
+      `npm install failed (exit code ${result.status ?? result.signal}).`,
       'Its own message is above. Most often the network or the npm registry cannot be reached, or the disk is full; ' +
         'the command can be run again.',
     );

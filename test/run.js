@@ -83,9 +83,7 @@ function findNode() {
   const folder = readdirSync(modules).find((name) => name.startsWith('node-linux-'));
   const path = folder && join(modules, folder, 'bin', 'node');
   if (path && existsSync(path)) return path;
-  console.error(
-    'Node 24 is not in node_modules: run `npm ci` (the package node-linux-* is optional, not omitted).',
-  );
+  console.error('Node 24 is not in node_modules: run `npm install` (without --omit=optional).');
   process.exit(1);
 }
 
