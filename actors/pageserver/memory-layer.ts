@@ -10,6 +10,7 @@
 import type { Arena } from './arena.ts';
 import { VERSION_IMAGE } from './arena.ts';
 import { PageMap } from './page-map.ts';
+import type { StateLog } from './state-log.ts';
 import type { VersionChain } from './version-chain.ts';
 
 /** The version makes the page anew: whatever was before it does not matter. */
@@ -27,6 +28,7 @@ export class MemoryLayer {
   readonly arena: Arena;
   /** Sizes of relations by number at startLsn; UNKNOWN_SIZE where there is no such relation. */
   readonly baseSizes: Int32Array;
+  readonly state: StateLog;
 
   readonly #pages = new PageMap();
   #nodeCount = 1;
@@ -44,11 +46,12 @@ export class MemoryLayer {
   #sizePrevious = new Int32Array(256);
   #cutPrevious = new Int32Array(256);
 
-  constructor(startLsn: number, arena: Arena, baseSizes: Int32Array) {
+  constructor(startLsn: number, arena: Arena, baseSizes: Int32Array, state: StateLog) {
     this.startLsn = startLsn;
     this.endLsn = startLsn;
     this.arena = arena;
     this.baseSizes = baseSizes;
+    this.state = state;
   }
 
   /** Memory that the layer holds. */
@@ -61,7 +64,7 @@ export class MemoryLayer {
   }
 
   get isEmpty(): boolean {
-    return this.#nodeCount === 1 && this.#sizeCount === 1;
+    return this.#nodeCount === 1 && this.#sizeCount === 1 && this.state.isEmpty;
   }
 
   /** Adds the version at `position` of the arena to a page; returns how many versions a read of it has to apply. */
@@ -117,6 +120,11 @@ export class MemoryLayer {
     return relation < this.baseSizes.length ? this.baseSizes[relation]! : UNKNOWN_SIZE;
   }
 
+  /** The relations whose size changed in this layer. */
+  sizedRelations(): ReadonlyMap<number, unknown> {
+    return this.#sizeHeads;
+  }
+
   /** LSN of the newest cut at or before `lsn` that took `block` away, -1 when there is none. */
   cutBefore(relation: number, block: number, lsn: number): number {
     if (this.#cutHeads.size === 0) return -1;
@@ -141,9 +149,15 @@ export class MemoryLayer {
       if (endLsn <= stop) break;
       const buffer = arena.buffer(position);
       const offset = arena.dataOffset(position);
-      if (arena.isImage(position)) return chain.endOnImage(buffer, offset, endLsn);
+      if (arena.isImage(position)) {
+        chain.endOnImage(buffer, offset, endLsn);
+        return;
+      }
       chain.push(buffer, offset, arena.length(position), arena.startLsn(position), endLsn);
-      if ((this.#nodeFlags[node]! & NODE_INITIALISES) !== 0) return chain.end(endLsn);
+      if ((this.#nodeFlags[node]! & NODE_INITIALISES) !== 0) {
+        chain.end(endLsn);
+        return;
+      }
     }
     if (cut > floor) chain.end(cut);
   }

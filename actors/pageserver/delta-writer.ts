@@ -1,0 +1,163 @@
+/**
+ * Writes a frozen layer to a delta file, in pieces with the event loop free between them, and durably.
+ */
+import { KIND_DELTA, NO_CUT } from '../../protocols/layers/format.ts';
+import { LayerWriter } from '../../protocols/layers/writer.ts';
+import { PAGE_BYTES } from '../../protocols/lsn.ts';
+import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
+import { type MemoryLayer, NODE_HAS_IMAGE, NODE_INITIALISES, UNKNOWN_SIZE } from './memory-layer.ts';
+import type { PageRedo } from './page-redo.ts';
+import type { RelationTable } from './relation-table.ts';
+import { VersionChain } from './version-chain.ts';
+
+/** The file is written in pieces of about this size. */
+const PIECE_BYTES = 256 * 1024;
+/** A page whose newest state takes this many records gets an image at the end of its versions. */
+export const IMAGE_DEPTH = 48;
+
+export interface DeltaWriterOptions {
+  disk: Disk;
+  relations: RelationTable;
+  redo: PageRedo;
+  pgVersion: number;
+  /** Reads a page as of the layer's end. */
+  readPage(relation: number, block: number): Promise<Uint8Array>;
+}
+
+/** Writes `layer` to `path` (below the disk's root), which appears whole; returns its size in bytes. */
+export async function writeDelta(
+  layer: MemoryLayer,
+  path: string,
+  options: DeltaWriterOptions,
+): Promise<number> {
+  const temporary = `${path}.tmp`;
+  const file = await options.disk.open(temporary, { create: true });
+  let size: number;
+  try {
+    await file.truncate(0);
+    size = await new DeltaWriter(layer, file, options).write();
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await options.disk.rename(temporary, path);
+  await options.disk.syncDirectory(path.slice(0, path.lastIndexOf('/')));
+  return size;
+}
+
+class DeltaWriter {
+  readonly #layer: MemoryLayer;
+  readonly #file: DiskFile;
+  readonly #options: DeltaWriterOptions;
+  readonly #writer: LayerWriter;
+  readonly #page = new Uint8Array(PAGE_BYTES);
+  readonly #chain = new VersionChain();
+
+  constructor(layer: MemoryLayer, file: DiskFile, options: DeltaWriterOptions) {
+    this.#layer = layer;
+    this.#file = file;
+    this.#options = options;
+    this.#writer = new LayerWriter({
+      kind: KIND_DELTA,
+      pgVersion: options.pgVersion,
+      startLsn: layer.startLsn,
+      endLsn: layer.endLsn,
+    });
+  }
+
+  async write(): Promise<number> {
+    const pages = this.#sortedPages();
+    for (const relation of this.#sortedRelations()) {
+      this.#writer.relation(this.#options.relations.tag(relation));
+      this.#addSizes(relation);
+      const blocks = pages.get(relation);
+      if (blocks) for (const block of blocks) await this.#addPage(relation, block);
+      this.#writer.endRun();
+    }
+    const { state } = this.#layer;
+    for (const [key, data] of state.base) this.#writer.value(key, this.#layer.startLsn, data);
+    state.forEachChange((key, lsn, data) => this.#writer.value(key, lsn, data));
+    for (const waypoint of state.waypoints) this.#writer.waypoint(waypoint.lsn, waypoint.state);
+    const last = this.#writer.finish();
+    await this.#file.write([last.bytes], last.position);
+    return last.position + last.bytes.length;
+  }
+
+  #sortedRelations(): number[] {
+    const known = this.#layer.relations();
+    const { baseSizes } = this.#layer;
+    for (let relation = 0; relation < baseSizes.length; relation++) {
+      if (baseSizes[relation]! >= 0) known.add(relation);
+    }
+    return [...known].sort((a, b) => this.#options.relations.compare(a, b));
+  }
+
+  #sortedPages(): Map<number, Float64Array> {
+    const lists = new Map<number, number[]>();
+    this.#layer.forEachPage((relation, block) => {
+      const list = lists.get(relation);
+      if (list) list.push(block);
+      else lists.set(relation, [block]);
+    });
+    const sorted = new Map<number, Float64Array>();
+    for (const [relation, list] of lists) sorted.set(relation, Float64Array.from(list).sort());
+    return sorted;
+  }
+
+  #addSizes(relation: number): void {
+    const base = relation < this.#layer.baseSizes.length ? this.#layer.baseSizes[relation]! : UNKNOWN_SIZE;
+    if (base >= 0) this.#writer.size(this.#layer.startLsn, base, NO_CUT);
+    this.#layer.forEachSize(relation, (lsn, blocks, cutTo) => this.#writer.size(lsn, blocks, cutTo));
+  }
+
+  async #addPage(relation: number, block: number): Promise<void> {
+    const { arena } = this.#layer;
+    this.#layer.forEachVersion(relation, block, (position, flags) => {
+      const bytes = arena.buffer(position);
+      const offset = arena.dataOffset(position);
+      const endLsn = arena.endLsn(position);
+      if (arena.isImage(position)) {
+        this.#writer.image(block, endLsn, bytes.subarray(offset, offset + PAGE_BYTES));
+      } else if ((flags & NODE_HAS_IMAGE) !== 0) {
+        this.#addRestoredImage(relation, block, position);
+      } else {
+        this.#writer.record(
+          block,
+          { startLsn: arena.startLsn(position), endLsn, initialises: (flags & NODE_INITIALISES) !== 0 },
+          bytes,
+          offset,
+          arena.length(position),
+        );
+      }
+    });
+    if (this.#layer.depth(relation, block) >= IMAGE_DEPTH) await this.#addFinalImage(relation, block);
+    if (this.#writer.bufferedBytes >= PIECE_BYTES) {
+      this.#writer.endRun();
+      const piece = this.#writer.take();
+      await this.#file.write([piece.bytes], piece.position);
+    }
+  }
+
+  /** A record that carries images of many pages would be repeated whole for each of them: its image stands in for it. */
+  #addRestoredImage(relation: number, block: number, position: number): void {
+    const { arena } = this.#layer;
+    const chain = this.#chain;
+    chain.reset();
+    chain.push(
+      arena.buffer(position),
+      arena.dataOffset(position),
+      arena.length(position),
+      arena.startLsn(position),
+      arena.endLsn(position),
+    );
+    this.#page.fill(0);
+    this.#options.redo.apply(chain, this.#options.pgVersion, relation, block, this.#page);
+    this.#writer.image(block, arena.endLsn(position), this.#page);
+  }
+
+  /** A page that cannot be built keeps its records: a read names the one that is to blame. */
+  async #addFinalImage(relation: number, block: number): Promise<void> {
+    const page = await this.#options.readPage(relation, block).catch(() => undefined);
+    if (page) this.#writer.image(block, this.#layer.newestLsn(relation, block), page);
+  }
+}

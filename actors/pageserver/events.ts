@@ -1,0 +1,34 @@
+/**
+ * Events of a pageserver shard. Their fold is the layer map; the index object in object storage is its snapshot.
+ */
+import type { WireError } from '../../protocols/errors.ts';
+import type { NodeId } from '../../protocols/ids.ts';
+import type { LayerDescriptor } from './file-layer.ts';
+
+/** What a shard serves and what it grew from: an ancestor, or a template, or (neither) nothing at all. */
+export interface ShardSpec {
+  tenant: string;
+  timeline: string;
+  pgVersion: number;
+  /** Decimal: 64 bits do not fit a number. */
+  systemId: string;
+  startLsn: number;
+  ancestor?: { timeline: string; lsn: number };
+  /** Key of the template's index object. */
+  template?: string;
+  safekeepers: NodeId[];
+  generation: number;
+}
+
+export type ShardEvent =
+  | { type: 'attach.requested'; spec: ShardSpec }
+  /** The layers that object storage had for this timeline were taken over. */
+  | { type: 'attach.completed'; layers: LayerDescriptor[] }
+  | { type: 'attach.failed'; error: WireError }
+  | { type: 'layer.flushed'; layer: LayerDescriptor }
+  | { type: 'layer.uploaded'; key: string }
+  /** Its bytes are nowhere any more: what it held is ingested again. */
+  | { type: 'layer.removed'; key: string; reason: string }
+  | { type: 'index.uploaded'; key: string; remoteConsistentLsn: number }
+  | { type: 'shard.failed'; error: WireError }
+  | { type: 'shard.detached'; deleted: boolean };
