@@ -32,12 +32,14 @@ export async function recordRun(
 ): Promise<OracleRun> {
   const postgres = await StockPostgres.create({ ...KEEP_ALL_WAL, ...settings });
   const base = join(postgres.folder, 'base-copy');
-  await copyFolder(join(postgres.folder, 'data'), base);
   try {
+    await copyFolder(join(postgres.folder, 'data'), base);
     await postgres.start();
     await workload(postgres);
-  } finally {
     await postgres.crash();
+  } catch (error) {
+    await postgres.destroy();
+    throw error;
   }
   return {
     base,

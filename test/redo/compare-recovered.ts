@@ -5,8 +5,12 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
+import type { CheckpointFields } from '../../protocols/pages/types.ts';
+import { parseControlFile } from '../../protocols/postgres/control-file.ts';
 import { maskPage } from '../../protocols/postgres/redo/masks.ts';
 import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT } from '../../protocols/postgres/redo/slru.ts';
+import { twoPhaseFilePath } from '../../protocols/postgres/state/data-files.ts';
+import type { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
 import { RMGR_HEAP } from '../../protocols/postgres/wal/resource-managers.ts';
 import { type PageStore, relationPath, type StoredRelation } from './page-store.ts';
 
@@ -14,23 +18,32 @@ const FORK_FSM = 1;
 const FORK_VM = 2;
 const FORK_INIT = 3;
 
+/** What differs between any two checkpoints. */
+const CHECKPOINT_FIELDS_OF_ITS_OWN = new Set<keyof CheckpointFields>(['redo', 'time']);
+
 export interface RecoveredComparison {
   relations: number;
   pages: number;
   vmPages: number;
   slruPages: number;
   relationMaps: number;
+  preparedTransactions: number;
   findings: string[];
 }
 
 /** Compares everything that WAL describes. Free space maps are not logged, unlogged relations have no content. */
-export function compareWithRecovered(store: PageStore, recovered: string): RecoveredComparison {
+export function compareWithRecovered(
+  store: PageStore,
+  fold: TimelineStateFold,
+  recovered: string,
+): RecoveredComparison {
   const result: RecoveredComparison = {
     relations: 0,
     pages: 0,
     vmPages: 0,
     slruPages: 0,
     relationMaps: 0,
+    preparedTransactions: 0,
     findings: [],
   };
   for (const relation of store.relations.values()) {
@@ -47,6 +60,8 @@ export function compareWithRecovered(store: PageStore, recovered: string): Recov
     result.relationMaps++;
   }
   findUnknownFiles(store, recovered, result);
+  comparePrepared(store, fold, recovered, result);
+  compareCheckpoint(fold, recovered, result);
   return result;
 }
 
@@ -142,5 +157,35 @@ function findUnknownFiles(store: PageStore, recovered: string, result: Recovered
         result.findings.push(`${folder}/${name} is not known`);
       }
     }
+  }
+}
+
+function comparePrepared(
+  store: PageStore,
+  fold: TimelineStateFold,
+  recovered: string,
+  result: RecoveredComparison,
+): void {
+  const { pgVersion } = parseControlFile(readFileSync(join(recovered, 'global/pg_control')));
+  const expected = new Set(readdirSync(join(recovered, 'pg_twophase')).map((name) => `pg_twophase/${name}`));
+  for (const [key, content] of store.values) {
+    if (!key.startsWith('twophase/')) continue;
+    const path = twoPhaseFilePath(pgVersion, Number(key.slice('twophase/'.length)), fold.fields.nextXid);
+    if (!expected.delete(path) || !readFileSync(join(recovered, path)).equals(content)) {
+      result.findings.push(`${path} differs`);
+    }
+    result.preparedTransactions++;
+  }
+  for (const path of expected) result.findings.push(`${path} is not known`);
+}
+
+/** The checkpoint that stock Postgres wrote after its recovery, against the fold's fields. */
+function compareCheckpoint(fold: TimelineStateFold, recovered: string, result: RecoveredComparison): void {
+  const control = parseControlFile(readFileSync(join(recovered, 'global/pg_control')));
+  const names = Object.keys(control.checkpoint) as (keyof CheckpointFields)[];
+  for (const name of names) {
+    if (CHECKPOINT_FIELDS_OF_ITS_OWN.has(name)) continue;
+    const [ours, theirs] = [fold.fields[name], control.checkpoint[name]];
+    if (ours !== theirs) result.findings.push(`checkpoint: ${name} is ${ours} here and ${theirs} there`);
   }
 }

@@ -33,7 +33,7 @@ try {
   );
   for (const finding of result.findings) console.log('  ', finding);
   const recovered = await recoverWithStock(recorded, settings, (data) =>
-    compareWithRecovered(result.store, data),
+    compareWithRecovered(result.store, result.fold, data),
   );
   console.log('recovered by stock Postgres:', { ...recovered, findings: recovered.findings.length });
   for (const finding of recovered.findings.slice(0, 40)) console.log('  ', finding);
