@@ -6,7 +6,11 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { COMPUTE_HOST_KIND, type StartedReply } from '../../actors/compute/host-protocol.ts';
+import {
+  COMPUTE_HOST_KIND,
+  type HostCommand,
+  type StartedReply,
+} from '../../actors/compute/host-protocol.ts';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
 import { runningProcess } from '../../deploy/node/data-directory.ts';
@@ -114,13 +118,8 @@ describe('two computes on one timeline', () => {
       intruder.once('exit', () => reject(new Error('the second compute host ended')));
     });
     const spec = await describeTimeline();
-    return sendCommand<StartedReply>(
-      bus,
-      COMPUTE_HOST_KIND,
-      HOST_ID,
-      { type: 'start', spec },
-      { timeoutMs: TIMEOUT_MS },
-    );
+    const command: HostCommand = { type: 'start', spec };
+    return sendCommand<StartedReply>(bus, COMPUTE_HOST_KIND, HOST_ID, command, { timeoutMs: TIMEOUT_MS });
   }
 
   async function describeTimeline(): Promise<ComputeSpec> {
