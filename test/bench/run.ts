@@ -6,6 +6,7 @@
  *   npm run bench -- commit read       some
  *   npm run bench -- --long --json     longer, and the figures as one JSON object on the last line
  */
+import { fetchPostgresTools } from '../support/postgres-tools.js';
 import { benchBranch } from './branch.ts';
 import { benchCommit } from './commit.ts';
 import { type BenchOptions, type Figure, printFigures } from './figures.ts';
@@ -38,6 +39,11 @@ const options: BenchOptions = {
   long: words.includes('--long'),
   say: (text) => console.error(text),
 };
+const missing = fetchPostgresTools();
+if (missing !== undefined) {
+  console.error(`psql and pgbench are needed: ${missing}. Install them: apt-get install postgresql-contrib`);
+  process.exit(1);
+}
 const all: Record<string, Figure[]> = {};
 for (const name of wanted.length > 0 ? wanted : Object.keys(BENCHES)) {
   const figures = await BENCHES[name]!(options);
