@@ -1,0 +1,108 @@
+/**
+ * The compute actor, put together for the host, and how others use it.
+ */
+import type { AnyMachineSnapshot } from 'xstate';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { ActorDefinition, ActorHandle } from '../../runtime/host/definition.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import { computeStatus, decideCompute } from './decide.ts';
+import { type ComputeServices, computeEffects } from './effects.ts';
+import type { ComputeCommand, ComputeEvent, ComputeStatus } from './events.ts';
+import { type ComputeContext, computeMachine } from './machine.ts';
+import type { RunningCompute } from './spec.ts';
+
+export const COMPUTE_KIND = 'compute';
+
+export function computeDefinition(services: ComputeServices): ActorDefinition<ComputeCommand, ComputeEvent> {
+  return {
+    kind: COMPUTE_KIND,
+    machine: computeMachine,
+    input: (id) => ({ id }),
+    decide: decideCompute,
+    effects: computeEffects(services),
+    lifecycle(event, snapshot, id) {
+      const { tenant } = snapshot.context as ComputeContext;
+      const { type, ...data } = event;
+      return { tenant, timeline: id, type, data: 'tenant' in data ? { ...data, tenant: undefined } : data };
+    },
+  };
+}
+
+export interface WaitOptions {
+  clock: Clock;
+  timeoutMs: number;
+}
+
+/** Starts the compute unless it runs, and resolves when clients may connect. Concurrent callers share one start. */
+export async function wakeCompute(
+  actor: ActorHandle<ComputeCommand>,
+  tenant: string,
+  options: WaitOptions,
+): Promise<RunningCompute> {
+  await actor.dispatch({ type: 'wake', tenant });
+  return waitFor(actor, options, 'starting the compute', (status) => {
+    if (status.compute && (status.state === 'running' || status.state === 'idle')) return status.compute;
+    if (status.state === 'failed' && status.error) throw PalimpsestError.fromWire(status.error);
+    // It was just stopping, or was taken over: ask again.
+    if (status.state === 'suspended') void actor.dispatch({ type: 'wake', tenant }).catch(() => {});
+    return undefined;
+  });
+}
+
+/** Stops the compute cleanly, and resolves when it is gone. */
+export async function suspendCompute(
+  actor: ActorHandle<ComputeCommand>,
+  options: WaitOptions,
+): Promise<ComputeStatus> {
+  const stop = () => actor.dispatch({ type: 'suspend' });
+  await stop();
+  return waitFor(actor, options, 'suspending the compute', (status) => {
+    if (status.state === 'suspended' || status.state === 'failed' || status.state === 'crashed')
+      return status;
+    if (status.state === 'running' || status.state === 'idle') void stop().catch(() => {});
+    return undefined;
+  });
+}
+
+function waitFor<T>(
+  actor: ActorHandle<ComputeCommand>,
+  options: WaitOptions,
+  what: string,
+  look: (status: ComputeStatus) => T | undefined,
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    let unsubscribe = () => {};
+    let done = false;
+    const finish = (settle: () => void) => {
+      if (done) return;
+      done = true;
+      timer.cancel();
+      unsubscribe();
+      settle();
+    };
+    const check = (snapshot: AnyMachineSnapshot) => {
+      if (done) return;
+      try {
+        const value = look(computeStatus(snapshot));
+        if (value !== undefined) finish(() => resolve(value));
+      } catch (error) {
+        finish(() => reject(error));
+      }
+    };
+    const timer = options.clock.setTimer(options.timeoutMs, () =>
+      finish(() => {
+        const { state, error } = computeStatus(actor.snapshot());
+        const because = error ? `: ${error.message}` : '';
+        reject(
+          new PalimpsestError(
+            'timeout',
+            `${what} took more than ${options.timeoutMs} ms (${state}${because})`,
+          ),
+        );
+      }),
+    );
+    unsubscribe = actor.subscribe(check);
+    check(actor.snapshot());
+    if (done) unsubscribe();
+  });
+}

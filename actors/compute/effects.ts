@@ -1,0 +1,113 @@
+/**
+ * What a compute does to the world: has a host process start, watches it to its end, stops it.
+ *
+ * Host processes end with the process that runs this: after its restart, a compute that the journal shows as running is
+ * gone, and is said to be lost.
+ */
+import { toWireError } from '../../protocols/errors.ts';
+import type { EffectContext } from '../../runtime/host/definition.ts';
+import type { ComputeCommand, ComputeEvent } from './events.ts';
+import type { ComputeHandle, ComputeHosts } from './hosts.ts';
+import { type ComputeEffectParams, restartDelayMs } from './machine.ts';
+import type { ComputeSpec } from './spec.ts';
+
+const START_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 60_000;
+
+export interface ComputeServices {
+  hosts: ComputeHosts;
+  /** What the timeline's compute is to be; looked up at each start. */
+  specOf(timeline: string): Promise<{ spec: ComputeSpec; suspendAfterMs: number }>;
+  /** Told after a compute has started, for example to remember that passwords are set. */
+  onStarted?(spec: ComputeSpec): void;
+}
+
+type Context = EffectContext<ComputeCommand>;
+type ComputeEffect = (params: ComputeEffectParams, effect: Context) => Promise<ComputeEvent[]>;
+
+/** The effects by their names in the machine. One set of effects serves all computes of a process. */
+export function computeEffects(services: ComputeServices): Record<string, ComputeEffect> {
+  const handles = new Map<string, ComputeHandle>();
+  return {
+    start: (_params, effect) => start(services, handles, effect),
+    watch: ({ context }, effect) => watch(handles, context.compute!.hostId, effect),
+    awaitDeadline: ({ context }, effect) => awaitDeadline(context.deadlineMs, effect),
+    stop: (params, effect) => stop(handles, params, effect),
+    restartLater: async ({ context }, effect) => {
+      await effect.clock.sleep(restartDelayMs(context.failures), effect.signal);
+      void effect.dispatch({ type: 'restart', failures: context.failures }).catch(() => {});
+      return [];
+    },
+  };
+}
+
+async function start(
+  services: ComputeServices,
+  handles: Map<string, ComputeHandle>,
+  effect: Context,
+): Promise<ComputeEvent[]> {
+  try {
+    const { spec, suspendAfterMs } = await services.specOf(effect.id);
+    const handle = await services.hosts.start(spec, { timeoutMs: START_TIMEOUT_MS });
+    handles.set(effect.id, handle);
+    const { hostId } = handle.compute;
+    handle.onActivity((sinceMs) => {
+      const report: ComputeCommand = { type: 'report-activity', hostId };
+      void effect.dispatch(sinceMs === undefined ? report : { ...report, sinceMs }).catch(() => {});
+    });
+    services.onStarted?.(spec);
+    return [{ type: 'compute.started', compute: handle.compute, suspendAfterMs, timeMs: effect.clock.now() }];
+  } catch (error) {
+    effect.log.error({ err: error }, 'the compute could not be started');
+    return [{ type: 'compute.start-failed', error: toWireError(error) }];
+  }
+}
+
+async function watch(
+  handles: Map<string, ComputeHandle>,
+  hostId: string,
+  effect: Context,
+): Promise<ComputeEvent[]> {
+  const handle = handles.get(effect.id);
+  if (!handle || handle.compute.hostId !== hostId) return [{ type: 'compute.lost' }];
+  const startedMs = effect.clock.monotonic();
+  const end = await handle.ended;
+  if (handles.get(effect.id) === handle) handles.delete(effect.id);
+  switch (end.reason) {
+    case 'stopped':
+      return [{ type: 'compute.suspended', lsn: end.lsn }];
+    case 'deposed':
+      return [{ type: 'compute.deposed', detail: end.detail }];
+    default: {
+      const uptimeMs = Math.round(effect.clock.monotonic() - startedMs);
+      return [{ type: 'compute.crashed', detail: end.detail, uptimeMs, timeMs: effect.clock.now() }];
+    }
+  }
+}
+
+async function awaitDeadline(deadlineMs: number | undefined, effect: Context): Promise<ComputeEvent[]> {
+  if (deadlineMs === undefined) return [];
+  await effect.clock.sleep(Math.max(0, deadlineMs - effect.clock.now()), effect.signal);
+  void effect.dispatch({ type: 'idle-deadline', deadlineMs }).catch(() => {});
+  return [];
+}
+
+/** The end itself is reported by `watch`. */
+async function stop(
+  handles: Map<string, ComputeHandle>,
+  { context }: ComputeEffectParams,
+  effect: Context,
+): Promise<ComputeEvent[]> {
+  const handle = handles.get(effect.id);
+  if (!handle) return [];
+  const ifIdleForMs = context.stopWhy === 'idle' ? context.suspendAfterMs : undefined;
+  try {
+    const timeoutMs = STOP_TIMEOUT_MS;
+    const reply = await handle.stop(ifIdleForMs === undefined ? { timeoutMs } : { timeoutMs, ifIdleForMs });
+    return reply.stopped ? [] : [{ type: 'compute.stop-refused' }];
+  } catch (error) {
+    effect.log.error({ err: error }, 'the compute did not stop cleanly and is killed');
+    handle.kill();
+    return [];
+  }
+}

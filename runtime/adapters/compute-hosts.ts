@@ -1,0 +1,309 @@
+/**
+ * Host processes of computes on this machine: spawned in namespaces of their own, one kept warm in reserve.
+ *
+ * The reserve is refilled only after a start is over, so that the two do not compete for the processor while a client
+ * waits. A host's folders are removed when its process is gone.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import {
+  COMPUTE_HOST_KIND,
+  type HostReport,
+  type StartedReply,
+  type StoppedReply,
+} from '../../actors/compute/host-protocol.ts';
+import type { ComputeHandle, ComputeHosts } from '../../actors/compute/hosts.ts';
+import type { ComputeEnd, ComputeSpec, RunningCompute } from '../../actors/compute/spec.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { sendCommand } from '../bus/command.ts';
+import type { Bus } from '../ports/bus.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { Log } from '../ports/log.ts';
+import type { Random } from '../ports/random.ts';
+import type { PostgresBinaries, PostgresUser } from './postgres-binaries.ts';
+
+const READY_TIMEOUT_MS = 20_000;
+
+export interface LocalComputeHostsOptions {
+  clock: Clock;
+  log: Log;
+  random: Random;
+  bus: Bus;
+  /** Where hosts connect to the same bus. */
+  busAddress: string;
+  /** The script to run. */
+  scriptPath: string;
+  /** Each host gets a folder in here for its data directory; emptied at the start. */
+  computesDirectory: string;
+  /** Each host gets a folder in here for its socket and mount; Postgres' user can reach it. */
+  runDirectory: string;
+  logDirectory: string;
+  /** Major version of the host in reserve. */
+  pgVersion: number;
+  binariesOf(pgVersion: number): PostgresBinaries;
+  user: PostgresUser;
+  overlayBytesMax?: number;
+  pageTimeoutMs?: number;
+  activityIntervalMs?: number;
+  /** Fetch everything before a start, also where mounting would work. */
+  withoutMount?: boolean;
+  /** Hosts in reserve: 1 by default, 0 for none. */
+  warmHosts?: number;
+  logLevel?: string;
+}
+
+/** How far this machine lets a process have namespaces of its own. */
+export type Namespaces = 'root' | 'user' | 'none';
+
+/** Finds out once what `unshare` is allowed to do. */
+export function availableNamespaces(): Namespaces {
+  const isRoot = process.getuid?.() === 0;
+  const flags = isRoot ? ['-m'] : ['-Urm'];
+  const result = spawnSync('unshare', [...flags, '--fork', '--pid', '--kill-child', '--', 'true'], {
+    timeout: 10_000,
+    stdio: 'ignore',
+  });
+  if (result.status !== 0) return 'none';
+  return isRoot ? 'root' : 'user';
+}
+
+export class LocalComputeHosts implements ComputeHosts {
+  readonly #options: LocalComputeHostsOptions;
+  readonly #namespaces = availableNamespaces();
+  readonly #all = new Set<HostProcess>();
+  #reserve: HostProcess[] = [];
+  #closing = false;
+
+  constructor(options: LocalComputeHostsOptions) {
+    this.#options = options;
+    rmSync(options.computesDirectory, { recursive: true, force: true });
+    mkdirSync(options.computesDirectory, { recursive: true });
+    mkdirSync(options.runDirectory, { recursive: true });
+    if (this.#namespaces === 'none') {
+      options.log.warn(
+        {},
+        'no namespaces on this machine: computes run without a lazy mount, all pages are fetched at each start',
+      );
+    }
+  }
+
+  /** Starts hosts until the reserve is full. */
+  fillReserve(): void {
+    const wanted = this.#options.warmHosts ?? 1;
+    while (!this.#closing && this.#reserve.length < wanted) {
+      this.#reserve.push(this.#spawn(this.#options.pgVersion));
+    }
+  }
+
+  async start(spec: ComputeSpec, { timeoutMs }: { timeoutMs: number }): Promise<ComputeHandle> {
+    if (this.#closing) throw new PalimpsestError('unavailable', 'Palimpsest is being stopped');
+    const { clock, bus } = this.#options;
+    const began = clock.monotonic();
+    const { host, warm } = this.#take(spec.pgVersion);
+    try {
+      await host.ready;
+      const readyMs = Math.round((clock.monotonic() - began) * 100) / 100;
+      const command = { type: 'start', spec };
+      const started = await Promise.race([
+        sendCommand<StartedReply>(bus, COMPUTE_HOST_KIND, host.id, command, { timeoutMs }),
+        host.ended.then((end) => failStart(end)),
+      ]);
+      return host.running(spec, started, { warm, phasesMs: { host: readyMs, ...started.phasesMs } });
+    } catch (error) {
+      host.kill();
+      await host.ended;
+      throw error;
+    } finally {
+      clock.setTimer(0, () => this.fillReserve());
+    }
+  }
+
+  /** Ends all hosts; computes that should stop cleanly were stopped before. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    const hosts = [...this.#all];
+    for (const host of hosts) host.kill();
+    await Promise.all(hosts.map((host) => host.ended));
+  }
+
+  /** Process ids of the hosts, for the status. */
+  processes(): { hostId: string; pid: number | undefined }[] {
+    return [...this.#all].map((host) => ({ hostId: host.id, pid: host.pid }));
+  }
+
+  #take(pgVersion: number): { host: HostProcess; warm: boolean } {
+    this.#reserve = this.#reserve.filter((host) => !host.hasEnded);
+    const host = pgVersion === this.#options.pgVersion ? this.#reserve.shift() : undefined;
+    return host ? { host, warm: host.isReady } : { host: this.#spawn(pgVersion), warm: false };
+  }
+
+  #spawn(pgVersion: number): HostProcess {
+    const { random } = this.#options;
+    const id = `h${[...random.bytes(4)].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`;
+    const host = new HostProcess(id, pgVersion, this.#namespaces, this.#options);
+    this.#all.add(host);
+    void host.ended.then(() => this.#all.delete(host));
+    return host;
+  }
+}
+
+function failStart(end: ComputeEnd): never {
+  if (end.reason === 'stopped') throw new PalimpsestError('unavailable', 'the compute was stopped');
+  throw new PalimpsestError(end.reason === 'deposed' ? 'deposed' : 'unavailable', end.detail);
+}
+
+class HostProcess {
+  readonly id: string;
+  readonly ready: Promise<void>;
+  readonly ended: Promise<ComputeEnd>;
+  isReady = false;
+  hasEnded = false;
+  readonly #options: LocalComputeHostsOptions;
+  readonly #child: ChildProcess;
+  #end: ComputeEnd | undefined;
+  #activity: ((sinceMs: number | undefined) => void) | undefined;
+  /** A report that came before anybody listened. */
+  #lastActivity: { sinceMs: number | undefined } | undefined;
+
+  constructor(id: string, pgVersion: number, namespaces: Namespaces, options: LocalComputeHostsOptions) {
+    this.id = id;
+    this.#options = options;
+    const folders = {
+      dataDirectory: join(options.computesDirectory, id),
+      runDirectory: join(options.runDirectory, id),
+    };
+    this.#child = spawnHost(
+      options,
+      {
+        hostId: id,
+        busAddress: options.busAddress,
+        ...folders,
+        postgresLogFile: join(options.logDirectory, 'postgres.log'),
+        binaries: options.binariesOf(pgVersion),
+        user: options.user,
+        overlayBytesMax: options.overlayBytesMax ?? 512 * 1024 * 1024,
+        pageTimeoutMs: options.pageTimeoutMs ?? 20_000,
+        activityIntervalMs: options.activityIntervalMs ?? 1_000,
+        withoutMount: options.withoutMount ?? false,
+        namespaces,
+        logLevel: options.logLevel ?? 'info',
+      },
+      namespaces,
+    );
+    let markReady: () => void = () => {};
+    let failReady: (error: Error) => void = () => {};
+    this.ready = new Promise((resolve, reject) => {
+      markReady = resolve;
+      failReady = reject;
+    });
+    this.ready.catch(() => {});
+    const late = options.clock.setTimer(READY_TIMEOUT_MS, () => this.kill());
+    createInterface({ input: this.#child.stdout! }).on('line', (line) => {
+      const report = parseReport(line);
+      if (report?.type === 'ready') {
+        this.isReady = true;
+        late.cancel();
+        markReady();
+      } else if (report) this.#take(report);
+    });
+    this.ended = new Promise((resolve) => {
+      this.#child.on('error', () => {});
+      this.#child.on('close', (code, signal) => {
+        late.cancel();
+        this.hasEnded = true;
+        const how = signal ? `signal ${signal}` : `exit code ${code}`;
+        const detail = `the compute host ended by ${how}; see ${hostLog(options)}`;
+        failReady(new PalimpsestError('unavailable', detail));
+        void this.#removeFolders(Object.values(folders)).finally(() =>
+          resolve(this.#end ?? { reason: 'crashed', detail }),
+        );
+      });
+    });
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+
+  /** The handle of the compute that was started in this host. */
+  running(
+    spec: ComputeSpec,
+    started: StartedReply,
+    extra: Pick<RunningCompute, 'warm' | 'phasesMs'>,
+  ): ComputeHandle {
+    const { bus } = this.#options;
+    const { term, startLsn, lazy, socketDirectory, port } = started;
+    this.#options.log.info({ timeline: spec.timeline, host: this.id, ...extra }, 'a compute has started');
+    return {
+      compute: { hostId: this.id, term, startLsn, lazy, socketDirectory, port, ...extra },
+      ended: this.ended,
+      onActivity: (listener) => {
+        this.#activity = listener;
+        if (this.#lastActivity) listener(this.#lastActivity.sinceMs);
+      },
+      stop: ({ timeoutMs, ...condition }) =>
+        sendCommand<StoppedReply>(bus, COMPUTE_HOST_KIND, this.id, { type: 'stop', ...condition } as never, {
+          timeoutMs,
+        }),
+      kill: () => this.kill(),
+    };
+  }
+
+  #take(report: HostReport): void {
+    if (report.type === 'end') this.#end = report.end;
+    if (report.type === 'idle') {
+      this.#lastActivity = { sinceMs: report.sinceMs };
+      this.#activity?.(report.sinceMs);
+    }
+  }
+
+  async #removeFolders(folders: string[]): Promise<void> {
+    for (const folder of folders) {
+      await rm(folder, { recursive: true, force: true, maxRetries: 3 }).catch((error: Error) =>
+        this.#options.log.warn({ err: error, folder }, 'a folder of a compute could not be removed'),
+      );
+    }
+  }
+}
+
+function spawnHost(
+  options: LocalComputeHostsOptions,
+  argument: object,
+  namespaces: Namespaces,
+): ChildProcess {
+  const node = [process.execPath, '--disable-warning=DEP0111', options.scriptPath, JSON.stringify(argument)];
+  const unshare = ['unshare', namespaces === 'user' ? '-Urm' : '-m', '--fork', '--pid', '--kill-child', '--'];
+  const command = namespaces === 'none' ? node : [...unshare, ...node];
+  mkdirSync(options.logDirectory, { recursive: true });
+  const log = openSync(hostLog(options), 'a', 0o600);
+  try {
+    const child = spawn(command[0]!, command.slice(1), {
+      stdio: ['pipe', 'pipe', log],
+      // A terminal's Ctrl-C is for the parent, which stops computes in order.
+      detached: true,
+    });
+    child.stdin!.on('error', () => {});
+    return child;
+  } finally {
+    closeSync(log);
+  }
+}
+
+function hostLog(options: LocalComputeHostsOptions): string {
+  return join(options.logDirectory, 'computes.log');
+}
+
+function parseReport(line: string): HostReport | undefined {
+  try {
+    return JSON.parse(line) as HostReport;
+  } catch {
+    return undefined;
+  }
+}
