@@ -4,7 +4,8 @@
  * The walproposer commits and acknowledges whole records only, and the walsender cuts its messages anywhere. This
  * tracker takes the bytes in any cut, keeps at most 18 of them, and costs a few operations per record.
  */
-import { alignLsn, type Lsn } from '../../lsn.ts';
+import { alignLsn, type Lsn, PAGE_BYTES } from '../../lsn.ts';
+import { readU32 } from '../bytes.ts';
 import { CorruptWalError } from './errors.ts';
 import { advancePayload, segmentEnd } from './geometry.ts';
 import { recordStartAt } from './page-header.ts';
@@ -52,12 +53,37 @@ export class RecordBoundaries {
     }
     this.#received = lsn + bytes.length;
     for (;;) {
+      if (this.#end < 0 && this.#prefixLength === 0) this.#skipRecords(lsn, bytes);
       if (this.#end < 0 && !this.#readPrefix(lsn, bytes)) return;
       if (this.#received < this.#end) return;
       this.#position = this.#end;
       this.#lastStart = this.#start;
       this.#end = -1;
     }
+  }
+
+  /**
+   * Passes the records that lie within one page and whole in `bytes`: nearly all of them. Works on offsets into the chunk, which are
+   * small integers.
+   */
+  #skipRecords(lsn: number, bytes: Uint8Array): void {
+    const shift = lsn % PAGE_BYTES;
+    let at = this.#position - lsn;
+    if (at < 0) return;
+    let last = -1;
+    while (at + PREFIX_BYTES <= bytes.length) {
+      const inPage = (shift + at) & (PAGE_BYTES - 1);
+      if (inPage === 0 || inPage + PREFIX_BYTES > PAGE_BYTES) break;
+      const length = readU32(bytes, at);
+      if (length < RECORD_HEADER_BYTES || inPage + length > PAGE_BYTES) break;
+      const end = at + length + (-(inPage + length) & 7);
+      if (end > bytes.length || (bytes[at + 17] === 0 && (bytes[at + 16]! & 0xf0) === INFO_SWITCH)) break;
+      last = at;
+      at = end;
+    }
+    if (last < 0) return;
+    this.#lastStart = lsn + last;
+    this.#position = lsn + at;
   }
 
   #readPrefix(lsn: number, bytes: Uint8Array): boolean {
@@ -75,7 +101,7 @@ export class RecordBoundaries {
 
   #recordEnd(start: number): number {
     const prefix = this.#prefix;
-    const length = (prefix[0]! | (prefix[1]! << 8) | (prefix[2]! << 16) | (prefix[3]! << 24)) >>> 0;
+    const length = readU32(prefix, 0);
     if (length < RECORD_HEADER_BYTES || length > RECORD_BYTES_MAX) {
       throw new CorruptWalError(start, `record length ${length}`);
     }

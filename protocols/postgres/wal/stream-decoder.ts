@@ -6,18 +6,24 @@
  * plus the largest record: a long record leaves the window as its pages arrive.
  *
  * Invariants
- * 1. Window index 0 has an LSN that is a multiple of 8, so words in the window are aligned for the checksum.
- * 2. `#position` is where the next unread byte lies; `#received` is the end of what was fed.
+ * 1. Window index 0 is the beginning of a WAL page: words are aligned for the checksum, and the place in a page is a mask
+ *    away. All arithmetic of the hot path is on small integers; LSNs appear only at its ends.
  */
-import { alignLsn, formatLsn, type Lsn, PAGE_BYTES } from '../../lsn.ts';
+import { formatLsn, type Lsn, PAGE_BYTES } from '../../lsn.ts';
 import { readI32, readU16, readU32, readU64 } from '../bytes.ts';
 import { CRC32C_INIT, finishCrc32c, updateCrc32cAligned } from '../crc32c.ts';
 import { walMagic } from '../versions.ts';
 import { CorruptWalError } from './errors.ts';
 import { segmentEnd } from './geometry.ts';
-import { walPageHeaderBytes, XLP_FIRST_IS_CONTRECORD, XLP_LONG_HEADER } from './page-header.ts';
+import {
+  SHORT_HEADER_BYTES,
+  walPageHeaderBytes,
+  XLP_FIRST_IS_CONTRECORD,
+  XLP_LONG_HEADER,
+} from './page-header.ts';
 import { DecodedRecord, decodeRecord, RECORD_BYTES_MAX, RECORD_HEADER_BYTES } from './record.ts';
 
+const PAGE_MASK = PAGE_BYTES - 1;
 const INITIAL_WINDOW_BYTES = 256 * 1024;
 const INITIAL_ASSEMBLY_BYTES = 64 * 1024;
 /** Builtin resource managers are 0..21, custom ones 128..255. */
@@ -39,8 +45,10 @@ export class WalStreamDecoder {
   #windowWords = new Int32Array(this.#window.buffer);
   /** LSN of window index 0. */
   #base: number;
-  #position: number;
-  #received: number;
+  /** Window index of the next unread byte; beyond `#end` while padding after an XLOG_SWITCH is skipped. */
+  #at: number;
+  /** Window index of the end of what was fed. */
+  #end: number;
   #lastEnd: number;
   /** Start of the last record, to be found in the next one's prev field; -1 before the first. */
   #lastStart = -1;
@@ -56,10 +64,10 @@ export class WalStreamDecoder {
     this.record = new DecodedRecord(options.pgVersion);
     this.#magic = walMagic(options.pgVersion);
     this.#checksCrc = options.crc ?? true;
-    this.#position = startLsn;
-    this.#received = startLsn;
+    this.#at = startLsn % PAGE_BYTES;
+    this.#end = this.#at;
+    this.#base = startLsn - this.#at;
     this.#lastEnd = startLsn;
-    this.#base = startLsn - (startLsn % 8);
   }
 
   /** End of the last record that `next` returned (the start LSN before the first). */
@@ -69,103 +77,97 @@ export class WalStreamDecoder {
 
   /** Where the next bytes must begin. */
   get received(): Lsn {
-    return this.#received as Lsn;
+    return (this.#base + this.#end) as Lsn;
   }
 
   /** Takes the bytes at `lsn`, which follow what was fed before; they may be reused after the call. */
   feed(lsn: number, bytes: Uint8Array): void {
-    if (lsn !== this.#received) {
-      throw new RangeError(`WAL bytes at ${formatLsn(lsn)} do not follow ${formatLsn(this.#received)}`);
+    if (lsn !== this.received) {
+      throw new RangeError(`WAL bytes at ${formatLsn(lsn)} do not follow ${formatLsn(this.received)}`);
     }
-    this.#received += bytes.length;
-    // What follows an XLOG_SWITCH up to the segment's end is padding.
-    const skipped = Math.min(bytes.length, Math.max(0, this.#position - lsn));
-    if (skipped === bytes.length) return;
-    this.#reserve(lsn + skipped, bytes.length - skipped);
-    this.#window.set(skipped === 0 ? bytes : bytes.subarray(skipped), lsn + skipped - this.#base);
+    const skipped = Math.min(bytes.length, Math.max(0, this.#at - this.#end));
+    this.#end += skipped;
+    const count = bytes.length - skipped;
+    if (count === 0) return;
+    if (this.#end + count > this.#window.length) this.#makeRoom(count);
+    this.#window.set(skipped === 0 ? bytes : bytes.subarray(skipped), this.#end);
+    this.#end += count;
   }
 
   /** Moves to the next whole record; false when more bytes are needed. Throws CorruptWalError. */
   next(): boolean {
     if (this.#assemblyLength > 0) return this.#continueAssembly();
-    if (this.#position % PAGE_BYTES === 0 && !this.#enterPage(0)) return false;
-    const start = this.#position;
-    if (start + 4 > this.#received) return false;
-    const at = start - this.#base;
+    if ((this.#at & PAGE_MASK) === 0 && !this.#enterPage(0)) return false;
+    const at = this.#at;
+    if (at + 4 > this.#end) return false;
     const length = readU32(this.#window, at);
     if (length < RECORD_HEADER_BYTES || length > RECORD_BYTES_MAX) {
-      throw new CorruptWalError(start, `record length ${length}`);
+      throw new CorruptWalError(this.#base + at, `record length ${length}`);
     }
-    if (length > PAGE_BYTES - (start % PAGE_BYTES)) {
-      this.#beginAssembly(start, length);
+    if (length > PAGE_BYTES - (at & PAGE_MASK)) {
+      this.#assemblyStart = this.#base + at;
+      this.#assemblyLength = length;
+      this.#assembled = 0;
       return this.#continueAssembly();
     }
-    if (start + length > this.#received) return false;
-    this.#position = start + length;
-    this.#finish(this.#window, this.#windowWords, at, length, start);
+    if (at + length > this.#end) return false;
+    this.#at = at + length;
+    this.#finish(this.#window, this.#windowWords, at, length, this.#base + at);
     return true;
   }
 
-  /** Makes room for `length` bytes at `lsn`, dropping what was read. */
-  #reserve(lsn: number, length: number): void {
-    if (lsn + length - this.#base <= this.#window.length) return;
-    const keepFrom = Math.min(this.#position, lsn);
-    const base = keepFrom - (keepFrom % 8);
-    const from = Math.max(0, Math.min(base - this.#base, this.#window.length));
-    const live = Math.max(0, lsn - base);
-    const needed = live + length;
-    if (needed > this.#window.length) {
-      const grown = new Uint8Array(Math.max(this.#window.length * 2, (needed + 7) & ~7));
-      grown.set(this.#window.subarray(from, from + live));
+  /** Drops whole pages that were read, and grows the window if `count` more bytes still do not fit. */
+  #makeRoom(count: number): void {
+    const dropped = this.#at - (this.#at & PAGE_MASK);
+    const live = this.#end - dropped;
+    if (live + count > this.#window.length) {
+      const grown = new Uint8Array(Math.max(this.#window.length * 2, (live + count + 7) & ~7));
+      grown.set(this.#window.subarray(dropped, this.#end));
       this.#window = grown;
       this.#windowWords = new Int32Array(grown.buffer);
-    } else if (live > 0) {
-      this.#window.copyWithin(0, from, from + live);
+    } else {
+      this.#window.copyWithin(0, dropped, this.#end);
     }
-    this.#base = base;
+    this.#base += dropped;
+    this.#at -= dropped;
+    this.#end = live;
   }
 
-  /** Checks the page header at `#position` and moves past it; false when it has not arrived. */
+  /** Checks the page header at `#at` and moves past it; false when it has not arrived. */
   #enterPage(remaining: number): boolean {
-    const page = this.#position;
+    const at = this.#at;
+    const page = this.#base + at;
     const headerBytes = walPageHeaderBytes(page);
-    if (page + headerBytes > this.#received) return false;
+    if (at + headerBytes > this.#end) return false;
     const bytes = this.#window;
-    const at = page - this.#base;
     if (readU16(bytes, at) !== this.#magic) {
       throw new CorruptWalError(page, `page magic ${readU16(bytes, at).toString(16)}`);
     }
     if (readU64(bytes, at + 8) !== page) throw new CorruptWalError(page, 'page address');
     const info = readU16(bytes, at + 2);
-    if (((info & XLP_LONG_HEADER) !== 0) !== headerBytes > 24)
+    if (((info & XLP_LONG_HEADER) !== 0) !== headerBytes > SHORT_HEADER_BYTES) {
       throw new CorruptWalError(page, 'page header kind');
+    }
     const continues = (info & XLP_FIRST_IS_CONTRECORD) !== 0;
     if (continues !== remaining > 0 || (continues && readU32(bytes, at + 16) !== remaining)) {
       throw new CorruptWalError(page, 'page does not continue the record before it');
     }
-    this.#position = page + headerBytes;
+    this.#at = at + headerBytes;
     return true;
-  }
-
-  #beginAssembly(start: number, length: number): void {
-    this.#assemblyStart = start;
-    this.#assemblyLength = length;
-    this.#assembled = 0;
   }
 
   #continueAssembly(): boolean {
     for (;;) {
       const missing = this.#assemblyLength - this.#assembled;
       if (missing === 0) break;
-      if (this.#position % PAGE_BYTES === 0 && !this.#enterPage(missing)) return false;
-      const room = PAGE_BYTES - (this.#position % PAGE_BYTES);
-      const count = Math.min(missing, room, this.#received - this.#position);
+      if ((this.#at & PAGE_MASK) === 0 && !this.#enterPage(missing)) return false;
+      const room = PAGE_BYTES - (this.#at & PAGE_MASK);
+      const count = Math.min(missing, room, this.#end - this.#at);
       if (count <= 0) return false;
       this.#growAssembly(this.#assembled + count);
-      const from = this.#position - this.#base;
-      this.#assembly.set(this.#window.subarray(from, from + count), this.#assembled);
+      this.#assembly.set(this.#window.subarray(this.#at, this.#at + count), this.#assembled);
       this.#assembled += count;
-      this.#position += count;
+      this.#at += count;
     }
     const length = this.#assemblyLength;
     this.#assemblyLength = 0;
@@ -192,13 +194,14 @@ export class WalStreamDecoder {
       throw new CorruptWalError(start, `resource manager ${rmid}`);
     }
     if (this.#checksCrc) checkCrc(bytes, words, offset, length, start);
+    this.#at = (this.#at + 7) & ~7;
     const isSwitch = rmid === 0 && (bytes[offset + 16]! & 0xf0) === 0x40;
-    const aligned = alignLsn(this.#position);
-    this.#position = isSwitch ? segmentEnd(aligned) : aligned;
+    if (isSwitch) this.#at = segmentEnd(this.#base + this.#at) - this.#base;
+    const end = this.#base + this.#at;
     this.#lastStart = start;
-    this.#lastEnd = this.#position;
+    this.#lastEnd = end;
     this.record.lsn = start;
-    this.record.end = this.#position;
+    this.record.end = end;
     decodeRecord(bytes, offset, length, this.record);
   }
 }
