@@ -217,11 +217,26 @@ export function planElected(context: SafekeeperContext, message: ProposerElected
   return plan;
 }
 
-/** Says where the log must be cut to take over what a peer knows to be committed. */
-export function planFollowPeer(context: SafekeeperContext, peer: ReplicaStatus, at: Positions): LogPlan {
+/**
+ * Says how to take over what a peer knows to be committed. `contained`: it is all in this log already. Otherwise what
+ * this log holds beyond the common point contradicts, or merely precedes, WAL that is committed: it can be cut.
+ */
+export function planFollowPeer(
+  context: SafekeeperContext,
+  peer: ReplicaStatus,
+  at: Positions,
+): LogPlan | { status: 'contained' } {
   const broken = historyFault(peer.termHistory);
   if (broken) return refused('corrupt', `the peer's term history is wrong: ${broken}`);
-  return planLog(context, cutHistory(peer.termHistory, peer.commitLsn), at);
+  const history = cutHistory(peer.termHistory, peer.commitLsn);
+  const plan = planLog(context, history, at);
+  if (plan.status === 'refused') return plan;
+  if (plan.truncateTo >= peer.commitLsn) return { status: 'contained' };
+  // Whoever led later than the writer of this log's end had everything committed: only such a log may replace it.
+  if (lastLogTerm(history, peer.commitLsn) < lastLogTerm(context.history, at.flushLsn)) {
+    return refused('corrupt', `${peer.node} has committed WAL of an older term than the end of this log`);
+  }
+  return plan;
 }
 
 function planLog(context: SafekeeperContext, history: ProposerElected['history'], at: Positions): LogPlan {
@@ -278,6 +293,7 @@ function decideFollowPeer(
   const { peer } = command;
   const plan = planFollowPeer(context, peer, command);
   if (plan.status === 'refused') return { reject: plan.error };
+  if (plan.status === 'contained') return { events: [] };
   if (plan.truncateTo !== command.flushLsn)
     return reject('internal', 'the WAL was not cut to the common point');
   const term = lastLogTerm(peer.termHistory, peer.commitLsn);

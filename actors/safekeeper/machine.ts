@@ -23,6 +23,8 @@ export interface SafekeeperContext {
   history: TermStart[];
   /** At least this much is committed. */
   commitLsn: Lsn;
+  /** The last cut: what lay beyond was of no elected proposer. */
+  lastCut: { from: Lsn; to: Lsn } | undefined;
 }
 
 const NOBODY: ReplicaIdentity = {
@@ -43,6 +45,9 @@ export const safekeeperMachine = setup({
   actions: {
     keepCommit: assign(({ context, event }) =>
       event.type === 'commit.persisted' ? { commitLsn: Math.max(context.commitLsn, event.lsn) as Lsn } : {},
+    ),
+    keepCut: assign(({ event }) =>
+      event.type === 'wal.truncated' ? { lastCut: { from: event.from, to: event.to } } : {},
     ),
     keepMembership: assign(({ event }) =>
       event.type === 'membership.changed' ? { membership: event.membership } : {},
@@ -67,6 +72,7 @@ export const safekeeperMachine = setup({
     term: 0 as Term,
     history: [],
     commitLsn: 0 as Lsn,
+    lastCut: undefined,
   },
   initial: 'empty',
   states: {
@@ -92,6 +98,7 @@ export const safekeeperMachine = setup({
   },
   on: {
     'commit.persisted': { actions: 'keepCommit' },
+    'wal.truncated': { actions: 'keepCut' },
     'membership.changed': { actions: 'keepMembership' },
   },
 });

@@ -181,13 +181,21 @@ export class Replica implements WalSource {
     });
   }
 
-  /** Cuts the log to what it shares with a peer's committed log, then takes over its history. */
-  followPeer(peer: ReplicaStatus): Promise<void> {
+  /**
+   * Makes this log a prefix of a peer's committed log, and takes over its history. Returns whether WAL is missing then.
+   */
+  followPeer(peer: ReplicaStatus): Promise<boolean> {
     return this.#withLogAtRest(async () => {
       const truncatedFrom = this.flushLsn;
-      await this.#cut(planFollowPeer(this.#context, peer, this));
+      const plan = planFollowPeer(this.#context, peer, this);
+      if (plan.status === 'contained') {
+        this.hearCommit(peer.commitLsn);
+        return false;
+      }
+      await this.#cut(plan);
       const { flushLsn, commitLsn } = this;
       await this.#actor.dispatch({ type: 'follow-peer', peer, truncatedFrom, flushLsn, commitLsn });
+      return true;
     });
   }
 

@@ -3,7 +3,8 @@
  *
  * Files grow in steps of 64 KiB: the write that reaches the end of its file carries zeros up to the next step, so that
  * the small writes after it change no metadata. Measured on ext4, that commits as fast as a file filled with zeros
- * beforehand, and a bulk load does not pay for writing every segment twice. The next segment's file is created while
+ * beforehand, and a bulk load does not pay for writing every segment twice. What lies before a log that begins in the
+ * middle of a segment is a hole. The next segment's file is created while
  * the current one is being filled. Every write is durable when it resolves (O_DSYNC: one trip instead of two).
  */
 import { type Lsn, segmentFileName, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
@@ -56,7 +57,6 @@ export class WalSegments {
     await this.#use(segmentNumber(at), async (segment) => {
       if (end <= segment.bytes) return segment.file.write(parts, offset);
       const padded = Math.min(WAL_SEGMENT_BYTES, Math.ceil(end / PAD_BYTES) * PAD_BYTES);
-      if (offset > segment.bytes) await fillGap(segment, offset);
       const pad = padded > end ? [ZEROS.subarray(0, padded - end)] : [];
       await segment.file.write([...parts, ...pad], offset);
       segment.bytes = padded;
@@ -177,14 +177,5 @@ async function zeroWithin(segment: OpenSegment, offset: number): Promise<void> {
       await segment.file.write([ZEROS.subarray(0, length)], at);
     }
     at += length;
-  }
-}
-
-/** A log may begin in the middle of its first segment: what lies before it is zeros. */
-async function fillGap(segment: OpenSegment, offset: number): Promise<void> {
-  while (segment.bytes < offset) {
-    const length = Math.min(PAD_BYTES, offset - segment.bytes);
-    await segment.file.write([ZEROS.subarray(0, length)], segment.bytes);
-    segment.bytes += length;
   }
 }

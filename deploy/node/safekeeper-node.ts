@@ -1,0 +1,278 @@
+/**
+ * A safekeeper node: all replicas of one data directory, each with its actor, its WAL, its commands and its channels.
+ *
+ * A replica that cannot be opened (a damaged journal or WAL) is reported by its own commands; the others go on.
+ */
+import {
+  type CreateReplica,
+  decideSafekeeper,
+  type SafekeeperCommand,
+} from '../../actors/safekeeper/decide.ts';
+import { SAFEKEEPER_KIND, safekeeperActorId } from '../../actors/safekeeper/definition.ts';
+import type { SafekeeperSnapshot } from '../../actors/safekeeper/machine.ts';
+import { PeerRecovery } from '../../actors/safekeeper/peer-recovery.ts';
+import { Replica } from '../../actors/safekeeper/replica.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { EventEnvelope } from '../../protocols/events.ts';
+import { isHexId, type NodeId } from '../../protocols/ids.ts';
+import type { Lsn } from '../../protocols/lsn.ts';
+import { serveCommands } from '../../runtime/bus/command.ts';
+import { type ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
+import type { ActorHandle } from '../../runtime/host/definition.ts';
+import { publishEvent } from '../../runtime/host/lifecycle.ts';
+import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
+import type { ChannelNetwork } from '../../runtime/ports/channel.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { Disk } from '../../runtime/ports/disk.ts';
+import type { JournalStore } from '../../runtime/ports/journal.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+
+const DIAL_TIMEOUT_MS = 2000;
+
+export type SafekeeperNodeCommand =
+  | {
+      type: 'create';
+      tenant: string;
+      timeline: string;
+      startLsn: number;
+      pgVersion: number;
+      systemId: string;
+      members: NodeId[];
+    }
+  | { type: 'delete'; timeline: string }
+  | { type: 'list' };
+
+export interface SafekeeperNodeOptions {
+  node: NodeId;
+  bus: Bus;
+  network: ChannelNetwork;
+  door: ChannelDoor;
+  disk: Disk;
+  journals: JournalStore;
+  clock: Clock;
+  log: Log;
+  /** Starts or revives the actor of one replica. */
+  startActor(id: string): Promise<ActorHandle<SafekeeperCommand>>;
+}
+
+interface Hosted {
+  actor: ActorHandle<SafekeeperCommand>;
+  replica: Replica;
+  recovery: PeerRecovery;
+  door: { close(): void };
+}
+
+export class SafekeeperNode {
+  readonly #options: SafekeeperNodeOptions;
+  /** By timeline. A promise, so that two commands never open one replica twice. */
+  readonly #hosted = new Map<string, Promise<Hosted>>();
+  readonly #subscriptions = new Map<string, Subscription>();
+  #eventSequence = 0;
+
+  constructor(options: SafekeeperNodeOptions) {
+    this.#options = options;
+  }
+
+  /** Opens all replicas found on disk, then serves commands. */
+  async start(): Promise<void> {
+    const { node, journals, bus, log } = this.#options;
+    const suffix = `-${node}`;
+    const ids = (await journals.list(SAFEKEEPER_KIND)).filter((id) => id.endsWith(suffix));
+    await Promise.all(
+      ids.map((id) =>
+        this.#open(id.slice(0, -suffix.length)).catch((error: Error) =>
+          log.error(
+            { timeline: id.slice(0, -suffix.length) },
+            `a replica cannot be opened: ${error.message}`,
+          ),
+        ),
+      ),
+    );
+    serveCommands<SafekeeperNodeCommand>(bus, 'safekeeper-node', node, (command) => this.#serve(command));
+    await bus.flush();
+  }
+
+  /** Closes all replicas; what was acknowledged is on disk in any case. */
+  async close(): Promise<void> {
+    await Promise.allSettled(
+      [...this.#hosted.values()].map(async (hosted) => this.#closeHosted(await hosted)),
+    );
+  }
+
+  async #serve(command: SafekeeperNodeCommand): Promise<unknown> {
+    switch (command.type) {
+      case 'create':
+        return this.#create(command);
+      case 'delete':
+        return this.#delete(checkTimeline(command.timeline));
+      case 'list':
+        return [...this.#hosted.keys()];
+      default:
+        throw new PalimpsestError(
+          'invalid-argument',
+          `unknown command '${(command as { type: string }).type}'`,
+        );
+    }
+  }
+
+  async #create(command: Extract<SafekeeperNodeCommand, { type: 'create' }>): Promise<void> {
+    const timeline = checkTimeline(command.timeline);
+    const create: CreateReplica = {
+      type: 'create',
+      tenant: command.tenant,
+      timeline,
+      node: this.#options.node,
+      pgVersion: command.pgVersion,
+      systemId: String(command.systemId),
+      startLsn: command.startLsn as Lsn,
+      members: command.members,
+    };
+    const known = this.#hosted.get(timeline);
+    if (known) {
+      // Idempotent: the same again changes nothing, something else is a conflict.
+      const decision = decideSafekeeper((await known).actor.snapshot() as SafekeeperSnapshot, create);
+      if ('reject' in decision) throw PalimpsestError.fromWire(decision.reject);
+      return;
+    }
+    await this.#open(timeline, create);
+  }
+
+  /** Opens a replica; with `create`, its actor is created first where it is new. */
+  #open(timeline: string, create?: CreateReplica): Promise<Hosted> {
+    const known = this.#hosted.get(timeline);
+    if (known) return known;
+    const opening = this.#openHosted(timeline, create);
+    this.#hosted.set(timeline, opening);
+    this.#serveReplica(timeline);
+    opening.catch(() => {
+      // A damaged replica keeps its place, so that asking for it tells what is wrong. A failed creation does not.
+      if (create) this.#forget(timeline);
+    });
+    return opening;
+  }
+
+  async #openHosted(timeline: string, create: CreateReplica | undefined): Promise<Hosted> {
+    const { node, disk, door, clock, network, bus } = this.#options;
+    const id = safekeeperActorId(timeline, node);
+    const log = this.#options.log.child({ actor: SAFEKEEPER_KIND, id });
+    const actor = await this.#options.startActor(id);
+    if (create) await actor.dispatch(create);
+    const snapshot = actor.snapshot() as SafekeeperSnapshot;
+    if (snapshot.value === 'removed' || snapshot.value === 'empty') {
+      // A crash came between the decision to delete and its completion, or before the creation was decided.
+      await this.#erase(timeline, actor);
+      this.#forget(timeline);
+      throw new PalimpsestError('not-found', `timeline ${timeline} was deleted`);
+    }
+    const { identity, membership } = snapshot.context;
+    const replica = await Replica.open({
+      actor,
+      disk,
+      directory: walDirectory(timeline),
+      clock,
+      log,
+      tell: (type, data) => this.#publish({ type, data, tenant: identity.tenant, timeline, id }),
+    });
+    const recovery = new PeerRecovery({
+      replica,
+      peers: membership.members.filter((member) => member !== node),
+      dial: (peer) =>
+        openChannel(bus, network, SAFEKEEPER_KIND, safekeeperActorId(timeline, peer), {
+          timeoutMs: DIAL_TIMEOUT_MS,
+        }),
+      clock,
+      log,
+    });
+    const entrance = door.serve(SAFEKEEPER_KIND, id, (channel) => replica.accept(channel));
+    return { actor, replica, recovery, door: entrance };
+  }
+
+  #serveReplica(timeline: string): void {
+    const { bus, node } = this.#options;
+    const id = safekeeperActorId(timeline, node);
+    const subscription = serveCommands(bus, SAFEKEEPER_KIND, id, async (command) => {
+      if (command.type !== 'status') {
+        throw new PalimpsestError('invalid-argument', `unknown command '${command.type}'`);
+      }
+      const hosted = await this.#hosted.get(timeline);
+      if (!hosted) throw new PalimpsestError('not-found', `this safekeeper has no timeline ${timeline}`);
+      return hosted.replica.status();
+    });
+    this.#subscriptions.set(timeline, subscription);
+  }
+
+  async #delete(timeline: string): Promise<void> {
+    const known = this.#hosted.get(timeline);
+    if (!known) return;
+    // A damaged replica can be deleted too: its files go.
+    const hosted = await known.catch(() => undefined);
+    if (hosted) {
+      await hosted.actor.dispatch({ type: 'remove' });
+      await this.#closeReplica(hosted);
+    }
+    await this.#erase(timeline, hosted?.actor);
+    this.#forget(timeline);
+  }
+
+  async #erase(timeline: string, actor: ActorHandle<SafekeeperCommand> | undefined): Promise<void> {
+    const { disk, journals, node } = this.#options;
+    await disk.removeTree(replicaDirectory(timeline));
+    await actor?.stop();
+    await journals.remove(SAFEKEEPER_KIND, safekeeperActorId(timeline, node));
+  }
+
+  #forget(timeline: string): void {
+    this.#hosted.delete(timeline);
+    this.#subscriptions.get(timeline)?.unsubscribe();
+    this.#subscriptions.delete(timeline);
+  }
+
+  async #closeReplica(hosted: Hosted): Promise<void> {
+    hosted.door.close();
+    hosted.recovery.close();
+    await hosted.replica.close();
+  }
+
+  async #closeHosted(hosted: Hosted): Promise<void> {
+    await this.#closeReplica(hosted);
+    await hosted.actor.stop();
+  }
+
+  /** Tells subscribers of progress that is not journaled event by event. */
+  #publish(event: {
+    type: string;
+    data: Record<string, unknown>;
+    tenant: string;
+    timeline: string;
+    id: string;
+  }): void {
+    const { bus, clock } = this.#options;
+    const time = clock.now();
+    const sequence = ++this.#eventSequence;
+    const envelope: EventEnvelope = {
+      id: `${SAFEKEEPER_KIND}/${event.id}/${time}-${sequence}`,
+      type: event.type,
+      version: 1,
+      time,
+      tenant: event.tenant,
+      timeline: event.timeline,
+      actor: { kind: SAFEKEEPER_KIND, id: event.id },
+      sequence,
+      data: event.data,
+    };
+    publishEvent(bus, envelope);
+  }
+}
+
+function replicaDirectory(timeline: string): string {
+  return `timelines/${timeline}`;
+}
+
+function walDirectory(timeline: string): string {
+  return `${replicaDirectory(timeline)}/wal`;
+}
+
+function checkTimeline(timeline: string): string {
+  if (!isHexId(timeline)) throw new PalimpsestError('invalid-argument', `not a timeline id: ${timeline}`);
+  return timeline;
+}
