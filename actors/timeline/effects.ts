@@ -28,12 +28,15 @@ type TimelineEffect = (params: TimelineEffectParams, effect: Context) => Promise
 export function timelineEffects(services: TimelineServices): Record<string, TimelineEffect> {
   return {
     resolve: ({ context }, effect) => resolve(services, context, effect),
-    place: ({ context }, effect) => place(services, context, effect.clock),
-    completeReplicas: async ({ context }) => {
+    place: async ({ context }, effect) =>
+      isBeingDeleted(effect) ? [] : place(services, context, effect.clock),
+    completeReplicas: async ({ context }, effect) => {
+      if (isBeingDeleted(effect)) return [];
       await Promise.all(context.missing.map((member) => createReplica(services, context, member)));
       return [{ type: 'replicas.completed' }];
     },
-    attach: async ({ context }) => {
+    attach: async ({ context }, effect) => {
+      if (isBeingDeleted(effect) || generationNow(effect) !== context.generation) return [];
       await attach(services, context);
       return [{ type: 'attach.completed', generation: context.generation }];
     },
@@ -42,6 +45,16 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       return [{ type: 'timeline.deleted' }];
     },
   };
+}
+
+/** The timeline is being deleted: nothing of it may be made any more. */
+function isBeingDeleted(effect: Context): boolean {
+  const state = effect.snapshot().value as string;
+  return state === 'deleting' || state === 'deleted';
+}
+
+function generationNow(effect: Context): number {
+  return (effect.snapshot().context as TimelineContext).generation;
 }
 
 async function resolve(

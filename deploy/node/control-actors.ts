@@ -3,6 +3,7 @@
  * start, and what their effects need.
  */
 import type { AnyMachineSnapshot } from 'xstate';
+import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import type { BranchLookup } from '../../actors/gateway/gateway.ts';
 import { FIRST_BRANCH, invalidName, tenantStatus } from '../../actors/tenant/decide.ts';
 import type { TimelineOutcome } from '../../actors/tenant/effects.ts';
@@ -33,6 +34,7 @@ import { waitForState } from './wait-for-state.ts';
 /** The slowest honest step: a timeline whose storage processes are just being started again. */
 const TIMELINE_TIMEOUT_MS = 60_000;
 const CONCURRENT_LOADS = 16;
+const OWNER_ROLE = 'postgres';
 
 /** Runs actors; what this file needs of the host. */
 export interface ActorSpawner {
@@ -144,6 +146,22 @@ export class ControlActors {
     if (!actor) throw new PalimpsestError('not-found', `timeline ${id} does not exist`);
     const timeline = timelineStatus(actor.snapshot());
     return { timeline, project: tenantStatus(this.#tenant(timeline.tenant).snapshot()) };
+  }
+
+  /** What the compute of this timeline is to be; waits until its pages can be read. */
+  async computeSpec(id: string): Promise<ComputeSpec> {
+    await this.attachments.attached(id);
+    const { timeline, project } = this.timelineWithProject(id);
+    return {
+      tenant: project.tenant,
+      timeline: id,
+      pgVersion: timeline.pgVersion,
+      systemId: timeline.systemId,
+      startLsn: timeline.startLsn,
+      safekeepers: timeline.members,
+      // Branches inherit it, so it is set only until Postgres has it in the first one.
+      ...(project.passwordSet ? {} : { roles: [{ name: OWNER_ROLE, password: project.password }] }),
+    };
   }
 
   /** For the gateway: which timeline a client's words mean. */

@@ -16,6 +16,9 @@ const BACKOFF_MAX_MS = 10_000;
 /** A process that lived this long had started well: the next failure begins with a short backoff. */
 const HEALTHY_MS = 30_000;
 const STOP_TIMEOUT_MS = 10_000;
+/** Young generations of a few MiB: what lives there is short-lived buffers' handles, and there are several processes. */
+const SAFEKEEPER_FLAGS = ['--max-semi-space-size=4', '--disable-warning=ExperimentalWarning'];
+const PAGESERVER_FLAGS = ['--max-semi-space-size=16', '--disable-warning=ExperimentalWarning'];
 const LOG_BYTES_MAX = 20 * 1024 * 1024;
 
 export interface StorageProcessSpec {
@@ -123,6 +126,56 @@ export class StorageProcess {
       this.start();
       this.#options.onRestart(this.#spec.node);
     });
+  }
+}
+
+export interface StorageProcessesOptions {
+  safekeepers: number;
+  pageserver: string;
+  root: string;
+  runDirectory: string;
+  objectsDirectory: string;
+  clock: Clock;
+  log: Log;
+  onRestart(node: string): void;
+}
+
+/** The safekeepers and the pageserver of one installation. */
+export class StorageProcesses {
+  readonly safekeeperNodes: string[];
+  readonly #processes: StorageProcess[];
+
+  constructor(options: StorageProcessesOptions) {
+    const { root, runDirectory, objectsDirectory, pageserver, ...rest } = options;
+    this.safekeeperNodes = Array.from({ length: options.safekeepers }, (_, index) => `sk${index + 1}`);
+    const runDir = runDirectory;
+    const specs: StorageProcessSpec[] = this.safekeeperNodes.map((node) => ({
+      node,
+      script: 'safekeeper.ts',
+      flags: SAFEKEEPER_FLAGS,
+      argument: { node, dataDir: join(root, 'safekeepers', node), runDir },
+    }));
+    specs.push({
+      node: pageserver,
+      script: 'pageserver.ts',
+      flags: PAGESERVER_FLAGS,
+      argument: { node: pageserver, dataDir: join(root, 'pageserver'), objectsDir: objectsDirectory, runDir },
+    });
+    this.#processes = specs.map(
+      (spec) => new StorageProcess(spec, { logDirectory: join(root, 'logs'), ...rest }),
+    );
+  }
+
+  start(): void {
+    for (const process of this.#processes) process.start();
+  }
+
+  status(): ProcessStatus[] {
+    return this.#processes.map((process) => process.status());
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.#processes.map((process) => process.stop()));
   }
 }
 
