@@ -4,7 +4,6 @@
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
-import { FORK_INIT, FORK_MAIN } from '../../protocols/pages/types.ts';
 import { ReadContext } from './file-layer.ts';
 import type { LayerStore } from './layer-store.ts';
 import type { PageHistory } from './page-history.ts';
@@ -78,19 +77,5 @@ export class PageReader {
     if (!this.#history.readPage(relation, batch.blocks[i]!, lsn, context, this.#page)) return false;
     out.set(this.#page, offset);
     return true;
-  }
-
-  /**
-   * The number of the relation whose pages answer for a relation: the init fork stands in for the main fork of an
-   * unlogged one, whose other forks are empty. `sizeOf` tells sizes as of the read.
-   */
-  static serving(
-    relations: RelationTable,
-    tag: { spc: number; db: number; rel: number; fork: number },
-    sizeOf: (relation: number) => number,
-  ): number {
-    const init = tag.fork === FORK_INIT ? -1 : relations.find(tag.spc, tag.db, tag.rel, FORK_INIT);
-    if (init >= 0 && sizeOf(init) >= 0) return tag.fork === FORK_MAIN ? init : -1;
-    return relations.find(tag.spc, tag.db, tag.rel, tag.fork);
   }
 }

@@ -36,7 +36,6 @@ export async function foldToTime(
 ): Promise<TimelineStateFold> {
   let fold = decodeTimelineState(waypoint.state);
   let before = fold.snapshot();
-  let lastEnd = waypoint.lsn;
   await scan(waypoint.lsn, limit, wal, (decoder) => {
     if (decoder.record.end > limit) return false;
     const newest = fold.newestCommitTime;
@@ -46,10 +45,8 @@ export async function foldToTime(
       fold = new TimelineStateFold(before);
       return false;
     }
-    lastEnd = decoder.record.end;
     return true;
   });
-  fold.lastRecordEnd = lastEnd as Lsn;
   return fold;
 }
 

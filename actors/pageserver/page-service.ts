@@ -1,0 +1,217 @@
+/**
+ * Serves the page service of one shard on one channel. A request that memory can answer is answered before the next one is
+ * looked at; others wait for WAL or layers without holding those behind them.
+ */
+import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import { LATEST_LSN, PAGE_BYTES } from '../../protocols/lsn.ts';
+import {
+  BASEBACKUP,
+  DIRECTORY,
+  decodeGetBasebackup,
+  decodeGetDirectory,
+  decodeGetPageList,
+  decodeGetPages,
+  encodeBasebackup,
+  encodeDirectory,
+  encodeFailed,
+  encodeRequestId,
+  FAILED,
+  GET_BASEBACKUP,
+  GET_DIRECTORY,
+  GET_PAGE_LIST,
+  GET_PAGES,
+  PAGES,
+  requestIdOf,
+} from '../../protocols/pages/messages.ts';
+import { FORK_INIT, FORK_MAIN, type ReadPoint, type RelationTag } from '../../protocols/pages/types.ts';
+import type { Channel } from '../../runtime/ports/channel.ts';
+import type { PageBatch } from './page-reader.ts';
+import type { Shard } from './shard.ts';
+import { basebackupAt, directoryAt } from './shard-queries.ts';
+import type { ShardTools } from './tools.ts';
+
+/** A reader that does not take its answers is not asked for more. */
+const QUEUED_BYTES_MAX = 16 * 1024 * 1024;
+const REQUESTS_MAX = 1024;
+
+export interface PageServiceOptions {
+  shard: Shard;
+  tools: ShardTools;
+  /** How long a request waits for WAL. */
+  waitTimeoutMs: number;
+  /** Called with the duration of each page request and its number of pages. */
+  onServed?(milliseconds: number, pages: number): void;
+}
+
+export class PageService {
+  readonly #options: PageServiceOptions;
+  readonly #channel: Channel;
+  #requests = 0;
+  #paused = false;
+
+  constructor(channel: Channel, options: PageServiceOptions) {
+    this.#channel = channel;
+    this.#options = options;
+    channel.onFrame((type, body) => this.#receive(type, body));
+  }
+
+  #receive(type: number, body: Uint8Array): void {
+    let requestId = 0;
+    try {
+      requestId = requestIdOf(body);
+      const work = this.#serve(type, body);
+      if (!work) return;
+      this.#requests++;
+      this.#holdBack();
+      work.then(
+        () => this.#done(),
+        (error) => {
+          this.#answerFailure(requestId, error);
+          this.#done();
+        },
+      );
+    } catch (error) {
+      this.#answerFailure(requestId, error);
+    }
+  }
+
+  #serve(type: number, body: Uint8Array): Promise<void> | undefined {
+    switch (type) {
+      case GET_PAGES:
+        return this.#getPages(body);
+      case GET_PAGE_LIST:
+        return this.#getPageList(body);
+      case GET_DIRECTORY:
+        return this.#getDirectory(decodeGetDirectory(body));
+      case GET_BASEBACKUP:
+        return this.#getBasebackup(decodeGetBasebackup(body));
+      default:
+        throw new PalimpsestError('unsupported', `the page service knows no frame of type ${type}`);
+    }
+  }
+
+  #getPages(body: Uint8Array): Promise<void> | undefined {
+    const request = decodeGetPages(body);
+    const blocks = new Float64Array(request.count);
+    for (let i = 0; i < blocks.length; i++) blocks[i] = request.firstBlock + i;
+    return this.#afterWait(request, () => {
+      const relation = this.#servingRelation(request, this.#lsnOf(request));
+      if (relation instanceof Promise) {
+        return relation.then((found) => this.#sendPages(request, repeated(found, blocks)));
+      }
+      return this.#sendPages(request, repeated(relation, blocks));
+    });
+  }
+
+  #getPageList(body: Uint8Array): Promise<void> | undefined {
+    const request = decodeGetPageList(body);
+    return this.#afterWait(request, () => {
+      const batch: PageBatch = {
+        relations: new Int32Array(request.pages.length),
+        blocks: Float64Array.from(request.pages, (page) => page.block),
+      };
+      const lsn = this.#lsnOf(request);
+      const pending: Promise<void>[] = [];
+      request.pages.forEach((page, i) => {
+        const relation = this.#servingRelation(page, lsn);
+        if (!(relation instanceof Promise)) batch.relations[i] = relation;
+        else {
+          pending.push(
+            relation.then((found) => {
+              batch.relations[i] = found;
+            }),
+          );
+        }
+      });
+      if (pending.length === 0) return this.#sendPages(request, batch);
+      return Promise.all(pending).then(() => this.#sendPages(request, batch));
+    });
+  }
+
+  #sendPages(request: ReadPoint & { requestId: number }, batch: PageBatch): Promise<void> | undefined {
+    const { shard, tools, onServed } = this.#options;
+    const began = tools.clock.monotonic();
+    const pages = new Uint8Array(batch.blocks.length * PAGE_BYTES);
+    const send = () => {
+      this.#channel.send(PAGES, encodeRequestId(request.requestId), pages);
+      onServed?.(tools.clock.monotonic() - began, batch.blocks.length);
+      this.#holdBack();
+    };
+    const reading = shard.reader.read(batch, this.#lsnOf(request), pages);
+    if (reading) return reading.then(send);
+    send();
+    return undefined;
+  }
+
+  async #getDirectory(request: ReadPoint & { requestId: number; db: number }): Promise<void> {
+    const { shard, tools, waitTimeoutMs } = this.#options;
+    await shard.waitFor(request.notModifiedSince, waitTimeoutMs);
+    const entries = await directoryAt(shard, tools, this.#lsnOf(request), request.db);
+    this.#channel.send(DIRECTORY, encodeRequestId(request.requestId), encodeDirectory(entries));
+  }
+
+  async #getBasebackup(request: { requestId: number; lsn: number }): Promise<void> {
+    const { shard, tools, waitTimeoutMs } = this.#options;
+    if (request.lsn !== LATEST_LSN) await shard.waitFor(request.lsn, waitTimeoutMs);
+    const basebackup = await basebackupAt(shard, tools, shard.readLsn(request.lsn));
+    this.#channel.send(BASEBACKUP, encodeRequestId(request.requestId), encodeBasebackup(basebackup));
+  }
+
+  /** Runs `read` when what the request must see is ingested: at once if it is. */
+  #afterWait(request: ReadPoint, read: () => Promise<void> | undefined): Promise<void> | undefined {
+    const waiting = this.#options.shard.waitFor(request.notModifiedSince, this.#options.waitTimeoutMs);
+    return waiting ? waiting.then(read) : read();
+  }
+
+  #lsnOf(request: ReadPoint): number {
+    return this.#options.shard.readLsn(request.lsn);
+  }
+
+  /**
+   * The relation whose pages answer: for the main fork of an unlogged relation its init fork, for its other forks none.
+   */
+  #servingRelation(tag: RelationTag, lsn: number): number | Promise<number> {
+    const { relations } = this.#options.tools;
+    const own = relations.find(tag.spc, tag.db, tag.rel, tag.fork);
+    const init = tag.fork === FORK_INIT ? -1 : relations.find(tag.spc, tag.db, tag.rel, FORK_INIT);
+    if (init < 0) return own;
+    const { shard } = this.#options;
+    const choose = (size: number) => {
+      if (size < 0) return own;
+      return tag.fork === FORK_MAIN ? init : -1;
+    };
+    if (lsn >= shard.lastLsn) return choose(shard.headSizeOf(init));
+    return shard.view(lsn).then((view) => choose(view.sizeOf(init)));
+  }
+
+  #answerFailure(requestId: number, error: unknown): void {
+    const wire = toWireError(error);
+    const { tools, shard } = this.#options;
+    tools.log.warn({ timeline: shard.spec.timeline, error: wire }, 'a page request failed');
+    this.#channel.send(FAILED, encodeRequestId(requestId), encodeFailed(wire));
+  }
+
+  #done(): void {
+    this.#requests--;
+  }
+
+  /** Stops taking requests while too many are under way or too much waits to be sent. */
+  #holdBack(): void {
+    if (this.#paused) return;
+    if (this.#channel.queuedBytes < QUEUED_BYTES_MAX && this.#requests < REQUESTS_MAX) return;
+    this.#paused = true;
+    this.#channel.pause();
+    void this.#resumeLater();
+  }
+
+  async #resumeLater(): Promise<void> {
+    await this.#channel.drained(QUEUED_BYTES_MAX / 4);
+    while (this.#requests >= REQUESTS_MAX) await this.#options.tools.clock.sleep(1);
+    this.#paused = false;
+    this.#channel.resume();
+  }
+}
+
+function repeated(relation: number, blocks: Float64Array): PageBatch {
+  return { relations: new Int32Array(blocks.length).fill(relation), blocks };
+}

@@ -1,0 +1,393 @@
+/**
+ * A shard at work: the bytes of one timeline on this pageserver. Lifecycle and layer map are the actor's (machine.ts);
+ * this is the plain code that ingests, flushes and reads.
+ *
+ * 1. `lastLsn` only grows; a read at or below it sees every change up to its LSN and none after.
+ * 2. A layer in memory is given up in the same step in which its file takes its place.
+ * 3. A layer is in the index object only after its own object is durable.
+ * 4. A failed shard answers every request with the reason.
+ */
+import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import { formatLsn, LATEST_LSN, type Lsn, PAGE_BYTES } from '../../protocols/lsn.ts';
+import { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
+import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
+import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
+import { WalStream } from '../safekeeper/wal-client.ts';
+import { Arena } from './arena.ts';
+import type { ShardSpec } from './events.ts';
+import type { LayerDescriptor } from './file-layer.ts';
+import { FileLayer } from './file-layer.ts';
+import { HeadState } from './head-state.ts';
+import { Ingest } from './ingest.ts';
+import { LayerKeeper } from './layer-keeper.ts';
+import { LsnWaiters } from './lsn-waiters.ts';
+import { MemoryLayer } from './memory-layer.ts';
+import { PageHistory } from './page-history.ts';
+import { PageReader } from './page-reader.ts';
+import { type StateView, stateAt } from './state-history.ts';
+import { StateLog } from './state-log.ts';
+import type { ShardJournal, ShardTools } from './tools.ts';
+import { foldTo, foldToTime, type WalSource } from './wal-scan.ts';
+
+/** The open layer is frozen when its versions take this much. */
+export const LAYER_BYTES_MAX = 32 * 1024 * 1024;
+/** A layer that nothing was added to for this long is written, if it is worth a file. */
+const IDLE_FLUSH_MS = 15_000;
+const IDLE_FLUSH_BYTES_MIN = 4 * 1024 * 1024;
+/** A layer that is older is written whatever its size. */
+const AGE_FLUSH_MS = 10 * 60 * 1000;
+const COPY_BATCH_PAGES = 64;
+
+/** Where a shard's history goes on below its own layers: another shard, or a template. */
+export interface ShardParent {
+  history: PageHistory;
+  lsn: number;
+  /** The folded state after the last record that ends at or before an LSN of the parent. */
+  foldAt(lsn: number): Promise<TimelineStateFold>;
+  /** LSN of the last commit at or before a time, looking no further than `limit`. */
+  foldAtTime(timeMs: number, limit: number): Promise<TimelineStateFold | undefined>;
+}
+
+export interface ShardOptions {
+  spec: ShardSpec;
+  layers: (LayerDescriptor & { uploaded: boolean })[];
+  parent: ShardParent | undefined;
+  tools: ShardTools;
+  journal: ShardJournal;
+  layerBytesMax?: number;
+}
+
+export class Shard {
+  readonly spec: ShardSpec;
+  readonly history: PageHistory;
+  readonly reader: PageReader;
+  readonly #options: ShardOptions;
+  readonly #tools: ShardTools;
+  readonly #parent: ShardParent | undefined;
+  readonly #waiters: LsnWaiters;
+  readonly #keeper: LayerKeeper;
+  readonly #layerBytesMax: number;
+  #ingest!: Ingest;
+  #decoder!: WalStreamDecoder;
+  #stream: WalStream | undefined;
+  #lastLsn: number;
+  #lastIngestAt = 0;
+  #openSince = 0;
+  #failure: PalimpsestError | undefined;
+  #closed = false;
+
+  constructor(options: ShardOptions) {
+    const { spec, tools } = options;
+    this.#options = options;
+    this.#tools = tools;
+    this.spec = spec;
+    this.#parent = options.parent;
+    this.#layerBytesMax = options.layerBytesMax ?? LAYER_BYTES_MAX;
+    this.history = new PageHistory(spec.pgVersion, tools);
+    this.history.files = options.layers.map((layer) => new FileLayer(layer)).reverse();
+    if (options.parent) this.history.ancestor = { history: options.parent.history, lsn: options.parent.lsn };
+    this.reader = new PageReader(this.history, tools);
+    this.#waiters = new LsnWaiters(tools.clock);
+    this.#keeper = new LayerKeeper({
+      spec,
+      tools,
+      journal: options.journal,
+      history: this.history,
+      uploaded: options.layers.filter((layer) => layer.uploaded).map((layer) => layer.key),
+      readPage: (relation, block, lsn) => this.reader.readPage(relation, block, lsn),
+    });
+    this.#lastLsn = this.diskConsistentLsn;
+  }
+
+  /** Everything up to here is in layer files. */
+  get diskConsistentLsn(): number {
+    return this.history.files[0]?.endLsn ?? this.spec.startLsn;
+  }
+
+  /** Everything up to here is in objects that the index lists. */
+  get remoteConsistentLsn(): number {
+    return this.#keeper.remoteConsistentLsn;
+  }
+
+  /** End of the last record that was ingested. */
+  get lastLsn(): number {
+    return this.#lastLsn;
+  }
+
+  get failure(): PalimpsestError | undefined {
+    return this.#failure;
+  }
+
+  /** Bytes of WAL versions in the open layer. */
+  get openBytes(): number {
+    return this.#ingest.layer.arena.bytes;
+  }
+
+  get recordsIngested(): number {
+    return this.#ingest.records;
+  }
+
+  /** Takes the state where the layer files end, and begins to follow the WAL from there. */
+  async start(): Promise<void> {
+    await this.load();
+    this.#stream = new WalStream({
+      clock: this.#tools.clock,
+      log: this.#tools.log,
+      dial: (node) => this.#tools.dialSafekeeper(node, this.spec.timeline),
+      safekeepers: this.spec.safekeepers,
+      from: this.#lastLsn as Lsn,
+      onWal: (beginLsn, bytes) => this.takeWal(beginLsn, bytes),
+      onError: (error) => this.#fail(error),
+    });
+  }
+
+  /** The first half of `start`: without a WAL stream, so that tests feed it themselves. */
+  async load(): Promise<void> {
+    const lsn = this.#lastLsn;
+    const view = await stateAt(this.history, lsn, this.#tools);
+    const head = new HeadState(await this.#foldBelow(lsn, view));
+    view.forEachSize((relation, blocks) => head.setSize(relation, blocks));
+    for (const [key, data] of view.values()) head.values.set(key, data);
+    this.#ingest = new Ingest(this.#tools.relations, head, this.#newLayer(lsn, head));
+    this.history.memory = [this.#ingest.layer];
+    this.#decoder = new WalStreamDecoder(lsn, { pgVersion: this.spec.pgVersion });
+    this.#lastIngestAt = this.#openSince = this.#tools.clock.monotonic();
+    this.#keeper.uploadMissing();
+  }
+
+  /** Takes committed WAL; `bytes` may be reused after the call. Resolves when more may come. */
+  takeWal(beginLsn: number, bytes: Uint8Array): void | Promise<void> {
+    if (this.#failure || this.#closed) return undefined;
+    try {
+      this.#decoder.feed(beginLsn, bytes);
+      return this.#drain();
+    } catch (error) {
+      this.#fail(error);
+      throw error;
+    }
+  }
+
+  /** Resolves when everything up to `lsn` is ingested. */
+  waitFor(lsn: number, timeoutMs: number): Promise<void> | undefined {
+    this.#throwFailure();
+    if (lsn <= this.#lastLsn) return undefined;
+    return this.#waiters.wait(lsn, this.#lastLsn, timeoutMs);
+  }
+
+  /** The LSN at which a request for `lsn` is answered. */
+  readLsn(lsn: number): number {
+    this.#throwFailure();
+    return Math.min(lsn, this.#lastLsn);
+  }
+
+  /** Sizes at `lsn` without waiting when it is the newest. */
+  headSizeOf(relation: number): number {
+    return this.#ingest.head.sizeOf(relation);
+  }
+
+  view(lsn: number): Promise<StateView> {
+    return stateAt(this.history, lsn, this.#tools);
+  }
+
+  /** The folded state after the last record that ends at or before `lsn`. */
+  async foldAt(lsn: number): Promise<TimelineStateFold> {
+    if (lsn >= this.#lastLsn) return new TimelineStateFold(this.#ingest.head.fold.snapshot());
+    if (lsn < this.spec.startLsn || (lsn === this.spec.startLsn && this.#parent)) {
+      if (!this.#parent) throw this.#beforeBeginning(lsn);
+      return this.#parent.foldAt(Math.min(lsn, this.#parent.lsn));
+    }
+    return this.#foldBelow(lsn, await this.view(lsn));
+  }
+
+  /** The state before the first commit later than `timeMs`; undefined when everything is later. */
+  async foldAtTime(timeMs: number, limit: number = LATEST_LSN): Promise<TimelineStateFold | undefined> {
+    const end = Math.min(limit, this.#lastLsn);
+    const atEnd = await this.foldAt(end);
+    if (atEnd.newestCommitTime <= timeMs) return atEnd;
+    const waypoint = await this.#waypointBefore(timeMs, end);
+    if (waypoint) return foldToTime(waypoint, end, timeMs, this.#walSource());
+    return this.#parent?.foldAtTime(timeMs, this.#parent.lsn);
+  }
+
+  /** Writes the open layer to a file and waits until all layers are in files. */
+  async flush(): Promise<void> {
+    this.#freeze();
+    await this.#keeper.written();
+  }
+
+  /** Waits until every layer file is uploaded and listed in the index. */
+  uploaded(): Promise<void> {
+    return this.#keeper.uploaded();
+  }
+
+  /** Flushes an open layer that is old, or idle and large enough to be worth a file. */
+  tick(): void {
+    if (this.#failure || this.#ingest.layer.isEmpty) return;
+    const now = this.#tools.clock.monotonic();
+    const isIdle = now - this.#lastIngestAt >= IDLE_FLUSH_MS && this.openBytes >= IDLE_FLUSH_BYTES_MIN;
+    if (isIdle || now - this.#openSince >= AGE_FLUSH_MS) this.#freeze();
+  }
+
+  /** Freezes the open layer to make room for others. */
+  relieve(): void {
+    if (this.#keeper.waiting === 0) this.#freeze();
+  }
+
+  /** Stops; with `flushBytesMin` an open layer of at least that size is written first. */
+  async close(flushBytesMin = Number.POSITIVE_INFINITY): Promise<void> {
+    this.#stream?.close();
+    if (!this.#failure && this.#ingest && this.openBytes >= flushBytesMin) await this.flush();
+    this.#closed = true;
+    this.#waiters.fail(new PalimpsestError('unavailable', 'the pageserver is stopping'));
+    await this.#keeper.close();
+    for (const layer of this.history.memory) layer.arena.release();
+    this.history.memory = [];
+    for (const layer of this.history.files) this.#tools.store.forget(layer);
+    this.#tools.cache.forget(this.history.source);
+  }
+
+  #drain(): void | Promise<void> {
+    const { record } = this.#decoder;
+    while (this.#decoder.next()) {
+      this.#ingest.apply(record);
+      if (this.#ingest.pendingCopy) return this.#copyAndGoOn();
+    }
+    this.#advance();
+    const needsWork = this.#ingest.hotPages.length > 0 || this.openBytes >= this.#layerBytesMax;
+    return needsWork ? this.#afterBatch() : undefined;
+  }
+
+  #advance(): void {
+    this.#lastLsn = this.#decoder.position;
+    this.#lastIngestAt = this.#tools.clock.monotonic();
+    this.#waiters.advance(this.#lastLsn);
+  }
+
+  async #afterBatch(): Promise<void> {
+    await this.#addHotImages();
+    if (this.openBytes < this.#layerBytesMax) return;
+    // One layer at a time waits for the disk: ingest waits with it rather than fill the memory.
+    await this.#keeper.written();
+    if (!this.#failure && !this.#closed) this.#freeze();
+  }
+
+  async #addHotImages(): Promise<void> {
+    const { hotPages, layer } = this.#ingest;
+    for (let i = 0; i < hotPages.length; i += 2) {
+      const relation = hotPages[i]!;
+      const block = hotPages[i + 1]!;
+      const lsn = layer.newestLsn(relation, block);
+      // A page that cannot be built keeps its records: a read names the one that is to blame.
+      const page = await this.reader.readPage(relation, block, this.#lastLsn).catch(() => undefined);
+      if (page) layer.addImage(relation, block, lsn, page, 0);
+    }
+    hotPages.length = 0;
+  }
+
+  async #copyAndGoOn(): Promise<void> {
+    this.#advance();
+    await this.#copyDatabase();
+    await this.#drain();
+  }
+
+  /** Makes the pages that CREATE DATABASE with strategy FILE_COPY copied outside of the WAL. */
+  async #copyDatabase(): Promise<void> {
+    const copy = this.#ingest.pendingCopy!;
+    this.#ingest.pendingCopy = undefined;
+    const { relations } = this.#tools;
+    const { head, layer } = this.#ingest;
+    for (let relation = 0; relation < head.sizes.length; relation++) {
+      const blocks = head.sizes[relation]!;
+      if (blocks < 0 || relations.db[relation] !== copy.sourceDb) continue;
+      if (relations.spc[relation] !== copy.sourceSpc) continue;
+      const { rel, fork } = relations.tag(relation);
+      const target = relations.idOf(copy.targetSpc, copy.targetDb, rel, fork);
+      this.#ingest.setSize(target, copy.lsn, blocks, 0);
+      for (let block = 0; block < blocks; block += COPY_BATCH_PAGES) {
+        const count = Math.min(COPY_BATCH_PAGES, blocks - block);
+        const pages = new Uint8Array(count * PAGE_BYTES);
+        await this.reader.read(consecutive(relation, block, count), copy.lsn, pages);
+        for (let i = 0; i < count; i++) layer.addImage(target, block + i, copy.lsn, pages, i * PAGE_BYTES);
+      }
+    }
+  }
+
+  #freeze(): void {
+    const frozen = this.#ingest.layer;
+    if (frozen.endLsn <= frozen.startLsn) return;
+    this.#ingest.addWaypoint();
+    const open = this.#newLayer(frozen.endLsn, this.#ingest.head);
+    this.#ingest.layer = open;
+    this.history.memory = [open, ...this.history.memory];
+    this.#openSince = this.#tools.clock.monotonic();
+    this.#keeper.write(frozen, (error) => this.#fail(error));
+  }
+
+  #newLayer(lsn: number, head: HeadState): MemoryLayer {
+    const waypoint = { lsn, state: encodeTimelineState(head.fold, this.spec.pgVersion) };
+    const state = new StateLog(new Map(head.values), waypoint);
+    return new MemoryLayer(lsn, new Arena(this.#tools.pool), head.sizes.slice(), state);
+  }
+
+  async #foldBelow(lsn: number, view: StateView): Promise<TimelineStateFold> {
+    if (lsn <= this.spec.startLsn && this.#parent) return this.#parent.foldAt(this.#parent.lsn);
+    return foldTo(view.waypoint(), lsn, this.#walSource());
+  }
+
+  /** The newest own waypoint whose newest commit is not later than `timeMs`. */
+  async #waypointBefore(timeMs: number, limit: number) {
+    for (let lsn = limit; lsn > this.spec.startLsn; ) {
+      const waypoints = (await this.view(lsn)).waypoints();
+      const found = waypoints.findLast(
+        (waypoint) => waypoint.lsn <= lsn && newestCommitTime(waypoint.state) <= timeMs,
+      );
+      if (found) return found;
+      const first = waypoints[0]!.lsn;
+      if (first >= lsn) break;
+      lsn = first;
+    }
+    return undefined;
+  }
+
+  #walSource(): WalSource {
+    const source = { timeline: this.spec.timeline, safekeepers: this.spec.safekeepers };
+    return {
+      pgVersion: this.spec.pgVersion,
+      read: (from, length) => this.#tools.readWal(source, from, length),
+    };
+  }
+
+  #beforeBeginning(lsn: number): PalimpsestError {
+    return new PalimpsestError(
+      'not-found',
+      `${formatLsn(lsn)} is before the beginning of the timeline at ${formatLsn(this.spec.startLsn)}`,
+    );
+  }
+
+  #throwFailure(): void {
+    if (this.#failure) throw this.#failure;
+    if (this.#closed) throw new PalimpsestError('unavailable', 'the pageserver is stopping');
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failure || this.#closed) return;
+    const wire = toWireError(error);
+    this.#failure = PalimpsestError.fromWire(wire);
+    this.#stream?.close();
+    this.#waiters.fail(this.#failure);
+    this.#tools.log.error({ timeline: this.spec.timeline, error: wire }, 'the shard cannot go on');
+    void this.#options.journal.record([{ type: 'shard.failed', error: wire }]).catch(() => {});
+  }
+}
+
+function consecutive(relation: number, firstBlock: number, count: number) {
+  return {
+    relations: new Int32Array(count).fill(relation),
+    blocks: Float64Array.from({ length: count }, (_, i) => firstBlock + i),
+  };
+}
+
+/** Where encodeTimelineState keeps the newest commit's time. */
+function newestCommitTime(state: Uint8Array): number {
+  return new DataView(state.buffer, state.byteOffset, state.byteLength).getFloat64(24, true);
+}
