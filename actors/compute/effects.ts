@@ -28,10 +28,11 @@ type ComputeEffect = (params: ComputeEffectParams, effect: Context) => Promise<C
 /** The effects by their names in the machine. One set of effects serves all computes of a process. */
 export function computeEffects(services: ComputeServices): Record<string, ComputeEffect> {
   const handles = new Map<string, ComputeHandle>();
+  const deadlines = new Map<string, number>();
   return {
     start: (_params, effect) => start(services, handles, effect),
     watch: ({ context }, effect) => watch(handles, context.compute!.hostId, effect),
-    awaitDeadline: ({ context }, effect) => awaitDeadline(context.deadlineMs, effect),
+    awaitDeadline: ({ context }, effect) => awaitDeadline(deadlines, context.deadlineMs, effect),
     stop: (params, effect) => stop(handles, params, effect),
     restartLater: async ({ context }, effect) => {
       await effect.clock.sleep(restartDelayMs(context.failures), effect.signal);
@@ -85,11 +86,29 @@ async function watch(
   }
 }
 
-async function awaitDeadline(deadlineMs: number | undefined, effect: Context): Promise<ComputeEvent[]> {
+/** One wait for each compute, however often its deadline moves. */
+async function awaitDeadline(
+  deadlines: Map<string, number>,
+  deadlineMs: number | undefined,
+  effect: Context,
+): Promise<ComputeEvent[]> {
   if (deadlineMs === undefined) return [];
-  await effect.clock.sleep(Math.max(0, deadlineMs - effect.clock.now()), effect.signal);
-  void effect.dispatch({ type: 'idle-deadline', deadlineMs }).catch(() => {});
-  return [];
+  const waiting = deadlines.has(effect.id);
+  deadlines.set(effect.id, deadlineMs);
+  if (waiting) return [];
+  try {
+    for (;;) {
+      const target = deadlines.get(effect.id)!;
+      const delayMs = target - effect.clock.now();
+      if (delayMs <= 0) {
+        void effect.dispatch({ type: 'idle-deadline', deadlineMs: target }).catch(() => {});
+        return [];
+      }
+      await effect.clock.sleep(delayMs, effect.signal);
+    }
+  } finally {
+    deadlines.delete(effect.id);
+  }
 }
 
 /** The end itself is reported by `watch`. */
