@@ -28,7 +28,7 @@ export interface HostServices {
   random: Random;
   log: Log;
   metrics?: Metrics;
-  /** Sequence up to which the event log has an actor's events; those after it are published again at its start. */
+  /** Sequence of the newest entry of which the event log has an event; from there on they are published again at a start. */
   publishedThrough?(kind: string, id: string): Promise<number>;
   effectRetries?: RetryLimits;
   /** Entries between two snapshots. */
@@ -393,7 +393,8 @@ async function replay<C extends ActorCommand, E extends ActorEvent>(
   for (const { sequence, time, data } of entries) {
     const next = state.apply(definition, data as EntryData);
     state = next.state;
-    if (sequence <= published) continue;
+    // The last one again: the log may have only a part of its events.
+    if (sequence < published) continue;
     for (const applied of next.applied) unpublished.push({ ...applied, sequence, time });
   }
   return { state, replayed: entries.length, unpublished };
@@ -405,7 +406,7 @@ async function publishedThrough(
   last: number,
   services: HostServices,
 ): Promise<number> {
-  if (!services.publishedThrough) return last;
+  if (!services.publishedThrough) return last + 1;
   try {
     return await services.publishedThrough(kind, id);
   } catch (error) {
