@@ -60,8 +60,9 @@ export class AcceptorConnection {
   /** Term of the election that this channel told of and that was obeyed; 0 before. */
   #electedTerm = 0;
   #greeted = false;
-  /** WAL was taken whose durability has not been answered yet. */
-  #owesAnswer = false;
+  /** End of the WAL that was taken, and of what was answered to be durable of it. */
+  #taken = 0 as Lsn;
+  #answered = 0 as Lsn;
   #sender: WalSender | undefined;
 
   constructor(replica: Replica, channel: Channel, clock: Clock) {
@@ -79,8 +80,8 @@ export class AcceptorConnection {
 
   /** More WAL is durable. */
   onFlush(): void {
-    if (!this.#owesAnswer) return;
-    this.#owesAnswer = false;
+    if (this.#answered >= this.#taken) return;
+    this.#answered = this.#replica.flushLsn;
     this.#answerAppend();
   }
 
@@ -148,6 +149,7 @@ export class AcceptorConnection {
         this.#durably(async (message: ProposerElected) => {
           await this.#replica.followElected(message);
           this.#electedTerm = message.term;
+          this.#taken = this.#answered = this.#replica.flushLsn;
           this.#answerAppend();
         }, body);
         return true;
@@ -190,7 +192,7 @@ export class AcceptorConnection {
     if (wal.length > 0) {
       if (!replica.hasRoom(wal.length)) return false;
       replica.append(header.beginLsn, wal);
-      this.#owesAnswer = true;
+      this.#taken = replica.writeLsn;
     }
     replica.hearCommit(header.commitLsn);
     return true;

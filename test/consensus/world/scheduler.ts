@@ -45,7 +45,12 @@ export class Scheduler {
   #heap: Entry[] = [];
 
   at(delayMs: number, fire: () => void): Entry {
-    const entry = { time: this.now + Math.max(0, delayMs), order: this.#order++, fire };
+    return this.atTime(this.now + Math.max(0, delayMs), fire);
+  }
+
+  /** Things due at the same time happen in the order in which they were asked for. */
+  atTime(time: number, fire: () => void): Entry {
+    const entry = { time: Math.max(this.now, time), order: this.#order++, fire };
     this.#push(entry);
     return entry;
   }

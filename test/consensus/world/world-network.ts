@@ -43,8 +43,8 @@ export class WorldNetwork {
     return this.#random.chance(0.05) ? this.#random.between(1, 20) : this.#random.between(0.02, 1);
   }
 
-  at(delayMs: number, fire: () => void): void {
-    this.#scheduler.at(delayMs, fire);
+  at(time: number, fire: () => void): void {
+    this.#scheduler.atTime(time, fire);
   }
 
   get now(): number {
@@ -103,7 +103,7 @@ class WorldChannel implements Channel {
     const body = new Uint8Array(Buffer.concat(parts));
     this.#onTheWay += body.length;
     this.#lastArrival = Math.max(this.#lastArrival, this.#network.now + this.#network.latency());
-    this.#network.at(this.#lastArrival - this.#network.now, () => {
+    this.#network.at(this.#lastArrival, () => {
       this.#onTheWay -= body.length;
       this.#peer!.#accept(type, body);
     });
@@ -119,7 +119,7 @@ class WorldChannel implements Channel {
   }
 
   async drained(): Promise<void> {
-    await new Promise<void>((resolve) => void this.#network.at(1, resolve));
+    await new Promise<void>((resolve) => void this.#network.at(this.#network.now + 1, resolve));
   }
 
   pause(): void {
@@ -135,8 +135,8 @@ class WorldChannel implements Channel {
     if (this.#closed) return;
     this.#finish();
     // The peer learns of it after everything that was sent before.
-    const delay = Math.max(0, this.#lastArrival - this.#network.now) + this.#network.latency();
-    this.#network.at(delay, () => this.#peer!.#finish());
+    const time = Math.max(this.#lastArrival, this.#network.now) + this.#network.latency();
+    this.#network.at(time, () => this.#peer!.#finish());
   }
 
   cut(): void {
@@ -162,7 +162,7 @@ class WorldChannel implements Channel {
     this.#closed = true;
     this.#inbox = [];
     const handlers = this.#onClose;
-    this.#network.at(0, () => {
+    this.#network.at(this.#network.now, () => {
       if (!this.#owner.isDead) for (const handle of handlers) handle(undefined);
     });
   }
