@@ -75,11 +75,11 @@ export class Gateway {
     this.options = options;
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     const { metrics } = options;
-    this.#accepted = metrics.counter('palimpsest_gateway_connections_total', 'Client connections accepted.');
-    this.#refused = metrics.counter('palimpsest_gateway_refused_total', 'Client connections refused.');
-    this.#open = metrics.gauge('palimpsest_gateway_connections', 'Client connections that are open.');
+    this.#accepted = metrics.counter('palimpsest_gateway_accepted', 'Client connections accepted.');
+    this.#refused = metrics.counter('palimpsest_gateway_refused', 'Client connections refused.');
+    this.#open = metrics.gauge('palimpsest_gateway_open_connections', 'Client connections that are open.');
     this.unknownCommits = metrics.counter(
-      'palimpsest_gateway_unknown_commits_total',
+      'palimpsest_gateway_unknown_commits',
       'Connections ended because the outcome of a commit is unknown.',
     );
   }

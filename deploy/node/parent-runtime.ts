@@ -11,6 +11,7 @@ import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import { MemoryBus } from '../../runtime/bus/memory-bus.ts';
+import { EventLog } from '../../runtime/event-log/event-log.ts';
 import type { HostServices } from '../../runtime/host/actor-host.ts';
 import type {
   ActorCommand,
@@ -38,6 +39,7 @@ export class ParentRuntime {
   /** Resolves when the parent cannot go on. */
   readonly failed: Promise<Error>;
   readonly #hub: BusHub;
+  #events: EventLog | undefined;
 
   private constructor(options: { root: string }) {
     this.clock = new SystemClock();
@@ -55,6 +57,7 @@ export class ParentRuntime {
       random: this.random,
       log,
       metrics: this.metrics,
+      publishedThrough: async (kind, id) => this.#events?.lastSequence(kind, id) ?? 0,
     });
     this.failed = new Promise((resolve) => {
       process.once('uncaughtException', (error) => {
@@ -66,21 +69,28 @@ export class ParentRuntime {
 
   static async start(options: { root: string; runDirectory: string }): Promise<ParentRuntime> {
     const runtime = new ParentRuntime(options);
+    const { bus, clock, log } = runtime;
+    const disk = new NodeDisk(join(options.root, 'events'));
+    await disk.makeDirectory('.');
+    // Before any actor: what they publish is to be kept.
+    runtime.#events = await EventLog.open({ disk, bus, clock, log });
     await runtime.#hub.listen(busAddress(options.runDirectory));
     return runtime;
   }
 
-  async readEvents(_query: {
+  /** Events from the durable log. */
+  async readEvents(query: {
     pattern: string;
     after?: number;
     sinceMs?: number;
     limit: number;
   }): Promise<EventsView> {
-    return { events: [], next: 0, more: false };
+    return this.#events!.query({ type: 'query', ...query });
   }
 
   async close(): Promise<void> {
     await this.actors.stopAll();
+    await this.#events?.close();
     await this.#hub.close();
   }
 }
