@@ -2,6 +2,7 @@
  * The history of one timeline's pages, as reads see it: layers in memory, layers in files, and the ancestor that it
  * grew from. `readPage` is synchronous; what it lacks from files is noted in the context (see file-layer.ts).
  */
+import { PalimpsestError } from '../../protocols/errors.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
 import { collectFromFile, type FileLayer, type ReadContext } from './file-layer.ts';
 import type { MemoryLayer } from './memory-layer.ts';
@@ -14,9 +15,10 @@ export interface PageHistoryTools {
   redo: PageRedo;
 }
 
+/** Where the history goes on below; `history` throws `unavailable` while it cannot be read up to `lsn`. */
 export interface Ancestor {
-  history: PageHistory;
-  lsn: number;
+  readonly history: PageHistory;
+  readonly lsn: number;
 }
 
 /** A page that was read into `PageHistory.readPage`'s buffer. */
@@ -39,6 +41,7 @@ export class PageHistory {
   /** Newest first, by end LSN. */
   files: FileLayer[] = [];
   ancestor: Ancestor | undefined;
+  #isClosed = false;
 
   readonly #chain = new VersionChain();
   readonly #version: PageVersion = { pageLsn: 0, isCached: false };
@@ -46,6 +49,11 @@ export class PageHistory {
   constructor(pgVersion: number, tools: PageHistoryTools) {
     this.pgVersion = pgVersion;
     this.#tools = tools;
+  }
+
+  /** Ends all reads: what is left of the layers would give wrong pages. */
+  close(): void {
+    this.#isClosed = true;
   }
 
   /**
@@ -59,6 +67,8 @@ export class PageHistory {
     context: ReadContext,
     page: Uint8Array,
   ): PageVersion | undefined {
+    if (this.#isClosed)
+      throw new PalimpsestError('unavailable', 'the timeline was detached from this pageserver');
     const { cache } = this.#tools;
     const version = this.#version;
     const slot = cache.find(this.source, relation, block);

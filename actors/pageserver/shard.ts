@@ -22,7 +22,7 @@ import { Ingest } from './ingest.ts';
 import { LayerKeeper } from './layer-keeper.ts';
 import { LsnWaiters } from './lsn-waiters.ts';
 import { MemoryLayer } from './memory-layer.ts';
-import { PageHistory } from './page-history.ts';
+import { type Ancestor, PageHistory } from './page-history.ts';
 import { PageReader } from './page-reader.ts';
 import { type StateView, stateAt } from './state-history.ts';
 import { StateLog } from './state-log.ts';
@@ -39,9 +39,7 @@ const AGE_FLUSH_MS = 10 * 60 * 1000;
 const COPY_BATCH_PAGES = 64;
 
 /** Where a shard's history goes on below its own layers: another shard, or a template. */
-export interface ShardParent {
-  history: PageHistory;
-  lsn: number;
+export interface ShardParent extends Ancestor {
   /** The folded state after the last record that ends at or before an LSN of the parent. */
   foldAt(lsn: number): Promise<TimelineStateFold>;
   /** LSN of the last commit at or before a time, looking no further than `limit`. */
@@ -85,7 +83,7 @@ export class Shard {
     this.#layerBytesMax = options.layerBytesMax ?? LAYER_BYTES_MAX;
     this.history = new PageHistory(spec.pgVersion, tools);
     this.history.files = options.layers.map((layer) => new FileLayer(layer)).reverse();
-    if (options.parent) this.history.ancestor = { history: options.parent.history, lsn: options.parent.lsn };
+    this.history.ancestor = options.parent;
     this.reader = new PageReader(this.history, tools);
     this.#waiters = new LsnWaiters(tools.clock);
     this.#keeper = new LayerKeeper({
@@ -209,6 +207,11 @@ export class Shard {
     return this.#parent?.foldAtTime(timeMs, this.#parent.lsn);
   }
 
+  /** A newer attachment of this shard to this process: its objects carry the new number from now on. */
+  adoptGeneration(generation: number): void {
+    this.spec.generation = Math.max(this.spec.generation, generation);
+  }
+
   /** Writes the open layer to a file and waits until all layers are in files. */
   async flush(): Promise<void> {
     this.#freeze();
@@ -240,6 +243,7 @@ export class Shard {
     this.#closed = true;
     this.#waiters.fail(new PalimpsestError('unavailable', 'the pageserver is stopping'));
     await this.#keeper.close();
+    this.history.close();
     for (const layer of this.history.memory) layer.arena.release();
     this.history.memory = [];
     for (const layer of this.history.files) this.#tools.store.forget(layer);

@@ -1,0 +1,354 @@
+/**
+ * A pageserver node: all shards of one process, each with its actor, its layers, its commands and its channels.
+ *
+ * Shards are opened by `attach`, which the timelines' owner sends again after every start of this process: what this node
+ * keeps on disk is a cache of object storage and the safekeepers.
+ */
+import { PAGESERVER_KIND, type ShardCommand } from '../../actors/pageserver/definition.ts';
+import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
+import { findIndex, timelinePrefix } from '../../actors/pageserver/index-object.ts';
+import type { LayerState, ShardSnapshot } from '../../actors/pageserver/machine.ts';
+import { PageService } from '../../actors/pageserver/page-service.ts';
+import { Shard, type ShardParent } from '../../actors/pageserver/shard.ts';
+import { resolveLsn, resolveTime } from '../../actors/pageserver/shard-queries.ts';
+import { openTemplate } from '../../actors/pageserver/template.ts';
+import type { ShardTools } from '../../actors/pageserver/tools.ts';
+import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import { isHexId, type NodeId } from '../../protocols/ids.ts';
+import { formatLsn } from '../../protocols/lsn.ts';
+import { serveCommands } from '../../runtime/bus/command.ts';
+import type { ChannelDoor } from '../../runtime/channels/door.ts';
+import type { ActorHandle } from '../../runtime/host/definition.ts';
+import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
+import type { Timer } from '../../runtime/ports/clock.ts';
+import type { JournalStore } from '../../runtime/ports/journal.ts';
+
+/** How long a request waits for WAL to arrive, and an attach for its ancestor. */
+const WAIT_TIMEOUT_MS = 8_000;
+const TICK_MS = 500;
+/** At a stop an open layer of at least this size is written; less is quickly ingested again. */
+const STOP_FLUSH_BYTES_MIN = 8 * 1024 * 1024;
+
+type AttachCommand = { type: 'attach' } & ShardSpec;
+
+export type PageserverNodeCommand =
+  | AttachCommand
+  | { type: 'detach'; timeline: string }
+  | { type: 'delete'; timeline: string }
+  | { type: 'list' }
+  | { type: 'status' };
+
+export type PageserverCommand =
+  | { type: 'status' }
+  | { type: 'resolve'; lsn: number }
+  | { type: 'resolve-time'; timeMs: number }
+  | { type: 'flush' };
+
+export interface PageserverNodeOptions {
+  node: NodeId;
+  bus: Bus;
+  door: ChannelDoor;
+  journals: JournalStore;
+  tools: ShardTools;
+  startActor(id: string): Promise<ActorHandle<ShardCommand>>;
+  onPagesServed?(milliseconds: number, pages: number): void;
+}
+
+interface Hosted {
+  actor: ActorHandle<ShardCommand>;
+  shard: Shard;
+  door: { close(): void };
+  subscription: Subscription;
+}
+
+export class PageserverNode {
+  readonly #options: PageserverNodeOptions;
+  readonly #hosted = new Map<string, Hosted>();
+  readonly #actors = new Map<string, ActorHandle<ShardCommand>>();
+  readonly #templates = new Map<string, Promise<ShardParent>>();
+  /** Commands on one timeline are taken one after the other. */
+  readonly #turns = new Map<string, Promise<unknown>>();
+  #tick: Timer | undefined;
+
+  constructor(options: PageserverNodeOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    const { bus, node } = this.#options;
+    serveCommands<PageserverNodeCommand>(bus, 'pageserver-node', node, (command) => this.#serve(command));
+    await bus.flush();
+    this.#armTick();
+  }
+
+  /** Writes what is worth it, and closes all shards. */
+  async close(): Promise<void> {
+    this.#tick?.cancel();
+    const hosted = [...this.#hosted.values()];
+    this.#hosted.clear();
+    await Promise.allSettled(hosted.map((each) => this.#closeHosted(each, STOP_FLUSH_BYTES_MIN)));
+    await Promise.allSettled([...this.#actors.values()].map((actor) => actor.stop()));
+    await this.#options.tools.store.close();
+  }
+
+  async #serve(command: PageserverNodeCommand): Promise<unknown> {
+    switch (command.type) {
+      case 'attach':
+        return this.#inTurn(command.timeline, () => this.#attach(command));
+      case 'detach':
+        return this.#inTurn(command.timeline, () => this.#detach(command.timeline, false));
+      case 'delete':
+        return this.#inTurn(command.timeline, () => this.#detach(command.timeline, true));
+      case 'list':
+        return [...this.#hosted.keys()];
+      case 'status':
+        return this.#status();
+      default:
+        throw new PalimpsestError(
+          'invalid-argument',
+          `unknown command '${(command as { type: string }).type}'`,
+        );
+    }
+  }
+
+  async #inTurn<T>(timeline: string, work: () => Promise<T>): Promise<T> {
+    if (!isHexId(timeline)) throw new PalimpsestError('invalid-argument', `not a timeline id: ${timeline}`);
+    const before = this.#turns.get(timeline);
+    const turn = (before ?? Promise.resolve()).then(work, work);
+    this.#turns.set(timeline, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.#turns.get(timeline) === turn) this.#turns.delete(timeline);
+    }
+  }
+
+  async #attach(command: AttachCommand): Promise<void> {
+    const { timeline } = command;
+    const actor = await this.#actorOf(timeline);
+    await actor.dispatch(command);
+    const hosted = this.#hosted.get(timeline);
+    if (hosted && !hosted.shard.failure) {
+      hosted.shard.adoptGeneration(command.generation);
+      return;
+    }
+    if (hosted) await this.#stopHosting(timeline, hosted);
+    try {
+      await this.#open(command, actor);
+    } catch (error) {
+      await actor.dispatch({
+        type: 'record',
+        events: [{ type: 'attach.failed', error: toWireError(error) }],
+      });
+      throw error;
+    }
+  }
+
+  async #open(command: AttachCommand, actor: ActorHandle<ShardCommand>): Promise<void> {
+    const { type: _, ...spec } = command;
+    const { tools, door, bus, onPagesServed } = this.#options;
+    const { timeline } = spec;
+    const parent = await this.#parentOf(spec);
+    const index = await findIndex(tools.objects, spec);
+    const record = async (events: ShardEvent[]) => {
+      await actor.dispatch({ type: 'record', events });
+    };
+    await record([{ type: 'attach.completed', layers: index?.layers ?? [] }]);
+    const shard = new Shard({
+      spec,
+      layers: await this.#usableLayers(spec, actor, record),
+      parent,
+      tools: { ...tools, log: tools.log.child({ actor: PAGESERVER_KIND, timeline }) },
+      journal: { record },
+    });
+    await shard.start();
+    const service = { shard, tools, waitTimeoutMs: WAIT_TIMEOUT_MS, onServed: onPagesServed };
+    this.#hosted.set(timeline, {
+      actor,
+      shard,
+      door: door.serve(PAGESERVER_KIND, timeline, (channel) => {
+        new PageService(channel, service);
+      }),
+      subscription: serveCommands<PageserverCommand>(bus, PAGESERVER_KIND, timeline, (request) =>
+        this.#serveShard(shard, request),
+      ),
+    });
+    await bus.flush();
+  }
+
+  /** The layers that continue one another without a gap and whose bytes are somewhere; drops the others from the map. */
+  async #usableLayers(
+    spec: ShardSpec,
+    actor: ActorHandle<ShardCommand>,
+    record: (events: ShardEvent[]) => Promise<void>,
+  ): Promise<LayerState[]> {
+    const { layers } = (actor.snapshot() as ShardSnapshot).context;
+    const usable: LayerState[] = [];
+    const dropped: ShardEvent[] = [];
+    let position = spec.startLsn;
+    for (const layer of layers) {
+      const isNext = layer.startLsn === position;
+      if (isNext && (layer.uploaded || (await this.#options.tools.store.isLocal(layer)))) {
+        usable.push(layer);
+        position = layer.endLsn;
+        continue;
+      }
+      const reason = isNext
+        ? 'its file is gone and it was not uploaded'
+        : 'it does not follow the layer before it';
+      dropped.push({ type: 'layer.removed', key: layer.key, reason });
+    }
+    if (dropped.length > 0) await record(dropped);
+    return usable;
+  }
+
+  async #parentOf(spec: ShardSpec): Promise<ShardParent | undefined> {
+    if (spec.ancestor) {
+      const { timeline, lsn } = spec.ancestor;
+      const parent = this.#hosted.get(timeline);
+      if (!parent) throw this.#notAttached(timeline);
+      await parent.shard.waitFor(lsn, WAIT_TIMEOUT_MS);
+      return this.#ancestor(timeline, lsn);
+    }
+    return spec.template === undefined ? undefined : this.#template(spec.template);
+  }
+
+  /** Looks the ancestor up at each use: it may have been attached again since. */
+  #ancestor(timeline: string, lsn: number): ShardParent {
+    const shard = () => {
+      const hosted = this.#hosted.get(timeline);
+      if (!hosted) throw this.#notAttached(timeline);
+      if (hosted.shard.failure) throw hosted.shard.failure;
+      if (hosted.shard.lastLsn < lsn) {
+        throw new PalimpsestError(
+          'unavailable',
+          `ancestor ${timeline} is still behind ${formatLsn(lsn)}`,
+          'Try again.',
+        );
+      }
+      return hosted.shard;
+    };
+    return {
+      get history() {
+        return shard().history;
+      },
+      lsn,
+      foldAt: async (at) => shard().foldAt(at),
+      foldAtTime: async (timeMs, limit) => shard().foldAtTime(timeMs, limit),
+    };
+  }
+
+  #template(key: string): Promise<ShardParent> {
+    const known = this.#templates.get(key);
+    if (known) return known;
+    const opening = openTemplate(key, this.#options.tools);
+    this.#templates.set(key, opening);
+    opening.catch(() => this.#templates.delete(key));
+    return opening;
+  }
+
+  async #serveShard(shard: Shard, command: PageserverCommand): Promise<unknown> {
+    switch (command.type) {
+      case 'status':
+        return shardStatus(shard);
+      case 'resolve':
+        return resolveLsn(shard, command.lsn, WAIT_TIMEOUT_MS);
+      case 'resolve-time':
+        return resolveTime(shard, command.timeMs);
+      case 'flush':
+        await shard.flush();
+        await shard.uploaded();
+        return shardStatus(shard);
+      default:
+        throw new PalimpsestError(
+          'invalid-argument',
+          `unknown command '${(command as { type: string }).type}'`,
+        );
+    }
+  }
+
+  async #detach(timeline: string, deleted: boolean): Promise<void> {
+    const { tools, journals } = this.#options;
+    const hosted = this.#hosted.get(timeline);
+    const actor = await this.#actorOf(timeline);
+    const { spec } = (actor.snapshot() as ShardSnapshot).context;
+    if (hosted) await this.#stopHosting(timeline, hosted);
+    await actor.dispatch({ type: 'detach', deleted });
+    if (!deleted) return;
+    await actor.stop();
+    this.#actors.delete(timeline);
+    await journals.remove(PAGESERVER_KIND, timeline);
+    if (!spec) return;
+    const prefix = timelinePrefix(spec);
+    await tools.disk.removeTree(tools.store.pathOf(prefix));
+    const keys: string[] = [];
+    for await (const { key } of tools.objects.list(`${prefix}/`)) keys.push(key);
+    // The index goes first: what is listed must exist.
+    keys.sort((a, b) => Number(b.includes('/index-')) - Number(a.includes('/index-')));
+    for (const key of keys) await tools.objects.delete(key);
+  }
+
+  async #stopHosting(timeline: string, hosted: Hosted): Promise<void> {
+    this.#hosted.delete(timeline);
+    await this.#closeHosted(hosted, Number.POSITIVE_INFINITY);
+  }
+
+  async #closeHosted(hosted: Hosted, flushBytesMin: number): Promise<void> {
+    hosted.subscription.unsubscribe();
+    hosted.door.close();
+    await hosted.shard.close(flushBytesMin);
+  }
+
+  async #actorOf(timeline: string): Promise<ActorHandle<ShardCommand>> {
+    const known = this.#actors.get(timeline);
+    if (known) return known;
+    const actor = await this.#options.startActor(timeline);
+    this.#actors.set(timeline, actor);
+    return actor;
+  }
+
+  #armTick(): void {
+    this.#tick = this.#options.tools.clock.setTimer(TICK_MS, () => {
+      const shards = [...this.#hosted.values()].map(({ shard }) => shard);
+      for (const shard of shards) shard.tick();
+      if (this.#options.tools.pool.full && shards.length > 0) {
+        shards.reduce((a, b) => (b.openBytes > a.openBytes ? b : a)).relieve();
+      }
+      this.#armTick();
+    });
+  }
+
+  #status() {
+    const { cache, pool, store, redo } = this.#options.tools;
+    return {
+      timelines: [...this.#hosted.values()].map(({ shard }) => shardStatus(shard)),
+      cache: { pages: cache.capacity, hits: cache.hits, misses: cache.misses },
+      openLayerBytes: pool.usedBytes,
+      downloads: store.downloads,
+      recordsApplied: redo.recordsApplied,
+    };
+  }
+
+  #notAttached(timeline: string): PalimpsestError {
+    return new PalimpsestError(
+      'unavailable',
+      `ancestor ${timeline} is not attached`,
+      'Attach the ancestor first.',
+    );
+  }
+}
+
+function shardStatus(shard: Shard) {
+  return {
+    timeline: shard.spec.timeline,
+    state: shard.failure ? 'failed' : 'active',
+    failure: shard.failure?.toWire(),
+    generation: shard.spec.generation,
+    lastLsn: shard.lastLsn,
+    diskConsistentLsn: shard.diskConsistentLsn,
+    remoteConsistentLsn: shard.remoteConsistentLsn,
+    layers: shard.history.files.length,
+    openBytes: shard.openBytes,
+    records: shard.recordsIngested,
+  };
+}
