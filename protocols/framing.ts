@@ -25,7 +25,9 @@ export class FrameReader {
     this.#onFrame = onFrame;
   }
 
-  push(chunk: Uint8Array): void {
+  push(received: Uint8Array): void {
+    // A Buffer's slice() is a view where everybody expects a copy: bodies must never be Buffers.
+    const chunk = new Uint8Array(received.buffer, received.byteOffset, received.byteLength);
     // With nothing left over from before, whole frames are cut from the chunk itself and only its rest is copied.
     const rest = this.#start === this.#end ? this.#cut(chunk, 0, chunk.length) : 0;
     if (rest === chunk.length) return;
