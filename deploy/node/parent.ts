@@ -15,7 +15,6 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { LocalComputeHosts } from '../../runtime/adapters/compute-hosts.ts';
 import { LocalDirectoryReader } from '../../runtime/adapters/directory-reader.ts';
 import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
-import { renderOpenMetrics } from '../../runtime/adapters/open-metrics.ts';
 import {
   findPostgres,
   type PostgresBinaries,
@@ -24,6 +23,7 @@ import {
 } from '../../runtime/adapters/postgres-binaries.ts';
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
+import { collectMetrics, serveMetrics } from '../../runtime/metrics/collect.ts';
 import { CONTROL_ID, CONTROL_KIND, type ControlCommand, DEFAULT_PROJECT } from '../client/control.ts';
 import { Computes } from './computes.ts';
 import { ControlActors } from './control-actors.ts';
@@ -243,12 +243,13 @@ async function start(options: SystemOptions, undo: Undo, stop: () => Promise<voi
     connections: (timeline) => gateway.connections(timeline),
     createProject,
     readEvents: (query) => runtime.readEvents(query),
-    metrics: async () => renderOpenMetrics(metrics.collect()),
+    metrics: () => collectMetrics(bus, ['parent', PAGESERVER, ...storage.safekeeperNodes], log),
   });
   if (!control.projects().some(({ name }) => name === DEFAULT_PROJECT)) {
     await createProject(DEFAULT_PROJECT);
   }
   begun();
+  serveMetrics(bus, 'parent', metrics);
   serveCommands<ControlCommand>(bus, CONTROL_KIND, CONTROL_ID, (command) => service.handle(command));
   gateway.open();
   await directory.publish(port);
