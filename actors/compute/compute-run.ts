@@ -35,6 +35,8 @@ const COMMIT_TIMEOUT_MS = 10_000;
 const POSTGRES_READY_TIMEOUT_MS = 30_000;
 const STATEMENT_TIMEOUT_MS = 5_000;
 const SHUTDOWN_TIMEOUT_MS = 20_000;
+const READY_LINE = 'database system is ready to accept connections';
+const SYNCHRONOUS_LINE = `standby "${PROPOSER_NAME}" is now a synchronous standby`;
 const ROOM_TIMEOUT_MS = 3_600_000;
 
 export interface ComputeRunOptions {
@@ -223,7 +225,11 @@ export class ComputeRun {
   }
 
   #whenReady(): Promise<void> {
-    return this.#within(this.#postgres!.ready, POSTGRES_READY_TIMEOUT_MS, 'starting Postgres');
+    return this.#within(
+      this.#postgres!.whenLogged(READY_LINE),
+      POSTGRES_READY_TIMEOUT_MS,
+      'starting Postgres',
+    );
   }
 
   async #startReplication(startLsn: Lsn): Promise<void> {
@@ -242,6 +248,10 @@ export class ComputeRun {
       },
     });
     this.#replication.acknowledge(this.#proposer.commitLsn);
+    // A commit before this would not be held, or be held and never released.
+    const settled = this.#postgres!.whenLogged(SYNCHRONOUS_LINE);
+    await this.#within(settled, STATEMENT_TIMEOUT_MS, 'starting synchronous replication');
+    this.#replication.settled();
   }
 
   #takeWal(at: Lsn, bytes: Uint8Array): void {

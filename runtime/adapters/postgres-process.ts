@@ -9,7 +9,6 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { type PostgresBinaries, type PostgresUser, postgresEnvironment } from './postgres-binaries.ts';
 
 const LOG_TAIL_BYTES = 16 * 1024;
-const READY_LINE = 'database system is ready to accept connections';
 
 export interface LocalPostgresOptions {
   binaries: PostgresBinaries;
@@ -47,43 +46,54 @@ export class LocalPostgres implements PostgresLauncher {
 }
 
 class RunningPostgres implements PostgresProcess {
-  readonly ready: Promise<void>;
   readonly exited: Promise<PostgresExit>;
   readonly #child: ChildProcess;
   #tail = '';
+  #waiters: { text: string; resolve(): void; reject(error: Error): void }[] = [];
+  #failure: PalimpsestError | undefined;
 
   constructor(child: ChildProcess, log: WriteStream) {
     this.#child = child;
     log.on('error', () => {});
-    let onReady: () => void = () => {};
-    this.ready = new Promise((resolve, reject) => {
-      onReady = resolve;
-      child.on('error', (error) =>
-        reject(
-          new PalimpsestError('internal', `Postgres could not be run: ${error.message}`, undefined, error),
-        ),
-      );
-      child.on('close', () =>
-        reject(new PalimpsestError('internal', `Postgres ended while it started: ${this.logTail()}`)),
-      );
-    });
-    this.ready.catch(() => {});
-    let isReady = false;
     child.stderr!.on('data', (chunk: Buffer) => {
       log.write(chunk);
       this.#tail = (this.#tail + chunk.toString()).slice(-LOG_TAIL_BYTES);
-      if (!isReady && this.#tail.includes(READY_LINE)) {
-        isReady = true;
-        onReady();
-      }
+      this.#wakeWaiters();
+    });
+    child.on('error', (error) =>
+      this.#fail(
+        new PalimpsestError('internal', `Postgres could not be run: ${error.message}`, undefined, error),
+      ),
+    );
+    child.on('close', () => {
+      log.end();
+      this.#fail(new PalimpsestError('internal', `Postgres ended while it started: ${this.logTail()}`));
     });
     this.exited = new Promise((resolve) => {
       child.on('error', () => resolve({ code: null, signal: null }));
-      child.on('exit', (code, signal) => {
-        log.end();
-        resolve({ code, signal });
-      });
+      child.on('exit', (code, signal) => resolve({ code, signal }));
     });
+  }
+
+  whenLogged(text: string): Promise<void> {
+    if (this.#tail.includes(text)) return Promise.resolve();
+    if (this.#failure) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => this.#waiters.push({ text, resolve, reject }));
+  }
+
+  #wakeWaiters(): void {
+    if (this.#waiters.length === 0) return;
+    this.#waiters = this.#waiters.filter((waiter) => {
+      if (!this.#tail.includes(waiter.text)) return true;
+      waiter.resolve();
+      return false;
+    });
+  }
+
+  #fail(error: PalimpsestError): void {
+    this.#failure ??= error;
+    for (const waiter of this.#waiters) waiter.reject(error);
+    this.#waiters = [];
   }
 
   shutDownFast(): void {

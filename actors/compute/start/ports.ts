@@ -21,8 +21,8 @@ export interface PostgresExit {
 }
 
 export interface PostgresProcess {
-  /** Resolves when it accepts connections; rejects with the end of its log when it ends before. */
-  readonly ready: Promise<void>;
+  /** Resolves when its log says `text`; rejects with the end of the log when it ends before. */
+  whenLogged(text: string): Promise<void>;
   readonly exited: Promise<PostgresExit>;
   /** Ends sessions, writes a shutdown checkpoint, and waits until the proposer has acknowledged it. */
   shutDownFast(): void;

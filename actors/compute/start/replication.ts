@@ -10,7 +10,7 @@ import type { BackendMessage } from 'pg-protocol/dist/messages.js';
 import { Parser } from 'pg-protocol/dist/parser.js';
 import { PalimpsestError } from '../../../protocols/errors.ts';
 import { formatLsn, type Lsn } from '../../../protocols/lsn.ts';
-import type { Clock } from '../../../runtime/ports/clock.ts';
+import type { Clock, Timer } from '../../../runtime/ports/clock.ts';
 import type { ByteSocket, Sockets, SocketTarget } from '../../../runtime/ports/sockets.ts';
 
 const XLOG_DATA = 0x77;
@@ -18,6 +18,10 @@ const KEEPALIVE = 0x6b;
 const STATUS_UPDATE = 0x72;
 const COPY_DATA = 0x64;
 const XLOG_DATA_HEADER_BYTES = 25;
+/** The status is repeated this often also when nothing is new, as a standby does. */
+const HEARTBEAT_MS = 1_000;
+/** And this often until Postgres counts on it: a status that comes while it still catches up is forgotten by Postgres. */
+const CATCH_UP_HEARTBEAT_MS = 2;
 /** Milliseconds from 1970 to 2000, where Postgres counts from. */
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 
@@ -43,6 +47,9 @@ export class ReplicationConnection {
   #started: { resolve(): void; reject(error: Error): void } | undefined;
   #failure: Error | undefined;
   #acknowledged = 0;
+  #heartbeat: Timer | undefined;
+  #heartbeatMs = CATCH_UP_HEARTBEAT_MS;
+  #over = false;
 
   private constructor(options: ReplicationOptions, socket: ByteSocket) {
     this.#options = options;
@@ -79,8 +86,13 @@ export class ReplicationConnection {
       socket.write(serialize.startup({ user, replication: 'true', application_name: applicationName }));
     });
     connection.#started = undefined;
-    connection.#sendStatus();
+    connection.#beat();
     return connection;
+  }
+
+  /** Postgres has taken it as its synchronous standby. */
+  settled(): void {
+    this.#heartbeatMs = HEARTBEAT_MS;
   }
 
   /** Tells Postgres that everything up to `lsn` is durable. */
@@ -101,6 +113,12 @@ export class ReplicationConnection {
 
   close(): void {
     this.#socket.destroy();
+  }
+
+  #beat(): void {
+    if (this.#over) return;
+    this.#sendStatus();
+    this.#heartbeat = this.#options.clock.setTimer(this.#heartbeatMs, () => this.#beat());
   }
 
   #receive(bytes: Uint8Array): void {
@@ -155,6 +173,8 @@ export class ReplicationConnection {
   }
 
   #closed(): void {
+    this.#over = true;
+    this.#heartbeat?.cancel();
     const error =
       this.#failure ?? new PalimpsestError('unavailable', 'Postgres closed the replication connection');
     if (this.#started) this.#started.reject(error);

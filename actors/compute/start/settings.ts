@@ -36,6 +36,9 @@ export function forcedSettings(options: ForcedSettingsOptions): Record<string, s
     max_wal_senders: '10',
     logging_collector: 'off',
     log_destination: 'stderr',
+    // Two messages of the log are waited for at a start.
+    log_min_messages: 'warning',
+    lc_messages: 'C',
     password_encryption: 'scram-sha-256',
     archive_mode: 'off',
     huge_pages: 'off',
@@ -59,7 +62,6 @@ const DEFAULTS: Record<string, string> = {
   log_checkpoints: 'off',
   jit: 'off',
   datestyle: 'iso, mdy',
-  lc_messages: 'C',
   default_text_search_config: 'pg_catalog.english',
 };
 
