@@ -10,12 +10,7 @@
  * A member that comes back later is greeted, elected and brought up to date like any other: from the window of recent
  * WAL, or from a member that has what the window has lost. A higher term seen anywhere deposes this proposer for good.
  */
-import type {
-  AcceptorGreeting,
-  AppendHeader,
-  AppendResponse,
-  VoteResponse,
-} from '../../protocols/consensus/messages.ts';
+import type { AcceptorGreeting, AppendResponse, VoteResponse } from '../../protocols/consensus/messages.ts';
 import { READ_WAL_BYTES_MAX } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError, type WireError } from '../../protocols/errors.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
@@ -27,18 +22,9 @@ import type { Log } from '../../runtime/ports/log.ts';
 import { MemberLink } from './member-link.ts';
 import { type Donor, ProposerState } from './proposer.ts';
 import { WaitList } from './wait-list.ts';
+import { BACKLOG_BYTES_MAX, WalDistributor, WINDOW_BYTES } from './wal-distributor.ts';
 import { WalWindow } from './wal-window.ts';
 
-/** Most WAL of one AppendRequest: what a walsender sends in one message. */
-const APPEND_BYTES_MAX = 128 * 1024;
-/** A member whose channel holds more than this is not sent more until half of it is gone. */
-const QUEUED_BYTES_MAX = 2 * 1024 * 1024;
-const WINDOW_BYTES = 4 * 1024 * 1024;
-/** The compute should stop reading from Postgres while more than this is on no safekeeper's disk. */
-const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
-/** After this long without an append, members are told the commit LSN by itself. */
-const IDLE_COMMIT_MS = 2;
-const DONOR_RETRY_MS = 50;
 const ELECTION_ATTEMPTS_MAX = 20;
 
 export interface WalproposerSpec {
@@ -65,15 +51,12 @@ export interface WalproposerOptions {
 export class Walproposer {
   readonly #clock: Clock;
   readonly #log: Log;
-  readonly #spec: WalproposerSpec;
   readonly #generation: number;
-  readonly #lagMs: number;
+  readonly #distributor: WalDistributor;
   readonly #state: ProposerState;
   readonly #links: MemberLink[];
   readonly #commitWaiters: WaitList;
   readonly #roomWaiters: WaitList;
-  #window: WalWindow;
-  #boundaries: RecordBoundaries;
   #attempts = 0;
   /** Set while elect() waits. */
   #election: { resolve: () => void; reject: (error: Error) => void } | undefined;
@@ -81,21 +64,14 @@ export class Walproposer {
   #commitListeners: ((commitLsn: Lsn) => void)[] = [];
   #deposedListeners: ((reason: string) => void)[] = [];
   #over: PalimpsestError | undefined;
-  #sendScheduled = false;
-  #lagTimer: Timer | undefined;
-  #idleCommitTimer: Timer | undefined;
   #attemptTimer: Timer | undefined;
 
   constructor(options: WalproposerOptions) {
     const { clock, spec } = options;
     this.#clock = clock;
     this.#log = options.log;
-    this.#spec = spec;
     this.#generation = spec.generation ?? 1;
-    this.#lagMs = options.lagMs ?? 0;
     this.#state = new ProposerState(spec.members, spec.startLsn);
-    this.#window = new WalWindow(spec.startLsn, WINDOW_BYTES);
-    this.#boundaries = new RecordBoundaries(spec.startLsn);
     this.#commitWaiters = new WaitList(clock);
     this.#roomWaiters = new WaitList(clock);
     const greeting = {
@@ -117,6 +93,15 @@ export class Walproposer {
     this.#links = spec.members.map(
       (node) => new MemberLink({ node, dial: options.dial, greeting, clock, listener }),
     );
+    this.#distributor = new WalDistributor({
+      clock,
+      log: options.log,
+      state: this.#state,
+      links: this.#links,
+      generation: this.#generation,
+      startLsn: spec.startLsn,
+      lagMs: options.lagMs ?? 0,
+    });
   }
 
   /** The commit LSN: the end of a whole record that a quorum has durably. */
@@ -130,7 +115,7 @@ export class Walproposer {
 
   /** End of what was appended. */
   get endLsn(): Lsn {
-    return this.#window.end;
+    return this.#distributor.endLsn;
   }
 
   /** What each member is known to have durably; 0 for a member not heard of in this term. */
@@ -162,16 +147,10 @@ export class Walproposer {
   /** Sends WAL that follows what was appended before. The bytes are copied. Throws once deposed. */
   append(lsn: Lsn, bytes: Uint8Array): void {
     if (this.#over) throw this.#over;
-    if (this.#state.phase !== 'leading' || lsn !== this.#window.end) {
-      throw new RangeError(`append at ${formatLsn(lsn)}, expected ${formatLsn(this.#window.end)}`);
+    if (this.#state.phase !== 'leading' || lsn !== this.endLsn) {
+      throw new RangeError(`append at ${formatLsn(lsn)}, expected ${formatLsn(this.endLsn)}`);
     }
-    if (bytes.length === 0) return;
-    this.#boundaries.feed(lsn, bytes);
-    this.#window.push(bytes);
-    this.#state.appended(this.#window.end, this.#boundaries.position);
-    if (this.#sendScheduled) return;
-    this.#sendScheduled = true;
-    queueMicrotask(() => this.#sendToAll());
+    if (bytes.length > 0) this.#distributor.append(lsn, bytes);
   }
 
   /** Resolves when everything up to `lsn` is committed. Throws `timeout`, or `deposed`. */
@@ -193,14 +172,14 @@ export class Walproposer {
 
   /** Whether more should be appended now; if not, wait for `room`. */
   get hasRoom(): boolean {
-    return this.#window.end - this.#safestFlush() <= BACKLOG_BYTES_MAX;
+    return this.endLsn - this.#distributor.safestFlush() <= BACKLOG_BYTES_MAX;
   }
 
   /** Resolves when there is room again: some safekeeper has made durable most of what was appended. */
   room(options: { timeoutMs: number }): Promise<void> {
     if (this.#over) return Promise.reject(this.#over);
     if (this.hasRoom) return Promise.resolve();
-    const target = (this.#window.end - BACKLOG_BYTES_MAX / 2) as Lsn;
+    const target = (this.endLsn - BACKLOG_BYTES_MAX / 2) as Lsn;
     return this.#roomWaiters.wait(target, options.timeoutMs, () =>
       this.#notCommitted(target, options.timeoutMs),
     );
@@ -297,12 +276,13 @@ export class Walproposer {
     this.#attemptTimer = undefined;
     const { term } = this.#state;
     try {
-      const lsn = await this.#readTail(donor, this.#state.knownCommit());
+      const window = await this.#readTail(donor, this.#state.knownCommit());
+      const lsn = window.end;
       this.#takingOver = false;
       if (this.#over) return;
       if (this.#state.isOutbid) return this.#scheduleAttempt();
       this.#state.lead(donor, lsn);
-      this.#boundaries = new RecordBoundaries(lsn);
+      this.#distributor.begin(window);
       this.#log.info({ term, lsn: formatLsn(lsn), donor: donor.node }, 'elected');
       for (const link of this.#links)
         if (link.state === 'voted' && link.vote) this.#tellElected(link, link.vote);
@@ -318,7 +298,7 @@ export class Walproposer {
   }
 
   /** Walks the donor's WAL that is not known to be committed; keeps it, for the others, up to the last whole record. */
-  async #readTail(donor: Donor, commitLsn: Lsn): Promise<Lsn> {
+  async #readTail(donor: Donor, commitLsn: Lsn): Promise<WalWindow> {
     const { flushLsn } = donor.response;
     if (commitLsn > flushLsn) {
       throw new PalimpsestError(
@@ -340,8 +320,7 @@ export class Walproposer {
       window.trim(at);
     }
     window.cut(boundaries.position);
-    this.#window = window;
-    return boundaries.position;
+    return window;
   }
 
   #tellElected(link: MemberLink, response: VoteResponse): void {
@@ -367,10 +346,8 @@ export class Walproposer {
     if (link.state !== 'streaming' || response.term !== state.term) return;
     const moved = state.flushed(link.node, response.flushLsn);
     if (moved) this.#onCommitAdvance();
-    if (!this.#roomWaiters.isEmpty) this.#roomWaiters.reached(this.#safestFlush());
-    for (const other of this.#links) {
-      if (other === link ? link.commitSent === 0 : other.starved) this.#pump(other);
-    }
+    if (!this.#roomWaiters.isEmpty) this.#roomWaiters.reached(this.#distributor.safestFlush());
+    this.#distributor.answered(link);
   }
 
   #onCommitAdvance(): void {
@@ -378,117 +355,7 @@ export class Walproposer {
     this.#election?.resolve();
     this.#commitWaiters.reached(commitLsn);
     for (const listener of this.#commitListeners) listener(commitLsn);
-    this.#armIdleCommit();
-  }
-
-  /** Usually the next append tells the members; when none comes, this does. */
-  #armIdleCommit(): void {
-    this.#idleCommitTimer ??= this.#clock.setTimer(IDLE_COMMIT_MS, () => {
-      this.#idleCommitTimer = undefined;
-      for (const link of this.#links) {
-        if (link.state === 'streaming' && link.commitSent < this.#state.commitLsn) {
-          link.sendAppend(this.#header(link.position), EMPTY);
-        }
-      }
-    });
-  }
-
-  #sendToAll(): void {
-    this.#sendScheduled = false;
-    if (this.#over) return;
-    let fast = this.#state.quorum;
-    for (const link of this.#links) {
-      if (link.state !== 'streaming') continue;
-      if (fast-- > 0 || this.#lagMs === 0) this.#pump(link);
-      else this.#armLag();
-    }
-    if (this.#window.isOverLimit) this.#window.trim(this.#safestFlush());
-  }
-
-  #armLag(): void {
-    this.#lagTimer ??= this.#clock.setTimer(this.#lagMs, () => {
-      this.#lagTimer = undefined;
-      for (const link of this.#links) this.#pump(link);
-    });
-  }
-
-  /** Sends a member everything it lacks, as far as its channel takes it. */
-  #pump(link: MemberLink): void {
-    while (link.state === 'streaming' && !link.waiting && link.position < this.#window.end) {
-      if (link.position < this.#window.start) {
-        this.#sendFromDonor(link);
-        return;
-      }
-      if (link.queuedBytes > QUEUED_BYTES_MAX) {
-        this.#pumpWhenDrained(link);
-        return;
-      }
-      link.sendAppend(this.#header(link.position), this.#window.slice(link.position, APPEND_BYTES_MAX));
-    }
-  }
-
-  #header(beginLsn: Lsn): AppendHeader {
-    return {
-      generation: this.#generation,
-      term: this.#state.term,
-      beginLsn,
-      commitLsn: this.#state.commitLsn,
-      truncateLsn: this.#spec.startLsn,
-    };
-  }
-
-  #pumpWhenDrained(link: MemberLink): void {
-    link.waiting = true;
-    void link.drained(QUEUED_BYTES_MAX / 2).then(() => {
-      link.waiting = false;
-      this.#pump(link);
-    });
-  }
-
-  /** A straggler needs what the window has lost: another member has it. */
-  #sendFromDonor(link: MemberLink): void {
-    const from = link.position;
-    const donor = this.#donorFor(from, link);
-    link.starved = !donor;
-    // As soon as another member streams, this is tried again.
-    if (!donor) return;
-    link.waiting = true;
-    const length = Math.min(READ_WAL_BYTES_MAX / 2, this.#window.start - from);
-    donor
-      .readWal(from, length)
-      .then((bytes) => {
-        if (bytes.length === 0) throw new PalimpsestError('unavailable', `${donor.node} does not have it`);
-        link.waiting = false;
-        if (link.state !== 'streaming' || link.position !== from) return;
-        link.sendAppend(this.#header(from), bytes);
-        this.#pump(link);
-      })
-      .catch((error: Error) => {
-        this.#log.warn({ node: link.node }, `WAL from ${formatLsn(from)} cannot be sent: ${error.message}`);
-        this.#clock.setTimer(DONOR_RETRY_MS, () => {
-          link.waiting = false;
-          this.#pump(link);
-        });
-      });
-  }
-
-  #donorFor(from: Lsn, straggler: MemberLink): MemberLink | undefined {
-    const flushOf = (link: MemberLink) => this.#state.flushOf(link.node);
-    let best: MemberLink | undefined;
-    for (const link of this.#links) {
-      if (link === straggler || link.state !== 'streaming' || link.truncateLsn > from) continue;
-      if (flushOf(link) > from && (!best || flushOf(link) > flushOf(best))) best = link;
-    }
-    return best;
-  }
-
-  /** Up to here a connected member can serve stragglers, so that the window need not. */
-  #safestFlush(): Lsn {
-    let safest = 0;
-    for (const link of this.#links) {
-      if (link.state === 'streaming') safest = Math.max(safest, this.#state.flushOf(link.node));
-    }
-    return safest as Lsn;
+    this.#distributor.commitAdvanced();
   }
 
   // --- trouble ------------------------------------------------------------------------------------------------
@@ -527,7 +394,8 @@ export class Walproposer {
   #finish(error: PalimpsestError): void {
     if (this.#over) return;
     this.#over = error;
-    for (const timer of [this.#lagTimer, this.#idleCommitTimer, this.#attemptTimer]) timer?.cancel();
+    this.#attemptTimer?.cancel();
+    this.#distributor.close();
     for (const link of this.#links) link.close();
     this.#election?.reject(error);
     this.#commitWaiters.fail(error);
@@ -559,5 +427,3 @@ export class Walproposer {
     );
   }
 }
-
-const EMPTY = new Uint8Array(0);

@@ -1,0 +1,210 @@
+/**
+ * Sends the leader's WAL to the members: each has a position and is sent what it lacks, from the window of recent WAL, or
+ * from another member when the window has lost it.
+ */
+import type { AppendHeader } from '../../protocols/consensus/messages.ts';
+import { READ_WAL_BYTES_MAX } from '../../protocols/consensus/wal-frames.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
+import { RecordBoundaries } from '../../protocols/postgres/wal/boundaries.ts';
+import type { Clock, Timer } from '../../runtime/ports/clock.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import type { MemberLink } from './member-link.ts';
+import type { ProposerState } from './proposer.ts';
+import { WalWindow } from './wal-window.ts';
+
+/** Most WAL of one AppendRequest: what a walsender sends in one message. */
+const APPEND_BYTES_MAX = 128 * 1024;
+/** A member whose channel holds more than this is not sent more until half of it is gone. */
+const QUEUED_BYTES_MAX = 2 * 1024 * 1024;
+export const WINDOW_BYTES = 4 * 1024 * 1024;
+/** The compute should stop reading from Postgres while more than this is on no safekeeper's disk. */
+export const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
+/** After this long without an append, members are told the commit LSN by itself. */
+const IDLE_COMMIT_MS = 2;
+const DONOR_RETRY_MS = 50;
+const EMPTY = new Uint8Array(0);
+
+export interface WalDistributorOptions {
+  clock: Clock;
+  log: Log;
+  state: ProposerState;
+  links: readonly MemberLink[];
+  generation: number;
+  /** Where the timeline's own WAL begins. */
+  startLsn: Lsn;
+  /** Members beyond the quorum are sent WAL up to this much later, in fewer and larger frames. */
+  lagMs: number;
+}
+
+export class WalDistributor {
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #state: ProposerState;
+  readonly #links: readonly MemberLink[];
+  readonly #generation: number;
+  readonly #startLsn: Lsn;
+  readonly #lagMs: number;
+  #window: WalWindow;
+  #boundaries: RecordBoundaries;
+  #sendScheduled = false;
+  #lagTimer: Timer | undefined;
+  #idleCommitTimer: Timer | undefined;
+  #closed = false;
+
+  constructor(options: WalDistributorOptions) {
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#state = options.state;
+    this.#links = options.links;
+    this.#generation = options.generation;
+    this.#startLsn = options.startLsn;
+    this.#lagMs = options.lagMs;
+    this.#window = new WalWindow(options.startLsn, WINDOW_BYTES);
+    this.#boundaries = new RecordBoundaries(options.startLsn);
+  }
+
+  /** End of what was appended. */
+  get endLsn(): Lsn {
+    return this.#window.end;
+  }
+
+  /** Begins a term: `window` ends where the term starts, and may hold WAL before it that stragglers lack. */
+  begin(window: WalWindow): void {
+    this.#window = window;
+    this.#boundaries = new RecordBoundaries(window.end);
+  }
+
+  /** Takes a copy of WAL at `endLsn`; it is sent at the end of this turn of the event loop. */
+  append(lsn: Lsn, bytes: Uint8Array): void {
+    this.#boundaries.feed(lsn, bytes);
+    this.#window.push(bytes);
+    this.#state.appended(this.#window.end, this.#boundaries.position);
+    if (this.#sendScheduled) return;
+    this.#sendScheduled = true;
+    queueMicrotask(() => this.#sendToAll());
+  }
+
+  /** A member answered: sends what it lacks if it has just joined, and what others could not get before. */
+  answered(link: MemberLink): void {
+    for (const other of this.#links) {
+      if (other === link ? link.commitSent === 0 : other.starved) this.#pump(other);
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#lagTimer?.cancel();
+    this.#idleCommitTimer?.cancel();
+  }
+
+  /** Up to here a connected member can serve stragglers, so that the window need not. */
+  safestFlush(): Lsn {
+    let safest = 0;
+    for (const link of this.#links) {
+      if (link.state === 'streaming') safest = Math.max(safest, this.#state.flushOf(link.node));
+    }
+    return safest as Lsn;
+  }
+
+  /** Usually the next append tells the members; when none comes, this does. */
+  commitAdvanced(): void {
+    this.#idleCommitTimer ??= this.#clock.setTimer(IDLE_COMMIT_MS, () => {
+      this.#idleCommitTimer = undefined;
+      for (const link of this.#links) {
+        if (link.state === 'streaming' && link.commitSent < this.#state.commitLsn) {
+          link.sendAppend(this.#header(link.position), EMPTY);
+        }
+      }
+    });
+  }
+
+  #sendToAll(): void {
+    this.#sendScheduled = false;
+    if (this.#closed) return;
+    let fast = this.#state.quorum;
+    for (const link of this.#links) {
+      if (link.state !== 'streaming') continue;
+      if (fast-- > 0 || this.#lagMs === 0) this.#pump(link);
+      else this.#armLag();
+    }
+    if (this.#window.isOverLimit) this.#window.trim(this.safestFlush());
+  }
+
+  #armLag(): void {
+    this.#lagTimer ??= this.#clock.setTimer(this.#lagMs, () => {
+      this.#lagTimer = undefined;
+      for (const link of this.#links) this.#pump(link);
+    });
+  }
+
+  /** Sends a member everything it lacks, as far as its channel takes it. */
+  #pump(link: MemberLink): void {
+    while (link.state === 'streaming' && !link.waiting && link.position < this.#window.end) {
+      if (link.position < this.#window.start) {
+        this.#sendFromDonor(link);
+        return;
+      }
+      if (link.queuedBytes > QUEUED_BYTES_MAX) {
+        this.#pumpWhenDrained(link);
+        return;
+      }
+      link.sendAppend(this.#header(link.position), this.#window.slice(link.position, APPEND_BYTES_MAX));
+    }
+  }
+
+  #header(beginLsn: Lsn): AppendHeader {
+    return {
+      generation: this.#generation,
+      term: this.#state.term,
+      beginLsn,
+      commitLsn: this.#state.commitLsn,
+      truncateLsn: this.#startLsn,
+    };
+  }
+
+  #pumpWhenDrained(link: MemberLink): void {
+    link.waiting = true;
+    void link.drained(QUEUED_BYTES_MAX / 2).then(() => {
+      link.waiting = false;
+      this.#pump(link);
+    });
+  }
+
+  /** A straggler needs what the window has lost: another member has it. */
+  #sendFromDonor(link: MemberLink): void {
+    const from = link.position;
+    const donor = this.#donorFor(from, link);
+    link.starved = !donor;
+    // As soon as another member streams, this is tried again.
+    if (!donor) return;
+    link.waiting = true;
+    const length = Math.min(READ_WAL_BYTES_MAX / 2, this.#window.start - from);
+    donor
+      .readWal(from, length)
+      .then((bytes) => {
+        if (bytes.length === 0) throw new PalimpsestError('unavailable', `${donor.node} does not have it`);
+        link.waiting = false;
+        if (link.state !== 'streaming' || link.position !== from) return;
+        link.sendAppend(this.#header(from), bytes);
+        this.#pump(link);
+      })
+      .catch((error: Error) => {
+        this.#log.warn({ node: link.node }, `WAL from ${formatLsn(from)} cannot be sent: ${error.message}`);
+        this.#clock.setTimer(DONOR_RETRY_MS, () => {
+          link.waiting = false;
+          this.#pump(link);
+        });
+      });
+  }
+
+  #donorFor(from: Lsn, straggler: MemberLink): MemberLink | undefined {
+    const flushOf = (link: MemberLink) => this.#state.flushOf(link.node);
+    let best: MemberLink | undefined;
+    for (const link of this.#links) {
+      if (link === straggler || link.state !== 'streaming' || link.truncateLsn > from) continue;
+      if (flushOf(link) > from && (!best || flushOf(link) > flushOf(best))) best = link;
+    }
+    return best;
+  }
+}
