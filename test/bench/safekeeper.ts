@@ -83,7 +83,9 @@ async function consensus(
       log,
       tell: () => {},
     });
-    const listener = await network.listen(`unix:${folder}/${node}`, (channel) => replica.accept(channel));
+    const listener = await network.listen(`unix:${folder}/${node}.sock`, (channel) =>
+      replica.accept(channel),
+    );
     stops.push(
       () => replica.close(),
       () => listener.close(),
@@ -92,7 +94,7 @@ async function consensus(
   const proposer = new Walproposer({
     clock,
     log,
-    dial: (node) => network.dial(`unix:${folder}/${node}`, { timeoutMs: 1000 }),
+    dial: (node) => network.dial(`unix:${folder}/${node}.sock`, { timeoutMs: 1000 }),
     spec: { ...identity, systemId: 77n },
     lagMs: options.lagMs,
   });
