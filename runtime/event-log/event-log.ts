@@ -226,9 +226,7 @@ export class EventLog {
     }
     if (!this.#memory.note(envelope)) return;
     this.#waiting.push({ subject: message.subject, packed: message.data });
-    this.#writing ??= this.#writeAll().finally(() => {
-      this.#writing = undefined;
-    });
+    this.#writing ??= this.#writeAll();
   }
 
   async #writeAll(): Promise<void> {
@@ -241,10 +239,11 @@ export class EventLog {
           { error, waiting: this.#waiting.length },
           'events cannot be stored; they wait',
         );
-        if (this.#closed) return;
+        if (this.#closed) break;
         await this.#options.clock.sleep(RETRY_MS);
       }
     }
+    this.#writing = undefined;
   }
 
   async #write(): Promise<void> {

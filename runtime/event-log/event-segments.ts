@@ -162,6 +162,8 @@ export class EventSegments {
       const bytes = asBuffer(await this.#options.disk.readFile(name));
       return this.#decodeBytes(name, bytes, segment);
     } catch (error) {
+      // Dropped as the oldest while it was being read.
+      if (error instanceof PalimpsestError && error.code === 'not-found') return [];
       this.#options.log.error(
         { error, file: name },
         'a segment of the event log is damaged; its events are left out',

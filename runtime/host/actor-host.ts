@@ -68,6 +68,7 @@ export class ActorHost<C extends ActorCommand, E extends ActorEvent> implements 
   readonly #timers = new Map<string, { at: number; timer: Timer }>();
   #state: ActorState;
   #mailbox: Mail<C>[] = [];
+  #busy = false;
   #working: Promise<void> | undefined;
   #entriesSinceSnapshot: number;
   #stopped: PalimpsestError | undefined;
@@ -161,9 +162,9 @@ export class ActorHost<C extends ActorCommand, E extends ActorEvent> implements 
   #post(mail: Mail<C>): void {
     if (this.#stopped) return;
     this.#mailbox.push(mail);
-    this.#working ??= this.#work().finally(() => {
-      this.#working = undefined;
-    });
+    if (this.#busy) return;
+    this.#busy = true;
+    this.#working = this.#work();
   }
 
   async #work(): Promise<void> {
@@ -177,6 +178,8 @@ export class ActorHost<C extends ActorCommand, E extends ActorEvent> implements 
         this.#fail(error, 'the actor failed');
       }
     }
+    // In the same turn as the last look into the mailbox: no mail can slip in between.
+    this.#busy = false;
   }
 
   async #handleCommand(mail: Extract<Mail<C>, { kind: 'command' }>): Promise<void> {
