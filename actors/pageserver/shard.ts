@@ -21,7 +21,7 @@ import { HeadState } from './head-state.ts';
 import { Ingest } from './ingest.ts';
 import { LayerKeeper } from './layer-keeper.ts';
 import { LsnWaiters } from './lsn-waiters.ts';
-import { MemoryLayer } from './memory-layer.ts';
+import { MemoryLayer, NO_CUT } from './memory-layer.ts';
 import { type Ancestor, PageHistory } from './page-history.ts';
 import { PageReader } from './page-reader.ts';
 import { type StateView, stateAt } from './state-history.ts';
@@ -306,7 +306,7 @@ export class Shard {
       if (relations.spc[relation] !== copy.sourceSpc) continue;
       const { rel, fork } = relations.tag(relation);
       const target = relations.idOf(copy.targetSpc, copy.targetDb, rel, fork);
-      this.#ingest.setSize(target, copy.lsn, blocks, 0);
+      this.#ingest.setSize(target, copy.lsn, blocks, NO_CUT);
       for (let block = 0; block < blocks; block += COPY_BATCH_PAGES) {
         const count = Math.min(COPY_BATCH_PAGES, blocks - block);
         const pages = new Uint8Array(count * PAGE_BYTES);

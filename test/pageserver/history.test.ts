@@ -1,0 +1,107 @@
+/**
+ * A shard over the WAL of a stock Postgres: at every moment every page is what a plain replay gives, whether it comes from
+ * memory, from layer files, from objects or through an ancestor.
+ */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Shard } from '../../actors/pageserver/shard.ts';
+import { basebackupAt } from '../../actors/pageserver/shard-queries.ts';
+import { type OracleRun, recordRun } from '../redo/cluster.ts';
+import { runWorkload } from '../redo/workload.ts';
+import { compareWithMoment } from './check.ts';
+import { type Reference, replayReference } from './reference.ts';
+import { ShardWorld } from './shard-world.ts';
+
+const MAIN = '1'.repeat(32);
+
+let recorded: OracleRun;
+let reference: Reference;
+const worlds: ShardWorld[] = [];
+
+async function makeWorld(layerBytesMax: number): Promise<{ world: ShardWorld; main: Shard }> {
+  const world = new ShardWorld(recorded.wal, { layerBytesMax, pageCacheBytes: 2 ** 21 });
+  worlds.push(world);
+  await world.import(recorded.base);
+  const main = await world.open(world.spec(MAIN, { startLsn: world.template.startLsn }));
+  return { world, main };
+}
+
+beforeAll(async () => {
+  recorded = await recordRun({ full_page_writes: 'off', track_commit_timestamp: 'on' }, runWorkload);
+  const world = new ShardWorld(recorded.wal);
+  worlds.push(world);
+  await world.import(recorded.base);
+  reference = replayReference(recorded.base, recorded.wal, world.template.startLsn, 60_000);
+}, 180_000);
+
+afterAll(() => {
+  for (const world of worlds) world.destroy();
+  recorded?.destroy();
+});
+
+describe('a shard fed with the WAL of a stock Postgres', () => {
+  test('serves every page at every moment from memory', async () => {
+    const { world, main } = await makeWorld(2 ** 30);
+    await world.feed(main, reference.endLsn);
+    expect(main.lastLsn).toBe(reference.endLsn);
+    for (const moment of reference.moments) {
+      expect(await compareWithMoment(main, world.tools, moment)).toEqual([]);
+    }
+    await main.close();
+  });
+
+  test('serves the same from layer files, after a restart, and after the loss of its local files', async () => {
+    const { world, main } = await makeWorld(2 ** 20);
+    await world.feed(main, reference.endLsn);
+    await main.flush();
+    expect(main.diskConsistentLsn).toBe(reference.endLsn);
+    expect(main.history.files.length).toBeGreaterThan(5);
+    for (const moment of reference.moments) {
+      expect(await compareWithMoment(main, world.tools, moment)).toEqual([]);
+    }
+    await main.uploaded();
+    expect(main.remoteConsistentLsn).toBe(reference.endLsn);
+    await main.close();
+    for (const lose of [() => world.restart(), () => world.wipe()]) {
+      await lose();
+      const again = await world.open(world.spec(MAIN, { startLsn: world.template.startLsn }));
+      expect(again.lastLsn).toBe(reference.endLsn);
+      for (const moment of reference.moments) {
+        expect(await compareWithMoment(again, world.tools, moment)).toEqual([]);
+      }
+      await again.close();
+    }
+    expect(world.tools.store.downloads).toBeGreaterThan(5);
+  });
+
+  test('a branch at any moment sees the pages of that moment, three levels deep', async () => {
+    const { world, main } = await makeWorld(2 ** 20);
+    await world.feed(main, reference.endLsn);
+    let parent = main;
+    const branches: Shard[] = [];
+    for (const moment of reference.moments.slice(-4, -1).reverse()) {
+      const ancestor = { timeline: parent.spec.timeline, lsn: moment.lsn };
+      const spec = world.spec(`b${branches.length}`, { startLsn: moment.lsn, ancestor });
+      const branch = await world.open(spec, parent);
+      expect(await compareWithMoment(branch, world.tools, moment)).toEqual([]);
+      branches.push(branch);
+      parent = branch;
+    }
+    // The deepest branch goes its own way: as the WAL is the same, so must the pages be.
+    const deepest = branches.at(-1)!;
+    await world.feed(deepest, reference.endLsn);
+    await deepest.flush();
+    expect(await compareWithMoment(deepest, world.tools, reference.moments.at(-1)!)).toEqual([]);
+    for (const shard of [...branches.reverse(), main]) await shard.close();
+  });
+
+  test('a basebackup in the middle of the log is exact', async () => {
+    const { world, main } = await makeWorld(2 ** 21);
+    await world.feed(main, reference.endLsn);
+    const moment = reference.moments[1]!;
+    const basebackup = await basebackupAt(main, world.tools, moment.lsn + 8);
+    expect(basebackup.lsn).toBe(moment.lsn);
+    expect(basebackup.databases.sort()).toEqual([...moment.databases].sort());
+    expect(basebackup.files.map(({ path }) => path)).toContain('pg_xact/0000');
+    await main.close();
+  });
+});

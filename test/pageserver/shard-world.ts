@@ -1,0 +1,159 @@
+/**
+ * A pageserver shard in this process, over real files, fed with WAL from a stock Postgres' pg_wal in place of safekeepers.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ChunkPool } from '../../actors/pageserver/arena.ts';
+import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
+import { type ImportedTemplate, importTemplate } from '../../actors/pageserver/import-template.ts';
+import { findIndex } from '../../actors/pageserver/index-object.ts';
+import { LayerStore } from '../../actors/pageserver/layer-store.ts';
+import { PageCache } from '../../actors/pageserver/page-cache.ts';
+import { PageRedo } from '../../actors/pageserver/page-redo.ts';
+import { RelationTable } from '../../actors/pageserver/relation-table.ts';
+import { Shard, type ShardParent } from '../../actors/pageserver/shard.ts';
+import { openTemplate } from '../../actors/pageserver/template.ts';
+import type { ShardTools } from '../../actors/pageserver/tools.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { NodeId } from '../../protocols/ids.ts';
+import { segmentFileName, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { LocalDirectoryReader } from '../../runtime/adapters/directory-reader.ts';
+import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
+import { NodeDisk } from '../../runtime/adapters/node-disk.ts';
+import { createLog } from '../../runtime/adapters/pino-log.ts';
+import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+
+/** Reads WAL bytes out of a pg_wal folder; short at the end of its last segment. */
+export function readWalFiles(folder: string, from: number, length: number): Uint8Array {
+  const whole = new Uint8Array(length);
+  let done = 0;
+  while (done < length) {
+    const at = from + done;
+    const number = segmentNumber(at);
+    const file = join(folder, segmentFileName(number));
+    if (!existsSync(file)) break;
+    const offset = at - number * WAL_SEGMENT_BYTES;
+    const piece = readFileSync(file).subarray(offset, offset + length - done);
+    whole.set(piece, done);
+    done += piece.length;
+  }
+  return whole.subarray(0, done);
+}
+
+export interface ShardWorldOptions {
+  pageCacheBytes?: number;
+  layerBytesMax?: number;
+}
+
+export class ShardWorld {
+  readonly folder = mkdtempSync(join(tmpdir(), 'shard-'));
+  readonly events: ShardEvent[] = [];
+  readonly walFolder: string;
+  readonly #options: ShardWorldOptions;
+  objects!: LocalObjects;
+  tools!: ShardTools;
+  template!: ImportedTemplate;
+
+  constructor(walFolder: string, options: ShardWorldOptions = {}) {
+    this.walFolder = walFolder;
+    this.#options = options;
+  }
+
+  /** Imports the cluster in `base` as the template of all timelines here. */
+  async import(base: string): Promise<void> {
+    await this.restart();
+    this.template = await importTemplate({
+      directory: new LocalDirectoryReader(base),
+      objects: this.objects,
+      key: 'templates/test',
+    });
+  }
+
+  /** A process of its own, as it were: nothing of what was cached in memory is left. */
+  async restart(): Promise<void> {
+    const dataDir = join(this.folder, 'pageserver');
+    const disk = new NodeDisk(dataDir);
+    await disk.makeDirectory('.');
+    this.objects = await LocalObjects.open(join(this.folder, 'objects'), { localRoot: dataDir });
+    const relations = new RelationTable();
+    const log = createLog({ level: 'error' });
+    this.tools = {
+      clock: new SystemClock(),
+      log,
+      disk,
+      objects: this.objects,
+      relations,
+      store: new LayerStore({ disk, objects: this.objects, log, folder: 'layers', indexBytesMax: 2 ** 22 }),
+      cache: new PageCache(this.#options.pageCacheBytes ?? 4 * 2 ** 20),
+      redo: new PageRedo(relations),
+      pool: new ChunkPool(2 ** 26),
+      dialSafekeeper: () => Promise.reject(new PalimpsestError('unavailable', 'no safekeepers here')),
+      readWal: async (_, from, length) => readWalFiles(this.walFolder, from, length),
+    };
+  }
+
+  /** Removes the pageserver's local files. */
+  async wipe(): Promise<void> {
+    rmSync(join(this.folder, 'pageserver'), { recursive: true, force: true });
+    await this.restart();
+  }
+
+  spec(
+    timeline: string,
+    from: { startLsn: number; ancestor?: { timeline: string; lsn: number } },
+  ): ShardSpec {
+    return {
+      tenant: 'a'.repeat(32),
+      timeline: timeline.padEnd(32, '0'),
+      pgVersion: this.template.pgVersion,
+      systemId: this.template.systemId.toString(),
+      startLsn: from.startLsn,
+      ...(from.ancestor ? { ancestor: from.ancestor } : { template: this.template.indexKey }),
+      safekeepers: ['sk1' as NodeId],
+      generation: 1,
+    };
+  }
+
+  /** Opens a shard from what its index in objects lists; a branch when `parent` is given. */
+  async open(spec: ShardSpec, parent?: Shard): Promise<Shard> {
+    const index = await findIndex(this.objects, spec);
+    const below: ShardParent = parent
+      ? {
+          history: parent.history,
+          lsn: spec.ancestor!.lsn,
+          foldAt: (lsn) => parent.foldAt(lsn),
+          foldAtTime: (timeMs, limit) => parent.foldAtTime(timeMs, limit),
+        }
+      : await openTemplate(spec.template!, this.tools);
+    const shard = new Shard({
+      spec,
+      layers: (index?.layers ?? []).map((layer) => ({ ...layer, uploaded: true })),
+      parent: below,
+      tools: this.tools,
+      journal: {
+        record: async (events) => {
+          this.events.push(...events);
+        },
+      },
+      ...(this.#options.layerBytesMax ? { layerBytesMax: this.#options.layerBytesMax } : {}),
+    });
+    await shard.load();
+    return shard;
+  }
+
+  /** Feeds a shard from where it is up to `end`, in pieces of varying size. */
+  async feed(shard: Shard, end: number, afterPiece?: () => void | Promise<void>): Promise<void> {
+    let at = shard.lastLsn;
+    for (let piece = 0; at < end; piece++) {
+      const bytes = readWalFiles(this.walFolder, at, Math.min(end - at, 40_000 + ((piece * 7919) % 90_000)));
+      await shard.takeWal(at, bytes);
+      at += bytes.length;
+      await afterPiece?.();
+    }
+  }
+
+  destroy(): void {
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
