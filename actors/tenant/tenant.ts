@@ -1,7 +1,9 @@
 /**
  * The tenant actor, put together for the host.
  */
+import { formatLsn } from '../../protocols/lsn.ts';
 import type { ActorDefinition } from '../../runtime/host/definition.ts';
+import type { BranchPoint } from '../timeline/events.ts';
 import { decideTenant } from './decide.ts';
 import { type TenantServices, tenantEffects } from './effects.ts';
 import type { TenantCommand, TenantEvent } from './events.ts';
@@ -17,14 +19,35 @@ export function tenantDefinition(services: TenantServices): ActorDefinition<Tena
     decide: decideTenant,
     effects: tenantEffects(services),
     lifecycle(event, _snapshot, id) {
-      const { type, ...data } = event;
       const timeline = 'timeline' in event ? event.timeline : '';
-      if (event.type === 'project.created') {
-        // The password stays in the journal: subscribers have no use for it.
-        const { name, pgVersion } = event.spec;
-        return { tenant: id, timeline, type, data: { name, pgVersion } };
-      }
-      return { tenant: id, timeline, type, data };
+      return { tenant: id, timeline, type: event.type, data: told(event) };
     },
   };
+}
+
+/** What subscribers see of an event; LSNs as people read them. */
+function told(event: TenantEvent): Record<string, unknown> {
+  switch (event.type) {
+    case 'project.created': {
+      // The password stays in the journal: subscribers have no use for it.
+      const { name, pgVersion } = event.spec;
+      return { name, pgVersion };
+    }
+    case 'branch.requested':
+      return {
+        name: event.name,
+        ...(event.from ? { from: event.from.name, at: pointText(event.from.point) } : {}),
+      };
+    case 'branch.created':
+      return { name: event.name, startLsn: formatLsn(event.startLsn) };
+    default: {
+      const { type: _, v: __, ...data } = event;
+      return data;
+    }
+  }
+}
+
+function pointText(point: BranchPoint): string {
+  if (point.kind === 'head') return 'head';
+  return point.kind === 'lsn' ? formatLsn(point.lsn) : new Date(point.timeMs).toISOString();
 }

@@ -1,6 +1,7 @@
 /**
  * The timeline actor, put together for the host.
  */
+import { formatLsn } from '../../protocols/lsn.ts';
 import type { ActorDefinition } from '../../runtime/host/definition.ts';
 import { decideTimeline } from './decide.ts';
 import { type TimelineServices, timelineEffects } from './effects.ts';
@@ -19,13 +20,33 @@ export function timelineDefinition(
     decide: decideTimeline,
     effects: timelineEffects(services),
     lifecycle(event, snapshot, id) {
-      const context = snapshot.context as TimelineContext;
-      const { type, ...data } = event;
-      if (type === 'timeline.requested') {
-        const { tenant, pgVersion, origin } = event.spec;
-        return { tenant, timeline: id, type, data: { pgVersion, origin } };
-      }
-      return { tenant: context.spec?.tenant ?? '', timeline: id, type, data };
+      const { spec } = snapshot.context as TimelineContext;
+      return { tenant: spec?.tenant ?? '', timeline: id, type: event.type, data: told(event) };
     },
   };
+}
+
+/** What subscribers see of an event; LSNs as people read them. */
+function told(event: TimelineEvent): Record<string, unknown> {
+  switch (event.type) {
+    case 'timeline.requested': {
+      const { pgVersion, origin } = event.spec;
+      return {
+        pgVersion,
+        origin: origin.kind,
+        ...(origin.kind === 'branch' ? { from: origin.timeline } : {}),
+      };
+    }
+    case 'timeline.resolved':
+      return {
+        startLsn: formatLsn(event.startLsn),
+        ...(event.ancestor
+          ? { ancestor: event.ancestor.timeline, ancestorLsn: formatLsn(event.ancestor.lsn) }
+          : {}),
+      };
+    default: {
+      const { type: _, v: __, ...data } = event;
+      return data;
+    }
+  }
 }

@@ -57,6 +57,10 @@ function inheritExit(command: Command): void {
 }
 
 endWithLauncher();
+// Whoever reads the output may stop early (`| head`): that is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) =>
+  process.exit(error.code === 'EPIPE' ? EXIT_OK : 1),
+);
 try {
   await buildProgram().parseAsync(process.argv);
 } catch (error) {
