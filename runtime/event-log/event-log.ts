@@ -149,6 +149,8 @@ export class EventLog {
   }
 
   async close(): Promise<void> {
+    // What was published before the close still counts.
+    await this.#options.bus.flush();
     for (const subscription of this.#subscriptions) subscription.unsubscribe();
     this.#closed = true;
     await this.#writing;

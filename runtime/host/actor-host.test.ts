@@ -102,19 +102,19 @@ describe('the actor host', () => {
   it('issues an effect again after a crash between append and effect, with the same parameters', async () => {
     const first = system();
     const seen: unknown[] = [];
-    await first.start(
-      orderDefinition({ charge: (params) => (seen.push(params), new Promise(() => {})) }),
-      'a',
-    );
-    await first.dispatch('order', 'a', { type: 'place', items: 7 } as never);
-    await first.dispatch('order', 'a', { type: 'add', items: 1 } as never);
+    const crash = (params: never) => {
+      seen.push(params);
+      return new Promise<OrderEvent[]>(() => {});
+    };
+    const succeed = async (params: never): Promise<OrderEvent[]> => {
+      seen.push(params);
+      return [{ type: 'order.paid', receipt: 'x' }];
+    };
+    const actor = await first.start(orderDefinition({ charge: crash }), 'a');
+    await actor.dispatch({ type: 'place', items: 7 });
+    await actor.dispatch({ type: 'add', items: 1 });
     // No stop: the process is gone. Another life begins from the journal.
-    const again = await system().start(
-      orderDefinition({
-        charge: async (params) => (seen.push(params), [{ type: 'order.paid', receipt: 'x' }]),
-      }),
-      'a',
-    );
+    const again = await system().start(orderDefinition({ charge: succeed }), 'a');
     await settle();
     expect(seen).toEqual([{ items: 7 }, { items: 7 }]);
     expect(again.snapshot().value).toBe('paid');

@@ -42,10 +42,16 @@ const machine = setup({
           target: 'placed',
           actions: [
             assign(({ event }) => ({ items: event.items, expiresAt: event.expiresAt })),
-            { type: 'charge', params: ({ event }) => ({ items: event.items }) },
+            {
+              type: 'charge',
+              params: ({ event }: { event: OrderEvent }) => ({ items: 'items' in event ? event.items : 0 }),
+            },
             {
               type: 'deadline',
-              params: ({ event }) => ({ at: event.expiresAt, event: { type: 'order.expired' } }),
+              params: ({ event }: { event: OrderEvent }) => ({
+                at: 'expiresAt' in event ? event.expiresAt : 0,
+                event: { type: 'order.expired' },
+              }),
             },
           ],
         },
