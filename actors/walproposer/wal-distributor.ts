@@ -90,9 +90,13 @@ export class WalDistributor {
     for (const other of this.#links) {
       if (other === link ? link.commitSent === 0 : other.starved) this.#pump(other);
     }
+    // One that lacks no WAL when it joins still has to learn the commit LSN, also when no more WAL comes.
+    if (link.state === 'streaming' && link.commitSent < this.#state.commitLsn) this.commitAdvanced();
   }
 
+  /** Ends; the members hear the last commit LSN, since nobody may come to tell them for long. */
   close(): void {
+    this.#tellCommit();
     this.#closed = true;
     this.#lagTimer?.cancel();
     this.#idleCommitTimer?.cancel();
@@ -111,12 +115,16 @@ export class WalDistributor {
   commitAdvanced(): void {
     this.#idleCommitTimer ??= this.#clock.setTimer(IDLE_COMMIT_MS, () => {
       this.#idleCommitTimer = undefined;
-      for (const link of this.#links) {
-        if (link.state === 'streaming' && link.commitSent < this.#state.commitLsn) {
-          link.sendAppend(this.#header(link.position), EMPTY);
-        }
-      }
+      this.#tellCommit();
     });
+  }
+
+  #tellCommit(): void {
+    for (const link of this.#links) {
+      if (link.state === 'streaming' && link.commitSent < this.#state.commitLsn) {
+        link.sendAppend(this.#header(link.position), EMPTY);
+      }
+    }
   }
 
   #sendToAll(): void {
