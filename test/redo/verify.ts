@@ -1,19 +1,26 @@
 /**
- * `node test/redo/verify.ts`: runs the redo oracle and prints, for each record type, how many images redo reproduced.
+ * `node test/redo/verify.ts [heap|indexes] [setting=value …]`: runs the redo oracle and prints, for each record type, how many images redo reproduced.
  */
 import { formatLsn } from '../../protocols/lsn.ts';
 import { recordRun, recoverWithStock } from './cluster.ts';
 import { compareWithRecovered } from './compare-recovered.ts';
+import { runIndexWorkload } from './index-workload.ts';
 import { replayAndCompare, total } from './replay.ts';
 import { runWorkload } from './workload.ts';
 
+const args = process.argv.slice(2);
+const workload = args[0] === 'indexes' ? runIndexWorkload : runWorkload;
 const settings = {
   wal_consistency_checking: 'all',
   full_page_writes: 'off',
-  ...Object.fromEntries(process.argv.slice(2).map((argument) => argument.split('=') as [string, string])),
+  ...Object.fromEntries(
+    args
+      .filter((argument) => argument.includes('='))
+      .map((argument) => argument.split('=') as [string, string]),
+  ),
 };
 
-const recorded = await recordRun(settings, runWorkload);
+const recorded = await recordRun(settings, workload);
 try {
   const started = performance.now();
   const result = replayAndCompare(recorded.base, recorded.wal);

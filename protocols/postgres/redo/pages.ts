@@ -10,21 +10,30 @@ import { UnsupportedRecordError } from '../wal/errors.ts';
 import { recordName } from '../wal/names.ts';
 import { BLOCK_WILL_INIT, type DecodedRecord } from '../wal/record.ts';
 import {
+  RMGR_BRIN,
   RMGR_BTREE,
   RMGR_GENERIC,
+  RMGR_GIN,
+  RMGR_GIST,
+  RMGR_HASH,
   RMGR_HEAP,
   RMGR_HEAP2,
   RMGR_MULTIXACT,
   RMGR_SEQUENCE,
+  RMGR_SPGIST,
   RMGR_STORAGE,
   RMGR_TRANSACTION,
   RMGR_XLOG,
 } from '../wal/resource-managers.ts';
+import { redoBrin } from './brin.ts';
 import { redoBtree } from './btree/btree.ts';
 import { redoTransactionStatus } from './clog.ts';
 import { redoCommitTimestamp } from './commit-ts.ts';
 import { PageContentError, RedoError } from './errors.ts';
 import { redoGeneric } from './generic.ts';
+import { redoGin } from './gin/gin.ts';
+import { redoGist, redoGistAfterImage } from './gist.ts';
+import { redoHash, redoHashAfterImage } from './hash/hash.ts';
 import { redoHeap } from './heap/heap.ts';
 import { redoHeap2 } from './heap/heap2.ts';
 import { restoreImage } from './image.ts';
@@ -39,6 +48,7 @@ import {
   SLRU_MULTIXACT_OFFSETS,
   SLRU_SPC,
 } from './slru.ts';
+import { redoSpgist } from './spgist/spgist.ts';
 import { findBlock } from './touched-pages.ts';
 import {
   clearedBits,
@@ -88,6 +98,8 @@ export function applyRecordToPage(
 function applyToBlock(record: DecodedRecord, id: number, page: Uint8Array): void {
   if (record.hasAppliedImage(id)) {
     applyImage(record, id, page);
+    if (record.rmid === RMGR_GIST) redoGistAfterImage(record, id, page);
+    else if (record.rmid === RMGR_HASH) redoHashAfterImage(record, id, page);
     return;
   }
   if ((record.flags[id]! & BLOCK_WILL_INIT) !== 0) page.fill(0);
@@ -114,6 +126,16 @@ function redoBlock(record: DecodedRecord, id: number, page: Uint8Array): boolean
       return redoSequence(record, page);
     case RMGR_GENERIC:
       return redoGeneric(record, id, page);
+    case RMGR_HASH:
+      return redoHash(record, id, page);
+    case RMGR_GIN:
+      return redoGin(record, id, page);
+    case RMGR_GIST:
+      return redoGist(record, id, page);
+    case RMGR_SPGIST:
+      return redoSpgist(record, id, page);
+    case RMGR_BRIN:
+      return redoBrin(record, id, page);
     case RMGR_XLOG:
       // A hint that was logged without an image: nothing to repeat.
       return true;
