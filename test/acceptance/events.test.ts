@@ -41,7 +41,7 @@ describe('events', () => {
       types.join(' '),
     ).toBe(true);
     expect(positions).toEqual(positions.toSorted((a, b) => a - b));
-    expect(types).toContain('safekeeper.wal-appended');
+    expect(types).toContain('wal.appended');
     for (const event of story) {
       expect(event).toMatchObject({
         id: expect.any(String),
