@@ -18,8 +18,8 @@ const FORK_FSM = 1;
 const FORK_VM = 2;
 const FORK_INIT = 3;
 
-/** What differs between any two checkpoints. */
-const CHECKPOINT_FIELDS_OF_ITS_OWN = new Set<keyof CheckpointFields>(['redo', 'time']);
+/** What differs between any two checkpoints, or says how the recovering server was configured. */
+const CHECKPOINT_FIELDS_OF_ITS_OWN = new Set<keyof CheckpointFields>(['redo', 'time', 'fullPageWrites']);
 
 export interface RecoveredComparison {
   relations: number;
