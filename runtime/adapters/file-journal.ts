@@ -310,11 +310,9 @@ class FileJournal implements Journal {
   async #createFirstLog(): Promise<boolean> {
     const disk = this.#options.disk;
     await disk.makeDirectory(this.#folder);
-    this.#epoch = 1;
-    const file = await this.#createLog(this.#epoch);
+    const file = await this.#startLog(1, 0);
     if (!file) return false;
     this.#file = file;
-    await this.#writeHeader(file, 0);
     const kind = this.#folder.slice(0, this.#folder.indexOf('/'));
     await disk.syncDirectory(kind);
     await disk.syncDirectory('.');
@@ -436,18 +434,31 @@ class FileJournal implements Journal {
     }
   }
 
-  /** Starts the next log; appends wait, because the caller holds the queue. */
+  /** Goes on in a new log; appends wait, because the caller has the turn. */
   async #roll(): Promise<void> {
-    const next = await this.#createLog(this.#epoch + 1);
+    const old = this.#file;
+    const next = await this.#startLog(this.#epoch + 1, this.#sequence);
     if (!next) {
       this.#fenced = true;
       return;
     }
-    const old = this.#file;
     this.#file = next;
-    this.#epoch++;
-    await this.#writeHeader(next, this.#sequence);
     await old?.close();
+  }
+
+  /** Creates a log with its header; undefined when somebody else has. When it fails, nothing has changed. */
+  async #startLog(epoch: number, after: number): Promise<DiskFile | undefined> {
+    const file = await this.#createLog(epoch);
+    if (!file) return undefined;
+    try {
+      await this.#writeHeader(file, after);
+    } catch (error) {
+      await file.close().catch(() => {});
+      await this.#options.disk.remove(`${this.#folder}/${logName(epoch)}`).catch(() => {});
+      throw error;
+    }
+    this.#epoch = epoch;
+    return file;
   }
 }
 

@@ -2,10 +2,12 @@ import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { PalimpsestError } from '../../protocols/errors.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { NodeDisk } from '../../runtime/adapters/node-disk.ts';
 import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import type { DiskFile, OpenOptions } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { journalContract } from './journal.contract.ts';
 
@@ -31,6 +33,23 @@ journalContract('files', async () => {
     cleanUp: () => rm(folder, { recursive: true }),
   };
 });
+
+/** A directory whose disk can be made full. */
+class FillableDisk extends NodeDisk {
+  full = false;
+  fullAfterSnapshot = false;
+
+  override async open(path: string, options: OpenOptions = {}): Promise<DiskFile> {
+    const file = await super.open(path, options);
+    const write = file.write.bind(file);
+    file.write = async (parts, position) => {
+      if (this.full) throw new PalimpsestError('disk-full', `cannot write ${path}: ENOSPC`);
+      await write(parts, position);
+      if (this.fullAfterSnapshot && path.includes('.snapshot')) this.full = true;
+    };
+    return file;
+  }
+}
 
 describe('journal files after damage', () => {
   afterEach(async () => {
@@ -150,6 +169,30 @@ describe('journal files after damage', () => {
     const { snapshot, entries } = await again.load();
     expect(snapshot).toEqual({ sequence: 6, data: { upTo: 6 } });
     expect(entries.map((entry) => entry.sequence)).toEqual([7, 8, 9]);
+    await again.close();
+  });
+
+  it('changes nothing when the disk is full at the first append, or at the start of a new log', async () => {
+    const folder = await newFolder();
+    const disk = new FillableDisk(folder);
+    const store = new FileJournalStore({ disk, clock, log: silent });
+    const journal = await store.open('thing', 'a');
+    disk.full = true;
+    await expect(journal.append(0, 'one')).rejects.toMatchObject({ code: 'disk-full' });
+    disk.full = false;
+    expect(await journal.append(0, 'one')).toMatchObject({ status: 'ok', sequence: 1 });
+    expect(await journal.append(1, 'x'.repeat(100_000))).toMatchObject({ status: 'ok' });
+    disk.fullAfterSnapshot = true;
+    await expect(journal.snapshot(2, 'state')).rejects.toMatchObject({ code: 'disk-full' });
+    await expect(journal.append(2, 'three')).rejects.toMatchObject({ code: 'disk-full' });
+    disk.full = disk.fullAfterSnapshot = false;
+    expect(await journal.append(2, 'three')).toMatchObject({ status: 'ok', sequence: 3 });
+    await journal.snapshot(3, 'state');
+    expect(await journal.append(3, 'four')).toMatchObject({ status: 'ok', sequence: 4 });
+    await journal.close();
+    const again = await storeIn(folder).open('thing', 'a');
+    const { snapshot, entries } = await again.load();
+    expect([snapshot?.sequence, entries.map((entry) => entry.data)]).toEqual([3, ['four']]);
     await again.close();
   });
 
