@@ -31,7 +31,8 @@ describe('events', () => {
     const { timeline } = list.find(({ name }) => name === 'told')!;
     const story = await eventually('the whole story', async () => {
       const all = (await events('--since', '0')).filter((event) => event.timeline === timeline);
-      return all.some(({ type }) => type === 'compute.suspended') && all;
+      const types = all.map(({ type }) => type);
+      return types.includes('compute.suspended') && types.includes('commit.advanced') && all;
     });
     const types = story.map(({ type }) => type);
     const order = ['timeline.requested', 'timeline.activated', 'compute.started', 'compute.suspended'];

@@ -3,7 +3,7 @@
  * stops itself, and no acknowledged commit of either is lost.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
@@ -98,6 +98,8 @@ describe('two computes on one timeline', () => {
       unknown
     >;
     folder = mkdtempSync('/tmp/palimpsest-two-');
+    // Postgres' user must reach it.
+    chmodSync(folder, 0o755);
     mkdirSync(join(folder, 'run'));
     const own = {
       ...configuration,
