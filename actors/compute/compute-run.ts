@@ -35,6 +35,10 @@ const COMMIT_TIMEOUT_MS = 10_000;
 const POSTGRES_READY_TIMEOUT_MS = 30_000;
 const STATEMENT_TIMEOUT_MS = 5_000;
 const SHUTDOWN_TIMEOUT_MS = 20_000;
+/** Looks at the activity that must have found nobody before it counts as idle. */
+const IDLE_LOOKS_MIN = 3;
+/** Postgres' own end, when that is the reason, is known this much later than its connections'. */
+const REASON_GRACE_MS = 20;
 const READY_LINE = 'database system is ready to accept connections';
 const SYNCHRONOUS_LINE = `standby "${PROPOSER_NAME}" is now a synchronous standby`;
 const ROOM_TIMEOUT_MS = 3_600_000;
@@ -244,7 +248,7 @@ export class ComputeRun {
       timeoutMs: STATEMENT_TIMEOUT_MS,
       onWal: (at, bytes) => this.#takeWal(at, bytes),
       onClose: (reason) => {
-        if (!this.#stopping) this.#end({ reason: 'crashed', detail: `replication ended: ${reason.message}` });
+        if (!this.#stopping) this.#endLater(`replication ended: ${reason.message}`);
       },
     });
     this.#replication.acknowledge(this.#proposer.commitLsn);
@@ -319,10 +323,14 @@ export class ComputeRun {
     });
   }
 
+  /** Short pauses between statements are no idleness: each report becomes an event that is kept. */
   #reportIdle(sinceMs: number | undefined): void {
-    if (sinceMs === this.#idleSinceMs || this.#stopping) return;
-    this.#idleSinceMs = sinceMs;
-    this.#options.onIdle(sinceMs);
+    const { clock, activityIntervalMs, onIdle } = this.#options;
+    const long = sinceMs !== undefined && clock.now() - sinceMs >= activityIntervalMs * IDLE_LOOKS_MIN;
+    const idleSinceMs = long ? sinceMs : undefined;
+    if (idleSinceMs === this.#idleSinceMs || this.#stopping) return;
+    this.#idleSinceMs = idleSinceMs;
+    onIdle(idleSinceMs);
   }
 
   async #leaveBehind(): Promise<void> {
@@ -365,6 +373,12 @@ export class ComputeRun {
     } finally {
       timer?.cancel();
     }
+  }
+
+  /** Lets its own end tell the reason if that is on its way. */
+  #endLater(detail: string): void {
+    const { clock } = this.#options;
+    clock.setTimer(REASON_GRACE_MS, () => this.#end({ reason: 'crashed', detail }));
   }
 
   #end(end: ComputeEnd): void {

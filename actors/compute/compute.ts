@@ -22,8 +22,11 @@ export function computeDefinition(services: ComputeServices): ActorDefinition<Co
     effects: computeEffects(services),
     lifecycle(event, snapshot, id) {
       const { tenant } = snapshot.context as ComputeContext;
+      if (event.type === 'compute.starting') {
+        return { tenant: event.tenant, timeline: id, type: event.type, data: { why: event.why } };
+      }
       const { type, ...data } = event;
-      return { tenant, timeline: id, type, data: 'tenant' in data ? { ...data, tenant: undefined } : data };
+      return { tenant, timeline: id, type, data };
     },
   };
 }

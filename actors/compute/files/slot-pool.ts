@@ -11,7 +11,7 @@ import { PAGE_BYTES } from '../../../protocols/lsn.ts';
 const SCAN_SLOTS_MAX = 4096;
 /** Pages dropped in one attempt, so that the scan's cost is shared. */
 const EVICTIONS_PER_SCAN = 64;
-/** Allocations without another scan after one that found nothing. */
+/** Allocations without another scan after one that found nothing; fewer in a small pool. */
 const SCAN_PAUSE_ALLOCATIONS = 256;
 
 /** Synchronous page-sized reads and writes on a local file. */
@@ -151,6 +151,6 @@ export class SlotPool {
       this.#evicted++;
       found++;
     }
-    if (found === 0) this.#scanPause = SCAN_PAUSE_ALLOCATIONS;
+    if (found === 0) this.#scanPause = Math.min(SCAN_PAUSE_ALLOCATIONS, this.#allocated >> 4);
   }
 }
