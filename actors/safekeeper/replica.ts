@@ -311,8 +311,11 @@ export class Replica implements WalSource {
     if (this.#closed) return;
     this.#progressTimer ??= this.#clock.setTimer(TELL_PROGRESS_MS, () => {
       this.#progressTimer = undefined;
+      const moved = this.flushLsn !== this.#toldFlush || this.commitLsn !== this.#toldCommit;
       this.#tellProgress();
-      this.#maybePersistCommit();
+      if (!moved) this.#store.releaseMemory();
+      this.#maybePersistCommit(!moved);
+      if (moved) this.#armProgress();
     });
   }
 
@@ -331,16 +334,14 @@ export class Replica implements WalSource {
   }
 
   /** A restart walks the WAL from the commit LSN written down: it should not be far behind. */
-  #maybePersistCommit(): void {
+  #maybePersistCommit(idle: boolean): void {
     const { commitLsn } = this;
     if (commitLsn === this.#persistedCommit) return;
     const due =
+      idle ||
       commitLsn - this.#persistedCommit >= PERSIST_COMMIT_BYTES ||
       this.#clock.monotonic() - this.#persistedAt >= PERSIST_COMMIT_MS;
-    if (!due) {
-      this.#armProgress();
-      return;
-    }
+    if (!due) return;
     this.#persistCommit().catch((error) =>
       this.#log.warn({}, `the commit LSN could not be written down: ${error.message}`),
     );
