@@ -29,7 +29,12 @@ export function restoreImage(record: DecodedRecord, id: number, page: Uint8Array
 }
 
 function decompressZstd(source: Uint8Array, from: number, end: number, size: number): void {
-  const result = zstdDecompressSync(source.subarray(from, end), { maxOutputLength: PAGE_BYTES });
+  let result: Uint8Array;
+  try {
+    result = zstdDecompressSync(source.subarray(from, end), { maxOutputLength: PAGE_BYTES });
+  } catch (error) {
+    throw new PageContentError(`zstd image cannot be decompressed: ${String(error)}`);
+  }
   if (result.length !== size) throw new PageContentError(`zstd image has ${result.length} of ${size} bytes`);
   plain.set(result);
 }
