@@ -31,7 +31,7 @@ import {
 } from './decide.ts';
 import type { SafekeeperContext, SafekeeperSnapshot } from './machine.ts';
 import type { WalSource } from './wal-sender.ts';
-import { WalStore } from './wal-store.ts';
+import { type WalFigures, WalStore } from './wal-store.ts';
 
 /** How often the commit LSN is written down and progress is told, while there is any. */
 const TELL_PROGRESS_MS = 1000;
@@ -45,6 +45,7 @@ export interface ReplicaOptions {
   directory: string;
   clock: Clock;
   log: Log;
+  figures?: WalFigures;
   /** Tells subscribers of progress: `wal.appended`, `commit.advanced`. */
   tell(type: string, data: Record<string, unknown>): void;
 }
@@ -99,6 +100,7 @@ export class Replica implements WalSource {
       pgVersion: context.identity.pgVersion,
       clock: options.clock,
       log: options.log,
+      figures: options.figures,
     });
     return new Replica(options, store);
   }

@@ -12,6 +12,7 @@ import { SAFEKEEPER_KIND, safekeeperActorId } from '../../actors/safekeeper/defi
 import type { SafekeeperSnapshot } from '../../actors/safekeeper/machine.ts';
 import { PeerRecovery } from '../../actors/safekeeper/peer-recovery.ts';
 import { Replica } from '../../actors/safekeeper/replica.ts';
+import type { WalFigures } from '../../actors/safekeeper/wal-store.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { EventEnvelope } from '../../protocols/events.ts';
 import { isHexId, type NodeId } from '../../protocols/ids.ts';
@@ -51,6 +52,7 @@ export interface SafekeeperNodeOptions {
   journals: JournalStore;
   clock: Clock;
   log: Log;
+  figures: WalFigures;
   /** Starts or revives the actor of one replica. */
   startActor(id: string): Promise<ActorHandle<SafekeeperCommand>>;
 }
@@ -171,6 +173,7 @@ export class SafekeeperNode {
       directory: walDirectory(timeline),
       clock,
       log,
+      figures: this.#options.figures,
       tell: (type, data) => this.#publish({ type, data, tenant: identity.tenant, timeline, id }),
     });
     const recovery = new PeerRecovery({

@@ -7,6 +7,7 @@
  * loses nothing that was acknowledged.
  */
 import { safekeeperDefinition } from '../../actors/safekeeper/definition.ts';
+import { walFigures } from '../../actors/safekeeper/wal-store.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { NodeDisk } from '../../runtime/adapters/node-disk.ts';
@@ -19,6 +20,7 @@ import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import { ChannelDoor } from '../../runtime/channels/door.ts';
 import type { HostServices } from '../../runtime/host/actor-host.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
+import { serveMetrics } from '../../runtime/metrics/collect.ts';
 import { busAddress, doorAddress } from './run-paths.ts';
 import { SafekeeperNode } from './safekeeper-node.ts';
 
@@ -66,13 +68,15 @@ async function main(): Promise<void> {
   const door = new ChannelDoor(network, doorAddress(runDir, node), bus);
   await listen(door, clock);
   const journals = new FileJournalStore({ disk, clock, log });
+  const metrics = new MetricsRegistry();
+  serveMetrics(bus, node, metrics);
   const services: HostServices = {
     journals,
     bus,
     clock,
     random: new SystemRandom(),
     log,
-    metrics: new MetricsRegistry(),
+    metrics,
   };
   const host = new SafekeeperNode({
     node,
@@ -83,6 +87,7 @@ async function main(): Promise<void> {
     journals,
     clock,
     log,
+    figures: walFigures(metrics),
     async startActor(id) {
       const actor = new SupervisedActor(safekeeperDefinition, id, services, {
         onDown: (reason) => end(EXIT_FAILED, `a replica's actor is down: ${reason}`),
