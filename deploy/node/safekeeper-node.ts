@@ -52,7 +52,7 @@ export interface SafekeeperNodeOptions {
   journals: JournalStore;
   clock: Clock;
   log: Log;
-  figures: WalFigures;
+  figures?: WalFigures;
   /** Starts or revives the actor of one replica. */
   startActor(id: string): Promise<ActorHandle<SafekeeperCommand>>;
 }
