@@ -63,6 +63,14 @@ export interface ProcessView {
   restarts: number;
 }
 
+/** The file system of the data directory. */
+export interface DiskView {
+  freeBytes: number;
+  totalBytes: number;
+  /** Too little is left for commits to go on. */
+  isFull: boolean;
+}
+
 export interface StatusView {
   version: string;
   pid: number;
@@ -71,6 +79,7 @@ export interface StatusView {
   startedAt: string;
   safekeepers: number;
   suspendAfterSeconds: number;
+  disk: DiskView;
   processes: ProcessView[];
   projects: ProjectView[];
   branches: BranchView[];

@@ -11,6 +11,7 @@ import type {
   BranchStart,
   BranchView,
   ControlCommand,
+  DiskView,
   EventsView,
   ProcessView,
   ProjectView,
@@ -27,7 +28,8 @@ export interface ControlServiceOptions {
   actors: ControlActors;
   bus: Bus;
   /** Everything of `status` that does not come from the actors. */
-  about: Omit<StatusView, 'projects' | 'branches' | 'processes'>;
+  about: Omit<StatusView, 'projects' | 'branches' | 'processes' | 'disk'>;
+  disk(): Promise<DiskView>;
   processes(): ProcessView[];
   connections(timeline: string): number;
   createProject(name: string, pgVersion: number | undefined): Promise<TenantStatus>;
@@ -105,6 +107,7 @@ export class ControlService {
     );
     return {
       ...this.#options.about,
+      disk: await this.#options.disk(),
       processes: this.#options.processes(),
       projects: projects.map(projectView),
       branches,

@@ -17,6 +17,7 @@ import {
   lstat,
   mkdir,
   open,
+  readdir,
   readFile,
   realpath,
   rename,
@@ -72,6 +73,7 @@ export async function openDataDirectory(
   const root = await realpath(path);
   const existing = await readInstallation(root);
   if (existing) checkInstallation(root, existing, wanted);
+  else await checkEmpty(root);
   const runDirectory = runDirectoryOf(root);
   const release = await takeLock(root, runDirectory);
   try {
@@ -152,6 +154,19 @@ function checkInstallation(root: string, found: InstallationFile, wanted: { safe
       `leave --safekeepers out, or start with another data directory (--data)`,
     );
   }
+}
+
+/** A folder with other people's files is no place for a database: nobody would expect it there. */
+async function checkEmpty(root: string): Promise<void> {
+  const names = (await readdir(root)).filter(
+    (name) => !name.startsWith(PID_FILE) && name !== `${FORMAT_FILE}.new`,
+  );
+  if (names.length === 0) return;
+  throw new PalimpsestError(
+    'conflict',
+    `${root} is not empty and holds no data of Palimpsest (${names.slice(0, 3).join(', ')})`,
+    'name another folder with --data; it is created when it does not exist',
+  );
 }
 
 async function createInstallation(root: string, safekeepers: number): Promise<InstallationFile> {

@@ -51,9 +51,9 @@ export interface PageserverConfiguration {
 
 const EXIT_FAILED = 1;
 const MIB = 1024 * 1024;
-const PAGE_CACHE_BYTES = 64 * MIB;
-const OPEN_LAYER_BYTES = 64 * MIB;
-const INDEX_BYTES = 24 * MIB;
+const PAGE_CACHE_BYTES = 40 * MIB;
+const OPEN_LAYER_BYTES = 48 * MIB;
+const INDEX_BYTES = 16 * MIB;
 /** Writing the last layers may take a moment; after this the process ends anyway, and loses nothing. */
 const CLOSE_TIMEOUT_MS = 8_000;
 const DIAL_TIMEOUT_MS = 2_000;

@@ -5,6 +5,7 @@
  * project, clients. Order of a stop: clients, computes (suspended: everything is committed), control actors, storage
  * processes, event log and bus, lock. Whatever a start has begun is undone by the same stop when it fails half-way.
  */
+import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Gateway } from '../../actors/gateway/gateway.ts';
@@ -24,7 +25,13 @@ import {
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
 import { collectMetrics, serveMetrics } from '../../runtime/metrics/collect.ts';
-import { CONTROL_ID, CONTROL_KIND, type ControlCommand, DEFAULT_PROJECT } from '../client/control.ts';
+import {
+  CONTROL_ID,
+  CONTROL_KIND,
+  type ControlCommand,
+  DEFAULT_PROJECT,
+  type DiskView,
+} from '../client/control.ts';
 import { Computes } from './computes.ts';
 import { ControlActors } from './control-actors.ts';
 import { ControlService } from './control-service.ts';
@@ -36,6 +43,7 @@ import { Templates } from './templates.ts';
 
 const HOST = '127.0.0.1';
 const PAGESERVER = 'ps1';
+const FULL_DISK_BYTES = 64 * 1024 * 1024;
 const STORAGE_READY_TIMEOUT_MS = 30_000;
 const WAKE_RETRY_CODES = new Set(['unavailable', 'timeout']);
 
@@ -239,6 +247,7 @@ async function start(options: SystemOptions, undo: Undo, stop: () => Promise<voi
       safekeepers: directory.installation.safekeepers,
       suspendAfterSeconds: options.suspendAfterSeconds,
     },
+    disk: () => diskView(directory.root),
     processes: () => storage.status(),
     connections: (timeline) => gateway.connections(timeline),
     createProject,
@@ -262,6 +271,13 @@ async function start(options: SystemOptions, undo: Undo, stop: () => Promise<voi
     failed: runtime.failed,
     stop,
   };
+}
+
+/** A WAL segment must fit, on every safekeeper, or commits stop. */
+async function diskView(path: string): Promise<DiskView> {
+  const { bavail, blocks, bsize } = await statfs(path);
+  const freeBytes = bavail * bsize;
+  return { freeBytes, totalBytes: blocks * bsize, isFull: freeBytes < FULL_DISK_BYTES };
 }
 
 /** Finds the programs of each version once; looking takes a process. */

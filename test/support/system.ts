@@ -81,18 +81,15 @@ export class TestSystem {
     const started = performance.now();
     const child = this.#spawn(more.args ?? []);
     const limitMs = this.#options.startLimitMs ?? 90_000;
-    await eventually(
+    const state = await eventually(
       'palimpsest start to be ready',
       () => {
-        if (child.exitCode !== null || child.signalCode !== null) {
-          throw new StartFailed(child.exitCode ?? 1, this.#output);
-        }
-        return this.#ready;
+        if (child.exitCode !== null || child.signalCode !== null) return 'ended';
+        return this.#ready && 'ready';
       },
       { limitMs, everyMs: 5 },
-    ).catch((error: Error) => {
-      throw error.cause instanceof StartFailed ? error.cause : error;
-    });
+    );
+    if (state === 'ended') throw new StartFailed(child.exitCode ?? 1, this.#output);
     return performance.now() - started;
   }
 

@@ -29,6 +29,7 @@ function statusText(status: StatusView): string {
   const parts = [
     `Palimpsest ${status.version}, process ${status.pid}, port ${status.port}, data in ${status.dataDir}`,
     `${status.safekeepers} safekeepers; idle computes are suspended ${suspend}`,
+    diskText(status.disk),
     '',
     table(
       ['PROCESS', 'PID', 'RESTARTS'],
@@ -45,4 +46,10 @@ function statusText(status: StatusView): string {
     );
   }
   return parts.join('\n');
+}
+
+function diskText({ freeBytes, totalBytes, isFull }: StatusView['disk']): string {
+  const gigabytes = (bytes: number) => (bytes / 1024 ** 3).toFixed(1);
+  const text = `disk: ${gigabytes(freeBytes)} of ${gigabytes(totalBytes)} GB free`;
+  return isFull ? `${text}: the disk is full, commits wait until there is space` : text;
 }
