@@ -11,7 +11,7 @@ export const VERSION_RECORD = 0;
 export const VERSION_IMAGE = 1;
 const HEADER_BYTES = 24;
 /** Free chunks that the pool keeps instead of giving them back to the collector. */
-const FREE_CHUNKS_MAX = 64;
+const FREE_CHUNKS_MAX = 128;
 
 interface Chunk {
   bytes: Uint8Array;

@@ -13,7 +13,7 @@ import { VersionChain } from './version-chain.ts';
 /** The file is written in pieces of about this size. */
 const PIECE_BYTES = 256 * 1024;
 /** A page whose newest state takes this many records gets an image at the end of its versions. */
-export const IMAGE_DEPTH = 48;
+export const IMAGE_DEPTH = 32;
 
 export interface DeltaWriterOptions {
   disk: Disk;

@@ -83,14 +83,14 @@ export async function importTemplate(options: ImportOptions): Promise<ImportedTe
   const pieces: Uint8Array[] = [];
   for (const relation of relations) {
     await addRelation(writer, relation, directory, startLsn);
-    pieces.push(writer.take().bytes);
+    pieces.push(writer.take().bytes.slice());
   }
   writer.value('control', startLsn, controlBytes);
   await addValues(writer, directory, startLsn);
   const fold = stateFromControlFile(control, startLsn);
   writer.waypoint(startLsn, encodeTimelineState(fold, pgVersion));
   const pages = writer.entryCount;
-  pieces.push(writer.finish().bytes);
+  pieces.push(writer.finish().bytes.slice());
 
   const layerKey = `${key}/${startLsn.toString(16).padStart(16, '0')}.layer`;
   const bytes = concatenate(pieces);

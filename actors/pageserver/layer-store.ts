@@ -39,6 +39,8 @@ export class LayerStore {
   readonly #opening = new Map<string, Promise<void>>();
   readonly #indexed = new Map<FileLayer, LayerIndex>();
   readonly #loading = new Map<FileLayer, Promise<LayerIndex>>();
+  /** Layers whose local file was found damaged: each is fetched again once. */
+  readonly #mending = new Map<string, Promise<void>>();
   #indexBytes = 0;
   downloads = 0;
 
@@ -74,7 +76,7 @@ export class LayerStore {
     }
     let loading = this.#loading.get(layer);
     if (!loading) {
-      loading = this.#readIndex(layer.descriptor)
+      loading = this.#mended(layer.descriptor, () => this.#readIndex(layer.descriptor))
         .then((index) => {
           this.#keepIndex(layer, index);
           return index;
@@ -136,7 +138,8 @@ export class LayerStore {
         if (j > i && (start - to > READ_GAP_BYTES_MAX || end - from > READ_BYTES_MAX)) break;
         to = end;
       }
-      reads.push(this.#readBlocks({ layer, index, entries: sorted.slice(i, j), from, to }, context));
+      const span = { layer, index, entries: sorted.slice(i, j), from, to };
+      reads.push(this.#mended(layer.descriptor, () => this.#readBlocks(span, context)));
       i = j;
     }
     await Promise.all(reads);
@@ -159,6 +162,30 @@ export class LayerStore {
       }
       context.giveBlock(layer, entry, bytes.subarray(offset, end));
     }
+  }
+
+  /** Runs `read`; when the local file is damaged and object storage has the layer, fetches it and reads once more. */
+  async #mended<T>(descriptor: LayerDescriptor, read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!(error instanceof PalimpsestError) || error.code !== 'corrupt') throw error;
+      let mending = this.#mending.get(descriptor.key);
+      if (!mending) this.#mending.set(descriptor.key, (mending = this.#mend(descriptor, error)));
+      await mending;
+      return read();
+    }
+  }
+
+  async #mend(descriptor: LayerDescriptor, damage: PalimpsestError): Promise<void> {
+    const { objects, log } = this.#options;
+    if (!(await objects.head(descriptor.key))) throw damage;
+    log.error(
+      { layer: descriptor.key, error: damage.message },
+      'a local layer file is damaged: fetching it again',
+    );
+    this.#doom(descriptor.key);
+    await this.#download(descriptor);
   }
 
   async #withFile<T>(descriptor: LayerDescriptor, use: (file: DiskFile) => Promise<T>): Promise<T> {

@@ -30,7 +30,7 @@ import type { ShardJournal, ShardTools } from './tools.ts';
 import { foldTo, foldToTime, type WalSource } from './wal-scan.ts';
 
 /** The open layer is frozen when its versions take this much. */
-export const LAYER_BYTES_MAX = 32 * 1024 * 1024;
+export const LAYER_BYTES_MAX = 24 * 1024 * 1024;
 /** A layer that nothing was added to for this long is written, if it is worth a file. */
 const IDLE_FLUSH_MS = 15_000;
 const IDLE_FLUSH_BYTES_MIN = 4 * 1024 * 1024;

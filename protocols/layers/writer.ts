@@ -21,6 +21,8 @@ import {
   VERSION_HEADER_BYTES,
 } from './format.ts';
 
+const BUFFER_BYTES = 512 * 1024;
+
 export interface LayerWriterOptions {
   kind: number;
   pgVersion: number;
@@ -30,8 +32,10 @@ export interface LayerWriterOptions {
 
 export class LayerWriter {
   readonly #options: LayerWriterOptions;
-  #buffer = new Uint8Array(1024 * 1024);
+  #buffer = new Uint8Array(BUFFER_BYTES);
   #view = new DataView(this.#buffer.buffer);
+  /** Takes turns with the buffer, so that what was taken stays whole meanwhile. */
+  #spare = new Uint8Array(BUFFER_BYTES);
   #used = 0;
   /** File offset of the buffer's first byte. */
   #written = 0;
@@ -170,14 +174,18 @@ export class LayerWriter {
   }
 
   /**
-   * Hands out the buffered bytes, to be written at `position`; they are the caller's. Not within a run: its bytes
-   * stay until it ends.
+   * Hands out the buffered bytes, to be written at `position`; valid until the next call of `take` or `finish`. The
+   * bytes of a run stay until it ends.
    */
   take(): { position: number; bytes: Uint8Array } {
     const ready = this.#runStart < 0 ? this.#used : this.#runStart;
-    const bytes = this.#buffer.slice(0, ready);
+    const bytes = this.#buffer.subarray(0, ready);
     const position = this.#written;
-    this.#buffer.copyWithin(0, ready, this.#used);
+    const next = this.#spare.length >= this.#used - ready ? this.#spare : new Uint8Array(this.#buffer.length);
+    next.set(this.#buffer.subarray(ready, this.#used));
+    this.#spare = this.#buffer;
+    this.#buffer = next;
+    this.#view = new DataView(next.buffer);
     this.#used -= ready;
     this.#written += ready;
     if (this.#runStart >= 0) this.#runStart = 0;

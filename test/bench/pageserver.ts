@@ -64,21 +64,28 @@ function endOfLog(start: number): number {
 }
 
 async function ingest(shard: Shard, end: number): Promise<void> {
-  const bytes = readWalFiles(recorded.wal, shard.lastLsn, end - shard.lastLsn);
   const from = shard.lastLsn;
+  const length = end - from;
   const cpu = process.cpuUsage();
   const began = performance.now();
-  for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-    await shard.takeWal(from + at, bytes.subarray(at, at + PIECE_BYTES));
+  for (let at = 0; at < length; at += PIECE_BYTES) {
+    const bytes = readWalFiles(recorded.wal, from + at, Math.min(PIECE_BYTES, length - at));
+    await shard.takeWal(from + at, bytes);
   }
   const seconds = (performance.now() - began) / 1000;
   const used = process.cpuUsage(cpu);
-  const mb = bytes.length / 1e6;
+  const mb = length / 1e6;
   console.log(
     `ingest to ${formatLsn(end)}: ${mb.toFixed(0)} MB, ${shard.recordsIngested} records, ` +
       `${(mb / seconds).toFixed(0)} MB/s, ${(mb / (used.user / 1e6)).toFixed(0)} MB per second of user CPU, ` +
-      `${shard.history.files.length} layers, rss ${(process.memoryUsage().rss / 2 ** 20).toFixed(0)} MiB`,
+      `${shard.history.files.length} layers, ${memory()}`,
   );
+}
+
+function memory(): string {
+  const { rss, heapUsed, arrayBuffers } = process.memoryUsage();
+  const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(0);
+  return `rss ${mib(rss)} MiB, heap ${mib(heapUsed)}, buffers ${mib(arrayBuffers)}, open layers ${mib(world.tools.pool.usedBytes)}`;
 }
 
 async function read(shard: Shard, what: string, count: number): Promise<void> {
@@ -106,7 +113,7 @@ async function read(shard: Shard, what: string, count: number): Promise<void> {
   console.log(
     `${what}: p50 ${at(0.5)}, p99 ${at(0.99)}, ${((reads * count) / seconds).toFixed(0)} pages/s, ` +
       `${((world.tools.redo.recordsApplied - applied) / reads / count).toFixed(1)} records a page, ` +
-      `relation ${relations.rel[relation]} of ${blocks} blocks`,
+      `relation ${relations.rel[relation]} of ${blocks} blocks, ${memory()}`,
   );
 }
 

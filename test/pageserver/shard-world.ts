@@ -24,6 +24,14 @@ import { NodeDisk } from '../../runtime/adapters/node-disk.ts';
 import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 
+/** The segment that was read last. */
+let cached: { file: string; bytes: Uint8Array } | undefined;
+
+function readSegment(file: string): Uint8Array {
+  if (cached?.file !== file) cached = { file, bytes: readFileSync(file) };
+  return cached.bytes;
+}
+
 /** Reads WAL bytes out of a pg_wal folder; short at the end of its last segment. */
 export function readWalFiles(folder: string, from: number, length: number): Uint8Array {
   const whole = new Uint8Array(length);
@@ -34,7 +42,7 @@ export function readWalFiles(folder: string, from: number, length: number): Uint
     const file = join(folder, segmentFileName(number));
     if (!existsSync(file)) break;
     const offset = at - number * WAL_SEGMENT_BYTES;
-    const piece = readFileSync(file).subarray(offset, offset + length - done);
+    const piece = readSegment(file).subarray(offset, offset + length - done);
     whole.set(piece, done);
     done += piece.length;
   }
