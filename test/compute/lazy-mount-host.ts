@@ -33,7 +33,6 @@ const source = new StockPageSource(cluster);
 const data = join(work, 'data');
 const mountPoint = join(work, 'mnt');
 const statistics = { fetchRequests: 0, fetchedPages: 0, overlayPages: 0, writtenPages: 0 };
-let committedLsn = 0;
 
 function own(path: string): void {
   if (user.uid !== undefined) chownSync(path, user.uid, user.gid!);
@@ -55,7 +54,8 @@ async function buildTree(pool: SlotPool, scratch: SlotPool): Promise<FileTree> {
   const storage = {
     source,
     startLsn: 0 as Lsn,
-    committedLsn: () => committedLsn,
+    // Nothing is ever committed to this storage, so nothing may leave the overlay.
+    committedLsn: () => 0,
     statistics,
   };
   const tree = new FileTree({ clock: new SystemClock(), storage, pool, scratch });
@@ -110,17 +110,12 @@ device.serve(
   (request) => server.handle(request),
   () => process.exit(9),
 );
-let postgres = startPostgres();
-postgres.on('exit', (code) => console.log(JSON.stringify({ exited: code })));
+startPostgres().on('exit', () => process.exit(9));
 
 createInterface({ input: process.stdin })
   .on('line', (line) => {
     const [command, value] = line.split(' ');
     if (command === 'fail') source.failing = value === 'on';
-    if (command === 'commit') committedLsn = Number(value);
-    if (command === 'stop') postgres.kill('SIGINT');
-    if (command === 'start') postgres = startPostgres();
-    if (command === 'unmount') device.close();
     console.log(
       JSON.stringify({ command, pool: pool.statistics(), scratch: scratch.statistics(), statistics }),
     );
