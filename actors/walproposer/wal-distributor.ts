@@ -18,8 +18,8 @@ const APPEND_BYTES_MAX = 128 * 1024;
 /** A member whose channel holds more than this is not sent more until half of it is gone. */
 const QUEUED_BYTES_MAX = 2 * 1024 * 1024;
 export const WINDOW_BYTES = 4 * 1024 * 1024;
-/** The compute should stop reading from Postgres while more than this is on no safekeeper's disk. */
-export const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
+/** While more is held, because no connected safekeeper has it durably, the compute should stop reading from Postgres. */
+const HELD_BYTES_MAX = 16 * 1024 * 1024;
 /** After this long without an append, members are told the commit LSN by itself. */
 const IDLE_COMMIT_MS = 2;
 const DONOR_RETRY_MS = 50;
@@ -69,6 +69,16 @@ export class WalDistributor {
     return this.#window.end;
   }
 
+  /** Whether more should be appended now. */
+  get hasRoom(): boolean {
+    return this.#window.heldBytes <= HELD_BYTES_MAX;
+  }
+
+  /** Whether so much room is there again that it is worth going on after there was none. */
+  get hasRoomAgain(): boolean {
+    return this.#window.heldBytes <= HELD_BYTES_MAX / 2;
+  }
+
   /** Begins a term: `window` ends where the term starts, and may hold WAL before it that stragglers lack. */
   begin(window: WalWindow): void {
     this.#window = window;
@@ -87,6 +97,7 @@ export class WalDistributor {
 
   /** A member answered: sends what it lacks if it has just joined, and what others could not get before. */
   answered(link: MemberLink): void {
+    if (this.#window.isOverLimit) this.#window.trim(this.#safestFlush());
     for (const other of this.#links) {
       if (other === link ? link.commitSent === 0 : other.starved) this.#pump(other);
     }
@@ -103,7 +114,7 @@ export class WalDistributor {
   }
 
   /** Up to here a connected member can serve stragglers, so that the window need not. */
-  safestFlush(): Lsn {
+  #safestFlush(): Lsn {
     let safest = 0;
     for (const link of this.#links) {
       if (link.state === 'streaming') safest = Math.max(safest, this.#state.flushOf(link.node));
@@ -136,7 +147,7 @@ export class WalDistributor {
       if (fast-- > 0 || this.#lagMs === 0) this.#pump(link);
       else this.#armLag();
     }
-    if (this.#window.isOverLimit) this.#window.trim(this.safestFlush());
+    if (this.#window.isOverLimit) this.#window.trim(this.#safestFlush());
   }
 
   #armLag(): void {

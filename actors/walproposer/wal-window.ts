@@ -34,6 +34,10 @@ export class WalWindow {
     return this.#end;
   }
 
+  get heldBytes(): number {
+    return this.#held;
+  }
+
   get isOverLimit(): boolean {
     return this.#held > this.#limitBytes;
   }

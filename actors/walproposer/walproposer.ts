@@ -14,7 +14,7 @@ import type { AcceptorGreeting, AppendResponse, VoteResponse } from '../../proto
 import { READ_WAL_BYTES_MAX } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError, type WireError } from '../../protocols/errors.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
-import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { formatLsn, type Lsn, WAL_SEGMENT_BYTES, ZERO_LSN } from '../../protocols/lsn.ts';
 import { RecordBoundaries } from '../../protocols/postgres/wal/boundaries.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
@@ -22,7 +22,7 @@ import type { Log } from '../../runtime/ports/log.ts';
 import { MemberLink } from './member-link.ts';
 import { type Donor, ProposerState } from './proposer.ts';
 import { WaitList } from './wait-list.ts';
-import { BACKLOG_BYTES_MAX, WalDistributor, WINDOW_BYTES } from './wal-distributor.ts';
+import { WalDistributor, WINDOW_BYTES } from './wal-distributor.ts';
 import { WalWindow } from './wal-window.ts';
 
 const ELECTION_ATTEMPTS_MAX = 20;
@@ -172,16 +172,15 @@ export class Walproposer {
 
   /** Whether more should be appended now; if not, wait for `room`. */
   get hasRoom(): boolean {
-    return this.endLsn - this.#distributor.safestFlush() <= BACKLOG_BYTES_MAX;
+    return this.#distributor.hasRoom;
   }
 
-  /** Resolves when there is room again: some safekeeper has made durable most of what was appended. */
+  /** Resolves when there is room again: a safekeeper has made durable most of what is held in memory. */
   room(options: { timeoutMs: number }): Promise<void> {
     if (this.#over) return Promise.reject(this.#over);
     if (this.hasRoom) return Promise.resolve();
-    const target = (this.endLsn - BACKLOG_BYTES_MAX / 2) as Lsn;
-    return this.#roomWaiters.wait(target, options.timeoutMs, () =>
-      this.#notCommitted(target, options.timeoutMs),
+    return this.#roomWaiters.wait(ZERO_LSN, options.timeoutMs, () =>
+      this.#notCommitted(this.endLsn, options.timeoutMs),
     );
   }
 
@@ -346,8 +345,8 @@ export class Walproposer {
     if (link.state !== 'streaming' || response.term !== state.term) return;
     const moved = state.flushed(link.node, response.flushLsn);
     if (moved) this.#onCommitAdvance();
-    if (!this.#roomWaiters.isEmpty) this.#roomWaiters.reached(this.#distributor.safestFlush());
     this.#distributor.answered(link);
+    if (!this.#roomWaiters.isEmpty && this.#distributor.hasRoomAgain) this.#roomWaiters.reached(ZERO_LSN);
   }
 
   #onCommitAdvance(): void {

@@ -314,11 +314,7 @@ export class ComputeProcess {
         if (this.isDead || this.deposed) return;
         const whole = builder.bytes.length - sent;
         const piece = builder.bytes.slice(sent, sent + (random.chance(0.7) ? whole : 1 + random.int(whole)));
-        const log = new Uint8Array(this.#log.length + piece.length);
-        log.set(this.#log);
-        log.set(piece, this.#log.length);
-        this.#log = log;
-        this.proposer.append((start + sent) as Lsn, piece);
+        this.takeLog(piece);
         sent += piece.length;
         if (random.chance(0.5)) await this.#clock.sleep(random.between(0, 6));
       }
@@ -326,6 +322,16 @@ export class ComputeProcess {
     if (!this.isDead && !this.deposed) {
       await this.proposer.committed((start + sent) as Lsn, { timeoutMs: 60_000 }).catch(() => {});
     }
+  }
+
+  /** Appends bytes that follow its log. */
+  takeLog(piece: Uint8Array): void {
+    const at = this.endLsn;
+    const log = new Uint8Array(this.#log.length + piece.length);
+    log.set(this.#log);
+    log.set(piece, this.#log.length);
+    this.#log = log;
+    this.proposer.append(at, piece);
   }
 
   get endLsn(): Lsn {
