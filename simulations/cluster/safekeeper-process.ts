@@ -1,0 +1,112 @@
+/**
+ * A safekeeper process on a simulated machine: what `deploy/node/safekeeper.ts` does with sockets and files, over the
+ * simulated ports. The node, its replicas, actors and journals are those of production.
+ */
+import type { SafekeeperCommand, SafekeeperDecision } from '../../actors/safekeeper/decide.ts';
+import { safekeeperDefinition } from '../../actors/safekeeper/definition.ts';
+import type { SafekeeperSnapshot } from '../../actors/safekeeper/machine.ts';
+import { SafekeeperNode } from '../../deploy/node/safekeeper-node.ts';
+import type { NodeId } from '../../protocols/ids.ts';
+import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
+import { ChannelDoor } from '../../runtime/channels/door.ts';
+import type { HostServices } from '../../runtime/host/actor-host.ts';
+import { SupervisedActor } from '../../runtime/host/supervisor.ts';
+import type { SimMachine, SimProcess } from '../world/machine.ts';
+
+/** The live actor of a machine's replica, as oracles look at it. */
+export interface ReplicaProbe {
+  sequence: number;
+  snapshot: SafekeeperSnapshot;
+}
+
+/** A known bug may stand in for the acceptor's rules. */
+export type DecideWrapper = (
+  snapshot: SafekeeperSnapshot,
+  command: SafekeeperCommand,
+  decide: () => SafekeeperDecision,
+) => SafekeeperDecision;
+
+export interface SafekeeperProcessOptions {
+  wrapDecide?: DecideWrapper;
+  /** The process ends by itself: its supervisor starts it again. */
+  onExit(process: SimProcess): void;
+  /** A replica's actor has been started from its journal. */
+  onReplica?(probe: ReplicaProbe): void;
+}
+
+export class SafekeeperMachine {
+  readonly node: NodeId;
+  readonly machine: SimMachine;
+  readonly #options: SafekeeperProcessOptions;
+  #actor: SupervisedActor<SafekeeperCommand, never> | undefined;
+
+  constructor(machine: SimMachine, options: SafekeeperProcessOptions) {
+    this.machine = machine;
+    this.node = machine.name as NodeId;
+    this.#options = options;
+  }
+
+  /** The replica's live state; undefined while it is down. */
+  probe(): ReplicaProbe | undefined {
+    const actor = this.#actor;
+    if (!actor || !this.machine.isUp || actor.phase !== 'running') return undefined;
+    return { sequence: actor.sequence, snapshot: actor.snapshot() as SafekeeperSnapshot };
+  }
+
+  start(): void {
+    this.#actor = undefined;
+    this.machine.start((process) => {
+      this.#main(process).catch((error: Error) => {
+        process.ports.log.error({}, `the safekeeper cannot start: ${error.message}`);
+        this.#options.onExit(process);
+      });
+    });
+  }
+
+  crash(): void {
+    this.machine.crash();
+    this.#actor = undefined;
+  }
+
+  async #main(process: SimProcess): Promise<void> {
+    const { clock, random, log, metrics, disk, network, bus } = process.ports;
+    await disk.makeDirectory('.');
+    const door = new ChannelDoor(network, `tcp:${this.node}`, bus);
+    await door.listen();
+    const journals = new FileJournalStore({ disk, clock, log });
+    const services: HostServices = { journals, bus, clock, random, log, metrics };
+    const host = new SafekeeperNode({
+      node: this.node,
+      bus,
+      network,
+      door,
+      disk,
+      journals,
+      clock,
+      log,
+      startActor: async (id) => {
+        const actor = new SupervisedActor(this.#definition(), id, services, {
+          onDown: () => this.#options.onExit(process),
+        });
+        await actor.start();
+        this.#actor = actor as never;
+        const probe = this.probe();
+        if (probe) this.#options.onReplica?.(probe);
+        return actor;
+      },
+    });
+    await host.start();
+  }
+
+  #definition(): typeof safekeeperDefinition {
+    const { wrapDecide } = this.#options;
+    if (!wrapDecide) return safekeeperDefinition;
+    return {
+      ...safekeeperDefinition,
+      decide: (snapshot, command, environment) =>
+        wrapDecide(snapshot as SafekeeperSnapshot, command, () =>
+          safekeeperDefinition.decide(snapshot, command, environment),
+        ),
+    };
+  }
+}

@@ -1,0 +1,261 @@
+/**
+ * A simulated Postgres with its walproposer: clients commit transactions as real WAL records, sent in pieces that end
+ * anywhere, as a walsender does. What clients were told is kept in a ledger.
+ */
+import { SAFEKEEPER_KIND, safekeeperActorId } from '../../actors/safekeeper/definition.ts';
+import { Walproposer } from '../../actors/walproposer/walproposer.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { NodeId } from '../../protocols/ids.ts';
+import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
+import { WalBuilder } from '../../protocols/postgres/wal/record-builder.ts';
+import { openChannel } from '../../runtime/channels/door.ts';
+import type { Channel } from '../../runtime/ports/channel.ts';
+import type { AgreedHistory } from '../oracles/agreed-history.ts';
+import type { CommitLedger } from '../oracles/commit-ledger.ts';
+import type { SimMachine, SimProcess } from '../world/machine.ts';
+import type { SimRandom } from '../world/random.ts';
+import type { World } from '../world/world.ts';
+
+const DIAL_TIMEOUT_MS = 2000;
+const COMMIT_TIMEOUT_MS = 20_000;
+/** Beyond this a new builder begins, so that its buffer stays small. */
+const BUILDER_BYTES_MAX = 256 * 1024;
+
+export interface Timeline {
+  tenant: string;
+  timeline: string;
+  members: NodeId[];
+  pgVersion: number;
+  systemId: bigint;
+  startLsn: Lsn;
+}
+
+export interface Workload {
+  clients: number;
+  thinkMs: number;
+  recordBytes: number;
+  /** Share of records that are very long. */
+  longShare: number;
+  /** Longest piece that the walsender sends. */
+  pieceBytes: number;
+  electTimeoutMs: number;
+  lagMs: number;
+}
+
+export interface SimPostgresOptions {
+  machine: SimMachine;
+  timeline: Timeline;
+  workload: Workload;
+  history: AgreedHistory;
+  ledger: CommitLedger;
+  /** A known bug may change what the proposer is told of its members. */
+  wrapChannel?(channel: Channel, node: NodeId, process: SimProcess): Channel;
+  membersSeen?(members: NodeId[], random: SimRandom): NodeId[];
+  onExit(reason: string): void;
+}
+
+export class SimPostgres {
+  readonly #options: SimPostgresOptions;
+  readonly #process: SimProcess;
+  readonly #world: World;
+  readonly #random: SimRandom;
+  readonly #wal: OwnWal;
+  #proposer: Walproposer | undefined;
+  #builder: WalBuilder | undefined;
+  #term = 0;
+  #sent = 0 as Lsn;
+  #isSending = false;
+  #isOver = false;
+
+  constructor(options: SimPostgresOptions, process: SimProcess) {
+    this.#options = options;
+    this.#process = process;
+    this.#world = options.machine.surroundings.world;
+    this.#random = process.ports.random.stream('postgres') as SimRandom;
+    this.#wal = new OwnWal();
+  }
+
+  /** Wins an election, then serves clients until it is deposed, or fails. */
+  async run(): Promise<void> {
+    const { timeline, workload, membersSeen } = this.#options;
+    const { clock, log } = this.#process.ports;
+    const members = membersSeen?.(timeline.members, this.#random) ?? timeline.members;
+    const proposer = new Walproposer({
+      clock,
+      log,
+      dial: (node) => this.#dial(node),
+      spec: { ...timeline, members },
+      lagMs: workload.lagMs,
+    });
+    this.#proposer = proposer;
+    proposer.onDeposed((reason) => this.#end(`deposed: ${reason}`));
+    proposer.onCommit((lsn) => this.#onCommit(lsn));
+    let elected: { term: number; lsn: Lsn };
+    try {
+      elected = await proposer.elect({ timeoutMs: workload.electTimeoutMs });
+    } catch (error) {
+      this.#world.mark('compute: an election failed');
+      proposer.close();
+      this.#end((error as Error).message);
+      return;
+    }
+    if (this.#isOver) return;
+    this.#begin(elected);
+    for (let n = 0; n < workload.clients; n++) void this.#serveClient();
+  }
+
+  /** Stops as an operator would; what is not committed is uncertain. */
+  stop(): void {
+    this.#proposer?.close();
+    this.#end('stopped');
+  }
+
+  get isLeading(): boolean {
+    return this.#term > 0 && !this.#isOver;
+  }
+
+  #begin(elected: { term: number; lsn: Lsn }): void {
+    const { timeline, history, machine } = this.#options;
+    const { term, lsn } = elected;
+    this.#term = term;
+    this.#wal.begin(lsn);
+    this.#sent = lsn;
+    this.#world.mark('compute: elected');
+    this.#world.tell(machine.name, `elected for term ${term} at ${formatLsn(lsn)}`);
+    history.elected(term, `${machine.name}#${this.#process.ports.random.int(2 ** 30)}`, lsn);
+    // Only now the history reaches up to here: the election has committed what the donor held.
+    const previousStart = history.recordStartBefore(lsn);
+    this.#builder = new WalBuilder({ lsn, previousStart, ...builderIdentity(timeline) });
+  }
+
+  async #dial(node: NodeId): Promise<Channel> {
+    const { bus, network } = this.#process.ports;
+    const id = safekeeperActorId(this.#options.timeline.timeline, node);
+    const channel = await openChannel(bus, network, SAFEKEEPER_KIND, id, { timeoutMs: DIAL_TIMEOUT_MS });
+    return this.#options.wrapChannel?.(channel, node, this.#process) ?? channel;
+  }
+
+  #onCommit(lsn: Lsn): void {
+    if (this.#term === 0) return;
+    const { history, machine } = this.#options;
+    history.committed(this.#term, machine.name, lsn, this.#wal);
+  }
+
+  async #serveClient(): Promise<void> {
+    const { workload, ledger } = this.#options;
+    const { clock } = this.#process.ports;
+    const random = this.#random;
+    while (!this.#isOver) {
+      await clock.sleep(random.exponential(workload.thinkMs));
+      if (this.#isOver) return;
+      const id = ledger.begin();
+      const end = this.#write(id);
+      try {
+        await this.#proposer!.committed(end, { timeoutMs: COMMIT_TIMEOUT_MS });
+        if (this.#isOver) return;
+        ledger.acknowledge(id, end);
+      } catch (error) {
+        if (this.#isOver) return;
+        if (error instanceof PalimpsestError && error.code === 'timeout') {
+          this.#world.mark('compute: a commit timed out');
+          continue;
+        }
+        this.#end((error as Error).message);
+      }
+    }
+  }
+
+  /** Appends the record of a transaction; returns its end. */
+  #write(id: number): Lsn {
+    const { workload, timeline } = this.#options;
+    const random = this.#random;
+    const isLong = random.chance(workload.longShare);
+    const bytes =
+      8 + Math.floor(random.exponential(isLong ? workload.recordBytes * 200 : workload.recordBytes));
+    const payload = new Uint8Array(Math.min(bytes, 512 * 1024));
+    new DataView(payload.buffer).setFloat64(0, id, true);
+    // Content that tells transactions and computes apart, so that a mix-up of bytes shows.
+    payload.fill(random.int(256), 8);
+    let builder = this.#builder!;
+    if (builder.bytes.length > BUILDER_BYTES_MAX) {
+      builder = new WalBuilder({
+        lsn: builder.end,
+        previousStart: builder.lastStart,
+        ...builderIdentity(timeline),
+      });
+      this.#builder = builder;
+    }
+    const before = builder.bytes.length;
+    builder.logicalMessage('sim', payload);
+    this.#wal.push(builder.bytes.subarray(before));
+    void this.#send();
+    return builder.end;
+  }
+
+  /** Sends what was written, in pieces that end anywhere. */
+  async #send(): Promise<void> {
+    if (this.#isSending) return;
+    this.#isSending = true;
+    const { workload } = this.#options;
+    const { clock } = this.#process.ports;
+    const proposer = this.#proposer!;
+    try {
+      while (this.#sent < this.#wal.end && !this.#isOver) {
+        await proposer.room({ timeoutMs: COMMIT_TIMEOUT_MS });
+        if (this.#isOver) return;
+        const length = Math.min(this.#wal.end - this.#sent, 1 + this.#random.int(workload.pieceBytes));
+        const piece = this.#wal.read(this.#sent, (this.#sent + length) as Lsn);
+        proposer.append(this.#sent, piece);
+        // The proposer has its own copy by now: what happens to these bytes must not matter.
+        piece.fill(0xee);
+        this.#sent = (this.#sent + length) as Lsn;
+        if (this.#random.chance(0.3)) await clock.sleep(this.#random.exponential(0.1));
+      }
+    } catch (error) {
+      if (!(error instanceof PalimpsestError)) throw error;
+      if (error.code !== 'timeout') this.#end(error.message);
+    } finally {
+      this.#isSending = false;
+    }
+  }
+
+  #end(reason: string): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#proposer?.close();
+    this.#options.onExit(reason);
+  }
+}
+
+function builderIdentity(timeline: Timeline): { pgVersion: number; systemId: bigint } {
+  return { pgVersion: timeline.pgVersion, systemId: timeline.systemId };
+}
+
+/** The WAL that one compute wrote, from where it was elected. */
+class OwnWal {
+  start = 0 as Lsn;
+  #bytes = new Uint8Array(64 * 1024);
+  #length = 0;
+
+  begin(lsn: Lsn): void {
+    this.start = lsn;
+  }
+
+  get end(): Lsn {
+    return (this.start + this.#length) as Lsn;
+  }
+
+  push(bytes: Uint8Array): void {
+    if (this.#length + bytes.length > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(this.#bytes.length * 2, this.#length + bytes.length));
+      grown.set(this.#bytes.subarray(0, this.#length));
+      this.#bytes = grown;
+    }
+    this.#bytes.set(bytes, this.#length);
+    this.#length += bytes.length;
+  }
+
+  read(from: Lsn, to: Lsn): Uint8Array {
+    return this.#bytes.slice(from - this.start, to - this.start);
+  }
+}

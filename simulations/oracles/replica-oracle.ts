@@ -1,0 +1,71 @@
+/**
+ * What a replica may forget in a crash: nothing that was durable. The state that its journal gives after a restart must be
+ * the state that it had, or one decision further (that was being appended).
+ */
+import { isDeepStrictEqual } from 'node:util';
+import { formatLsn } from '../../protocols/lsn.ts';
+import type { ReplicaProbe } from '../cluster/safekeeper-process.ts';
+import type { World } from '../world/world.ts';
+import type { AgreedHistory } from './agreed-history.ts';
+
+export class ReplicaOracle {
+  readonly #world: World;
+  readonly #history: AgreedHistory;
+  readonly #atCrash = new Map<string, ReplicaProbe>();
+  /** Where each term starts, as told by any replica: all must agree. */
+  readonly #termStarts = new Map<number, number>();
+
+  constructor(world: World, history: AgreedHistory) {
+    this.#world = world;
+    this.#history = history;
+  }
+
+  crashed(node: string, probe: ReplicaProbe): void {
+    this.#atCrash.set(node, probe);
+    this.look(node, probe);
+  }
+
+  started(node: string, probe: ReplicaProbe): void {
+    const before = this.#atCrash.get(node);
+    this.look(node, probe);
+    if (!before) return;
+    this.#world.mark('oracle: replay compared with the live state');
+    const behind = probe.sequence < before.sequence || probe.sequence > before.sequence + 1;
+    const isSame =
+      probe.sequence !== before.sequence ||
+      (probe.snapshot.value === before.snapshot.value &&
+        isDeepStrictEqual(probe.snapshot.context, before.snapshot.context));
+    if (behind || !isSame) {
+      this.#world.fail(
+        'the replayed journal gives the live state',
+        `${node} had ${describe(before)}, its journal gives ${describe(probe)}`,
+      );
+    }
+  }
+
+  /** Checks what must hold of any replica at any time. */
+  look(node: string, probe: ReplicaProbe): void {
+    const { history, commitLsn } = probe.snapshot.context;
+    for (const { term, lsn } of history) {
+      const known = this.#termStarts.get(term);
+      if (known === undefined) this.#termStarts.set(term, lsn);
+      else if (known !== lsn) {
+        this.#world.fail(
+          'logs match',
+          `term ${term} starts at ${formatLsn(known)} and, on ${node}, at ${formatLsn(lsn)}`,
+        );
+      }
+    }
+    if (commitLsn > this.#history.end) {
+      this.#world.fail(
+        'only what is committed is called committed',
+        `${node} knows ${formatLsn(commitLsn)}, the proposers ${formatLsn(this.#history.end)}`,
+      );
+    }
+  }
+}
+
+function describe(probe: ReplicaProbe): string {
+  const { term, commitLsn, history } = probe.snapshot.context;
+  return `entry ${probe.sequence} (${probe.snapshot.value}, term ${term}, commit ${formatLsn(commitLsn)}, ${history.length} terms)`;
+}

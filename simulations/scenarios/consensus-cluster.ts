@@ -1,0 +1,287 @@
+/**
+ * A timeline's safekeepers and its computes in a world: the machines of every consensus scenario, with their oracles.
+ */
+
+import type { NodeId } from '../../protocols/ids.ts';
+import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { walPageHeaderBytes } from '../../protocols/postgres/wal/page-header.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
+import { type Canary, findCanary } from '../cluster/canaries.ts';
+import { type ReplicaProbe, SafekeeperMachine } from '../cluster/safekeeper-process.ts';
+import { SimPostgres, type Timeline, type Workload } from '../cluster/sim-postgres.ts';
+import { FaultInjector, type FaultTarget } from '../faults/injector.ts';
+import { AgreedHistory } from '../oracles/agreed-history.ts';
+import { CommitLedger } from '../oracles/commit-ledger.ts';
+import { ReplicaOracle } from '../oracles/replica-oracle.ts';
+import { SimBroker } from '../world/bus.ts';
+import { SimMachine, type Surroundings } from '../world/machine.ts';
+import { type NetworkLimits, SimNetwork } from '../world/network.ts';
+import type { ScenarioContext } from './scenario.ts';
+
+const TENANT = '7e'.repeat(16);
+const TIMELINE = '71'.repeat(16);
+const RESTART_MS = 200;
+const CREATE_TIMEOUT_MS = 5000;
+
+export interface ClusterOptions {
+  safekeepers: number;
+  computes: number;
+  network: NetworkLimits;
+  workload: Workload;
+  /** Clocks run up to this share too fast or too slow. */
+  clockDrift: number;
+  syncMs: number;
+}
+
+export class ConsensusCluster {
+  readonly timeline: Timeline;
+  readonly history: AgreedHistory;
+  readonly ledger: CommitLedger;
+  readonly safekeepers: SafekeeperMachine[];
+  readonly injector: FaultInjector;
+  readonly surroundings: Surroundings;
+  readonly #context: ScenarioContext;
+  readonly #options: ClusterOptions;
+  readonly #computes: SimMachine[];
+  readonly #running = new Map<string, SimPostgres>();
+  readonly #canary: Canary | undefined;
+  readonly #oracle: ReplicaOracle;
+  readonly #operator: SimMachine;
+  #isOver = false;
+
+  constructor(context: ScenarioContext, options: ClusterOptions, more: FaultTarget[] = []) {
+    const { world, random } = context;
+    this.#context = context;
+    this.#options = options;
+    this.#canary = findCanary(context.canary);
+    const network = new SimNetwork(world, options.network);
+    this.surroundings = { world, network, broker: new SimBroker(network) };
+    const names = Array.from({ length: options.safekeepers }, (_, n) => `sk${n + 1}`);
+    this.timeline = {
+      tenant: TENANT,
+      timeline: TIMELINE,
+      members: names as NodeId[],
+      pgVersion: 17,
+      systemId: 7_000_000_000_000_000_001n,
+      startLsn: drawStart(random.stream('start lsn').float()),
+    };
+    this.safekeepers = names.map((name) => this.#safekeeper(name));
+    this.history = new AgreedHistory({
+      world,
+      startLsn: this.timeline.startLsn,
+      pgVersion: this.timeline.pgVersion,
+      walDirectory: `timelines/${TIMELINE}/wal`,
+      storages: this.safekeepers.map(({ machine }) => machine.storage),
+    });
+    this.ledger = new CommitLedger(world);
+    this.#oracle = new ReplicaOracle(world, this.history);
+    this.#computes = Array.from({ length: options.computes }, (_, n) => this.#machine(`compute${n + 1}`));
+    this.#operator = this.#machine('operator');
+    this.injector = new FaultInjector({
+      world,
+      network,
+      targets: [...this.safekeepers.map((each) => this.#target(each)), ...this.#computeTargets(), ...more],
+      onNewCompute: (name, how) => this.#newCompute(name, how),
+    });
+  }
+
+  get computeNames(): string[] {
+    return this.#computes.map(({ name }) => name);
+  }
+
+  get storageNames(): string[] {
+    return this.safekeepers.map(({ node }) => node);
+  }
+
+  /** Starts the safekeepers and creates the timeline on all of them, with nothing failing yet. */
+  async create(): Promise<void> {
+    const { world } = this.surroundings;
+    for (const safekeeper of this.safekeepers) safekeeper.start();
+    let isCreated = false;
+    await world.run({ untilMs: world.nowMs + 500 });
+    const { tenant, timeline, members, pgVersion, systemId, startLsn } = this.timeline;
+    this.#operator.start((process) => {
+      const command = { tenant, timeline, members, pgVersion, systemId: String(systemId), startLsn };
+      const creations = members.map((node) =>
+        sendCommand(
+          process.ports.bus,
+          'safekeeper-node',
+          node,
+          { type: 'create', ...command },
+          {
+            timeoutMs: CREATE_TIMEOUT_MS,
+          },
+        ),
+      );
+      void Promise.all(creations).then(() => {
+        isCreated = true;
+      });
+    });
+    await world.run({ untilMs: world.nowMs + CREATE_TIMEOUT_MS, isDone: () => isCreated });
+    if (!isCreated) world.fail('a timeline can be created', 'not all safekeepers answered');
+  }
+
+  startCompute(name = this.#computes[0]!.name): void {
+    const machine = this.#computes.find((each) => each.name === name)!;
+    const { world } = this.surroundings;
+    world.mark('compute: started');
+    this.#running.get(name)?.stop();
+    machine.start((process) => {
+      const postgres = new SimPostgres(
+        {
+          machine,
+          timeline: this.timeline,
+          workload: this.#options.workload,
+          history: this.history,
+          ledger: this.ledger,
+          wrapChannel: this.#canary?.wrapChannel,
+          membersSeen: this.#canary?.membersSeen,
+          onExit: (reason) => {
+            world.tell(name, `ends: ${reason}`);
+            if (reason.startsWith('deposed')) world.mark('compute: deposed');
+            if (this.#running.get(name) === postgres) this.#running.delete(name);
+          },
+        },
+        process,
+      );
+      this.#running.set(name, postgres);
+      void postgres.run();
+    });
+  }
+
+  /** Some compute leads, as far as it knows. */
+  get isLed(): boolean {
+    return [...this.#running.values()].some((postgres) => postgres.isLeading);
+  }
+
+  /** Keeps a compute running, as the control plane does. */
+  supervise(): void {
+    const { world } = this.surroundings;
+    const look = () => {
+      if (this.#isOver) return;
+      if (this.#running.size === 0) this.startCompute(this.#context.random.pick(this.computeNames));
+      world.after(RESTART_MS, undefined, 'supervise', look);
+    };
+    look();
+  }
+
+  /** Mends everything, then demands that the timeline works again within a bound. */
+  async converge(withinMs: number): Promise<void> {
+    const { world } = this.surroundings;
+    this.injector.heal();
+    const target = this.history.end;
+    const acknowledged = this.ledger.acknowledged;
+    const isWorking = () =>
+      this.history.end > target &&
+      this.ledger.acknowledged > acknowledged &&
+      this.safekeepers.every((each) => this.#commitOf(each) > target);
+    const began = world.nowMs;
+    await world.run({ untilMs: world.nowMs + withinMs, isDone: isWorking });
+    if (world.violation) return;
+    if (!isWorking()) {
+      world.fail(
+        'convergence',
+        `${withinMs} ms after everything was mended: committed ${formatLsn(this.history.end)} ` +
+          `(was ${formatLsn(target)}), ${this.safekeepers.map((each) => `${each.node} ${formatLsn(this.#commitOf(each))}`).join(', ')}`,
+      );
+      return;
+    }
+    world.mark('converged');
+    world.tell('oracle', `converged after ${Math.round(world.nowMs - began)} ms`);
+  }
+
+  /** What must hold when everything is over. */
+  checkEnd(): void {
+    this.#isOver = true;
+    for (const safekeeper of this.safekeepers) {
+      this.history.checkDisk(safekeeper.machine.storage, this.#commitOf(safekeeper), 'at the end');
+    }
+    this.ledger.check(this.history, this.timeline.pgVersion);
+  }
+
+  // --- machines -----------------------------------------------------------------------------------------------
+
+  /** The commit LSN that a safekeeper has written down; the start until then. */
+  #commitOf(safekeeper: SafekeeperMachine): Lsn {
+    return safekeeper.probe()?.snapshot.context.commitLsn ?? this.timeline.startLsn;
+  }
+
+  #machine(name: string): SimMachine {
+    const machine = new SimMachine(name, this.surroundings);
+    const random = this.#context.random.stream(`machine/${name}`);
+    const { clockDrift, syncMs } = this.#options;
+    machine.skew.rate = 1 + random.between(-clockDrift, clockDrift);
+    machine.skew.offsetMs = Math.round(random.between(-2000, 2000));
+    machine.skew.swingMs = random.chance(0.3) ? random.between(0, 500) : 0;
+    machine.storage.latency.syncMs = syncMs * random.between(0.5, 3);
+    return machine;
+  }
+
+  #safekeeper(name: string): SafekeeperMachine {
+    const machine = this.#machine(name);
+    machine.storage.lies = this.#canary?.diskLies;
+    const { world } = this.surroundings;
+    const safekeeper: SafekeeperMachine = new SafekeeperMachine(machine, {
+      wrapDecide: this.#canary?.wrapDecide,
+      onReplica: (probe: ReplicaProbe) => this.#oracle.started(name, probe),
+      onExit: (process) => {
+        world.mark('safekeeper: ended by itself');
+        world.after(RESTART_MS, undefined, 'restart', () => {
+          if (machine.process === process && !this.injector.isDown(name)) safekeeper.start();
+        });
+      },
+    });
+    return safekeeper;
+  }
+
+  #target(safekeeper: SafekeeperMachine): FaultTarget {
+    return {
+      machine: safekeeper.machine,
+      isStorage: true,
+      start: () => safekeeper.start(),
+      crash: () => {
+        const probe = safekeeper.probe();
+        if (probe) this.#oracle.crashed(safekeeper.node, probe);
+        safekeeper.crash();
+        if (probe) {
+          const { commitLsn } = probe.snapshot.context;
+          this.history.checkDisk(safekeeper.machine.storage, commitLsn, 'after a crash');
+        }
+      },
+    };
+  }
+
+  #computeTargets(): FaultTarget[] {
+    return this.#computes.map((machine) => ({
+      machine,
+      isStorage: false,
+      start: () => {},
+      crash: () => this.#killCompute(machine),
+    }));
+  }
+
+  #killCompute(machine: SimMachine): void {
+    machine.crash();
+    this.#running.delete(machine.name);
+  }
+
+  #newCompute(name: string, how: number): void {
+    const { world } = this.surroundings;
+    for (const machine of this.#computes) {
+      const running = this.#running.get(machine.name);
+      if (!running) continue;
+      if (how === 1) this.#killCompute(machine);
+      else if (how === 2) running.stop();
+      else if (machine.name !== name) world.mark('compute: a rival was started');
+    }
+    this.startCompute(name);
+  }
+}
+
+/** Timelines begin anywhere: often shortly before a segment's or a page's end, where headers are due. */
+function drawStart(dice: number): Lsn {
+  const segment = 3 * WAL_SEGMENT_BYTES;
+  if (dice < 0.4) return (segment + walPageHeaderBytes(segment)) as Lsn;
+  if (dice < 0.7) return (segment + WAL_SEGMENT_BYTES - 8192 * 20 + 24) as Lsn;
+  return (segment + Math.floor(dice * 1000) * 8192 + 4096) as Lsn;
+}

@@ -1,0 +1,31 @@
+/**
+ * What a scenario is. Anybody may write one: a name, what it is about, and a function that builds machines in a world, runs
+ * them under the faults of a plan, and checks what must hold.
+ */
+import type { Fault } from '../faults/plan.ts';
+import type { SimRandom } from '../world/random.ts';
+import type { World } from '../world/world.ts';
+
+export interface ScenarioContext {
+  world: World;
+  /** Draws the scenario's own parameters. */
+  random: SimRandom;
+  /** Notes the parameters drawn, for the report. */
+  parameters: Record<string, unknown>;
+  /** Takes the plan as drawn, returns what is to be carried out of it. */
+  selectFaults(drawn: Fault[]): Fault[];
+  /** The known bug that is switched on, if any. */
+  canary: string | undefined;
+  /** Makes the safety phase longer or shorter. */
+  effort: number;
+}
+
+export interface Scenario {
+  name: string;
+  summary: string;
+  /** Names of the known bugs that this scenario can switch on and must find. */
+  canaries: string[];
+  /** Marks that some seed must reach, or the scenario does not test what it should. */
+  marks: string[];
+  run(context: ScenarioContext): Promise<void>;
+}

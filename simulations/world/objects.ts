@@ -1,0 +1,126 @@
+/**
+ * The simulated object store, shared by all machines: conditional puts, ranged reads, and the ways in which S3 fails: a 503
+ * before anything happened, or a time-out after the request was carried out.
+ */
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { Disk } from '../../runtime/ports/disk.ts';
+import type { ObjectInfo, Objects, PutResult } from '../../runtime/ports/objects.ts';
+import type { EventOwner } from './event-queue.ts';
+import { hashBytes, type SimRandom } from './random.ts';
+import type { World } from './world.ts';
+
+interface StoredObject {
+  data: Uint8Array;
+  etag: string;
+}
+
+export interface ObjectFaults {
+  /** Share of requests that fail before they do anything. */
+  refuseShare: number;
+  /** Share of writes that are carried out although the caller is told of a failure. */
+  lostAnswerShare: number;
+  extraMs: number;
+}
+
+export class SimBucket {
+  readonly world: World;
+  readonly objects = new Map<string, StoredObject>();
+  readonly faults: ObjectFaults = { refuseShare: 0, lostAnswerShare: 0, extraMs: 0 };
+  readonly random: SimRandom;
+  /** Called before an object is deleted or replaced: oracles look at what still needs it. */
+  onDelete: ((key: string) => void) | undefined;
+  #versions = 0;
+
+  constructor(world: World) {
+    this.world = world;
+    this.random = world.random('objects');
+  }
+
+  put(key: string, data: Uint8Array, options: { ifAbsent?: boolean; ifMatch?: string }): PutResult {
+    const known = this.objects.get(key);
+    if (options.ifAbsent && known) return { status: 'conflict' };
+    if (options.ifMatch !== undefined && known?.etag !== options.ifMatch) return { status: 'conflict' };
+    const etag = `${++this.#versions}`;
+    this.world.trace.mix(hashBytes(data, this.#versions));
+    this.objects.set(key, { data, etag });
+    return { status: 'ok', etag };
+  }
+}
+
+/** The store as one process has it; `disk` is where its local files lie. */
+export class SimObjects implements Objects {
+  readonly #bucket: SimBucket;
+  readonly #owner: EventOwner;
+  readonly #disk: Disk;
+
+  constructor(bucket: SimBucket, owner: EventOwner, disk: Disk) {
+    this.#bucket = bucket;
+    this.#owner = owner;
+    this.#disk = disk;
+  }
+
+  async put(
+    key: string,
+    data: Uint8Array,
+    options: { ifAbsent?: boolean; ifMatch?: string } = {},
+  ): Promise<PutResult> {
+    const copy = data.slice();
+    await this.#request('put', 2 + copy.length / 100_000);
+    const result = this.#bucket.put(key, copy, options);
+    this.#maybeLoseAnswer(key);
+    return result;
+  }
+
+  async putFile(key: string, path: string): Promise<PutResult> {
+    return this.put(key, await this.#disk.readFile(path));
+  }
+
+  async get(key: string, range?: { offset: number; length: number }): Promise<Uint8Array> {
+    await this.#request('get', 2);
+    const object = this.#bucket.objects.get(key);
+    if (!object) throw new PalimpsestError('not-found', `no object ${key}`);
+    return range ? object.data.slice(range.offset, range.offset + range.length) : object.data.slice();
+  }
+
+  async getFile(key: string, path: string): Promise<void> {
+    await this.#disk.writeFileAtomic(path, await this.get(key));
+  }
+
+  async head(key: string): Promise<ObjectInfo | undefined> {
+    await this.#request('head', 1);
+    const object = this.#bucket.objects.get(key);
+    return object && { key, bytes: object.data.length, etag: object.etag };
+  }
+
+  async *list(prefix: string): AsyncIterable<ObjectInfo> {
+    await this.#request('list', 5);
+    const keys = [...this.#bucket.objects.keys()].filter((key) => key.startsWith(prefix)).sort();
+    for (const key of keys) {
+      const object = this.#bucket.objects.get(key);
+      if (object) yield { key, bytes: object.data.length, etag: object.etag };
+    }
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.#request('delete', 1);
+    if (this.#bucket.objects.has(key)) this.#bucket.onDelete?.(key);
+    this.#bucket.objects.delete(key);
+    this.#maybeLoseAnswer(key);
+  }
+
+  async #request(label: string, meanMs: number): Promise<void> {
+    const { world, random, faults } = this.#bucket;
+    const ms = meanMs * random.between(0.5, 2) + faults.extraMs * random.float();
+    await new Promise<void>((resolve) => world.after(ms, this.#owner, `object ${label}`, resolve));
+    if (!random.chance(faults.refuseShare)) return;
+    world.mark('objects: a request was refused');
+    throw new PalimpsestError('unavailable', 'the object store answered 503');
+  }
+
+  #maybeLoseAnswer(key: string): void {
+    const { world, random, faults } = this.#bucket;
+    if (!random.chance(faults.lostAnswerShare)) return;
+    world.mark('objects: a write was carried out but reported as failed');
+    throw new PalimpsestError('unavailable', `no answer to a request for ${key}`);
+  }
+}
