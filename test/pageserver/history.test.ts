@@ -94,6 +94,72 @@ describe('a shard fed with the WAL of a stock Postgres', () => {
     for (const shard of [...branches.reverse(), main]) await shard.close();
   });
 
+  test('crashes at any moment change nothing: what was in memory is ingested again', async () => {
+    const { world, main } = await makeWorld(2 ** 20);
+    const spec = world.spec(MAIN, { startLsn: world.template.startLsn });
+    let shard = main;
+    let random = 12345;
+    const next = (bound: number) => {
+      random = (Math.imul(random, 1103515245) + 12345) & 0x7fffffff;
+      return random % bound;
+    };
+    let ends = shard.lastLsn;
+    for (let life = 0; life < 8; life++) {
+      ends = Math.min(
+        reference.endLsn,
+        Math.max(ends, shard.lastLsn) + next(reference.endLsn - spec.startLsn) / 4,
+      );
+      await world.feed(shard, Math.floor(ends));
+      // The files that were flushed so far are all that the next life finds.
+      await world.crash(shard);
+      shard = await world.openWith(spec, world.journaledLayers());
+      expect(shard.lastLsn).toBe(shard.diskConsistentLsn);
+    }
+    await world.feed(shard, reference.endLsn);
+    for (const moment of [reference.moments[1]!, reference.moments.at(-1)!]) {
+      expect(await compareWithMoment(shard, world.tools, moment)).toEqual([]);
+    }
+    await shard.close();
+  });
+
+  test('pages read while their layer is being written are right', async () => {
+    const { world, main } = await makeWorld(2 ** 30);
+    await world.feed(main, reference.endLsn);
+    const flushing = main.flush();
+    for (const moment of reference.moments.slice(-2)) {
+      expect(await compareWithMoment(main, world.tools, moment)).toEqual([]);
+    }
+    await flushing;
+    expect(main.history.files.length).toBe(1);
+    expect(await compareWithMoment(main, world.tools, reference.moments.at(-1)!)).toEqual([]);
+    await main.close();
+  });
+
+  test('a damaged local layer is fetched again; damaged in objects too, it is an error that names file and block', async () => {
+    const { world, main } = await makeWorld(2 ** 21);
+    await world.feed(main, reference.endLsn);
+    await main.flush();
+    await main.uploaded();
+    await main.close();
+    const spec = world.spec(MAIN, { startLsn: world.template.startLsn });
+    const last = reference.moments.at(-1)!;
+    await world.restart();
+    const damagedFiles = world.damageLayers('pageserver');
+    expect(damagedFiles).toBeGreaterThan(2);
+    const healed = await world.open(spec);
+    expect(await compareWithMoment(healed, world.tools, last)).toEqual([]);
+    expect(world.tools.store.downloads).toBeGreaterThan(0);
+    await healed.close();
+    await world.restart();
+    world.damageLayers('objects');
+    world.damageLayers('pageserver');
+    const broken = await world.open(spec);
+    await expect(compareWithMoment(broken, world.tools, last)).rejects.toThrow(
+      /layer file .*\.layer: the data of block \d+ at offset \d+ does not match its checksum/,
+    );
+    await broken.close();
+  });
+
   test('a basebackup in the middle of the log is exact', async () => {
     const { world, main } = await makeWorld(2 ** 21);
     await world.feed(main, reference.endLsn);

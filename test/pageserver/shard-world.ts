@@ -1,7 +1,7 @@
 /**
  * A pageserver shard in this process, over real files, fed with WAL from a stock Postgres' pg_wal in place of safekeepers.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ChunkPool } from '../../actors/pageserver/arena.ts';
@@ -9,6 +9,7 @@ import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
 import { type ImportedTemplate, importTemplate } from '../../actors/pageserver/import-template.ts';
 import { findIndex } from '../../actors/pageserver/index-object.ts';
 import { LayerStore } from '../../actors/pageserver/layer-store.ts';
+import type { LayerState } from '../../actors/pageserver/machine.ts';
 import { PageCache } from '../../actors/pageserver/page-cache.ts';
 import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
@@ -21,8 +22,13 @@ import { segmentFileName, segmentNumber, WAL_SEGMENT_BYTES } from '../../protoco
 import { LocalDirectoryReader } from '../../runtime/adapters/directory-reader.ts';
 import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
 import { NodeDisk } from '../../runtime/adapters/node-disk.ts';
-import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+
+function silentLog(): Log {
+  const log: Log = { debug() {}, info() {}, warn() {}, error() {}, child: () => log };
+  return log;
+}
 
 /** The segment that was read last. */
 let cached: { file: string; bytes: Uint8Array } | undefined;
@@ -59,6 +65,7 @@ export class ShardWorld {
   readonly events: ShardEvent[] = [];
   readonly walFolder: string;
   readonly #options: ShardWorldOptions;
+  #life = 0;
   objects!: LocalObjects;
   tools!: ShardTools;
   template!: ImportedTemplate;
@@ -78,6 +85,13 @@ export class ShardWorld {
     });
   }
 
+  /** Ends a shard's life as kill -9 would: nothing that it does from now on counts. */
+  async crash(shard: Shard): Promise<void> {
+    this.#life++;
+    await shard.close();
+    await this.restart();
+  }
+
   /** A process of its own, as it were: nothing of what was cached in memory is left. */
   async restart(): Promise<void> {
     const dataDir = join(this.folder, 'pageserver');
@@ -85,7 +99,7 @@ export class ShardWorld {
     await disk.makeDirectory('.');
     this.objects = await LocalObjects.open(join(this.folder, 'objects'), { localRoot: dataDir });
     const relations = new RelationTable();
-    const log = createLog({ level: 'error' });
+    const log = silentLog();
     this.tools = {
       clock: new SystemClock(),
       log,
@@ -123,9 +137,26 @@ export class ShardWorld {
     };
   }
 
+  /** The layer map as the journaled events give it. */
+  journaledLayers(): LayerState[] {
+    const layers: LayerState[] = [];
+    for (const event of this.events) {
+      if (event.type === 'layer.flushed') layers.push({ ...event.layer, uploaded: false });
+      if (event.type === 'layer.uploaded') layers.find(({ key }) => key === event.key)!.uploaded = true;
+    }
+    return layers;
+  }
+
   /** Opens a shard from what its index in objects lists; a branch when `parent` is given. */
   async open(spec: ShardSpec, parent?: Shard): Promise<Shard> {
     const index = await findIndex(this.objects, spec);
+    const layers = (index?.layers ?? []).map((layer) => ({ ...layer, uploaded: true }));
+    return this.openWith(spec, layers, parent);
+  }
+
+  /** Opens a shard with given layers. */
+  async openWith(spec: ShardSpec, layers: LayerState[], parent?: Shard): Promise<Shard> {
+    const life = this.#life;
     const below: ShardParent = parent
       ? {
           history: parent.history,
@@ -136,11 +167,12 @@ export class ShardWorld {
       : await openTemplate(spec.template!, this.tools);
     const shard = new Shard({
       spec,
-      layers: (index?.layers ?? []).map((layer) => ({ ...layer, uploaded: true })),
+      layers,
       parent: below,
       tools: this.tools,
       journal: {
         record: async (events) => {
+          if (life !== this.#life) throw new PalimpsestError('conflict', 'fenced: this life is over');
           this.events.push(...events);
         },
       },
@@ -159,6 +191,19 @@ export class ShardWorld {
       at += bytes.length;
       await afterPiece?.();
     }
+  }
+
+  /** Flips bytes in the data of every layer file of timelines below a folder; returns how many files there were. */
+  damageLayers(folder: 'pageserver' | 'objects'): number {
+    const files = readdirSync(join(this.folder, folder), { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.includes('timelines') && name.endsWith('.layer'))
+      .map((name) => join(this.folder, folder, name));
+    for (const file of files) {
+      const bytes = readFileSync(file);
+      for (let at = 1000; at < bytes.length / 2; at += 5000) bytes[at]! ^= 4;
+      writeFileSync(file, bytes);
+    }
+    return files.length;
   }
 
   destroy(): void {
