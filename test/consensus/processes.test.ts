@@ -3,7 +3,7 @@
  * byte, on every replica.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -94,11 +94,11 @@ class World {
     await gone;
   }
 
-  create(node: NodeId): Promise<unknown> {
+  create(node: NodeId, timeline = TIMELINE): Promise<unknown> {
     const command = {
       type: 'create',
       tenant: TENANT,
-      timeline: TIMELINE,
+      timeline,
       startLsn: START,
       pgVersion: 17,
       systemId: String(SYSTEM_ID),
@@ -107,11 +107,11 @@ class World {
     return sendCommand(this.bus, 'safekeeper-node', node, command, { timeoutMs: 3000 });
   }
 
-  status(node: NodeId): Promise<ReplicaStatus> {
+  status(node: NodeId, timeline = TIMELINE): Promise<ReplicaStatus> {
     return sendCommand(
       this.bus,
       'safekeeper',
-      safekeeperActorId(TIMELINE, node),
+      safekeeperActorId(timeline, node),
       { type: 'status' },
       { timeoutMs: 3000 },
     );
@@ -299,4 +299,31 @@ test('a replica is created once, refuses another identity, and is deleted for go
   await world.boot(node);
   expect(await send({ type: 'list' })).toEqual([]);
   await send(remove);
+});
+
+test('a damaged journal is an error of its replica alone', { timeout: 60_000 }, async () => {
+  const world = new World();
+  await world.start();
+  const node = MEMBERS[0]!;
+  const other = 'ffffffffffffffffffffffffffffffff';
+  await world.create(node, other);
+  await world.kill(node);
+  const folder = join(world.root, node, 'safekeeper', safekeeperActorId(other, node));
+  for (const name of readdirSync(folder)) {
+    const bytes = readFileSync(join(folder, name));
+    bytes[bytes.length >> 1]! ^= 0xff;
+    writeFileSync(join(folder, name), bytes);
+  }
+  await world.boot(node);
+  expect((await world.status(node)).commitLsn).toBe(START);
+  await expect(world.status(node, other)).rejects.toMatchObject({ code: 'corrupt' });
+});
+
+test('the process ends when its parent is gone', { timeout: 60_000 }, async () => {
+  const world = new World();
+  await world.start();
+  const child = world.children.get(MEMBERS[0]!)!;
+  const gone = new Promise((resolve) => child.once('exit', resolve));
+  child.stdin!.end();
+  expect(await gone).toBe(0);
 });
