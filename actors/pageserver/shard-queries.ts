@@ -65,7 +65,8 @@ export async function resolveTime(
   timeMs: number,
 ): Promise<{ lsn: number; commitTimeMs: number }> {
   const fold = await shard.foldAtTime(timeMs);
-  if (!fold) {
+  // Before the first commit there is only the time of the cluster's own checkpoint to go by.
+  if (!fold || (fold.newestCommitTime === 0 && timeMs < fold.fields.time * 1000)) {
     throw new PalimpsestError(
       'not-found',
       `${new Date(timeMs).toISOString()} is before the first commit of this history`,
