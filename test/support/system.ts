@@ -81,15 +81,9 @@ export class TestSystem {
     const started = performance.now();
     const child = this.#spawn(more.args ?? []);
     const limitMs = this.#options.startLimitMs ?? 90_000;
-    const state = await eventually(
-      'palimpsest start to be ready',
-      () => {
-        if (child.exitCode !== null || child.signalCode !== null) return 'ended';
-        return this.#ready && 'ready';
-      },
-      { limitMs, everyMs: 5 },
-    );
-    if (state === 'ended') throw new StartFailed(child.exitCode ?? 1, this.#output);
+    const ended = () => child.exitCode !== null || child.signalCode !== null;
+    await eventually('palimpsest start to be ready', () => this.#ready || ended(), { limitMs, everyMs: 5 });
+    if (!this.#ready) throw new StartFailed(child.exitCode ?? 1, this.#output);
     return performance.now() - started;
   }
 
