@@ -29,6 +29,8 @@ import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
+/** How long after a full disk kept a replica closed it is tried again. */
+const REOPEN_MS = 2000;
 
 export type SafekeeperNodeCommand =
   | {
@@ -146,11 +148,23 @@ export class SafekeeperNode {
     const opening = this.#openHosted(timeline, create);
     this.#hosted.set(timeline, opening);
     this.#serveReplica(timeline);
-    opening.catch(() => {
+    opening.catch((error: unknown) => {
       // A damaged replica keeps its place, so that asking for it tells what is wrong. A failed creation does not.
       if (create) this.#forget(timeline);
+      else this.#reopenWhenThereIsSpace(timeline, opening, error);
     });
     return opening;
+  }
+
+  /** A full disk mends: its replicas must come back without anybody starting the process again. */
+  #reopenWhenThereIsSpace(timeline: string, failed: Promise<Hosted>, error: unknown): void {
+    if (!(error instanceof PalimpsestError && error.code === 'disk-full')) return;
+    this.#options.clock.setTimer(REOPEN_MS, () => {
+      if (this.#hosted.get(timeline) !== failed) return;
+      const opening = this.#openHosted(timeline, undefined);
+      this.#hosted.set(timeline, opening);
+      opening.catch((again: unknown) => this.#reopenWhenThereIsSpace(timeline, opening, again));
+    });
   }
 
   async #openHosted(timeline: string, create: CreateReplica | undefined): Promise<Hosted> {
@@ -175,6 +189,10 @@ export class SafekeeperNode {
       log,
       figures: this.#options.figures,
       tell: (type, data) => this.#publish({ type, data, tenant: identity.tenant, timeline, id }),
+    }).catch(async (error) => {
+      // The next attempt starts the actor anew: two of them would fence each other.
+      await actor.stop();
+      throw error;
     });
     const recovery = new PeerRecovery({
       replica,
