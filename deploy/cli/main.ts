@@ -3,7 +3,7 @@
  */
 import { Socket } from 'node:net';
 import { Command, CommanderError } from 'commander';
-import manifest from '../../package.json' with { type: 'json' };
+import { VERSION } from '../version.ts';
 import { addBranchCommands } from './commands/branch.ts';
 import { addComputeCommands } from './commands/compute.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
@@ -32,7 +32,7 @@ function endWithLauncher(): void {
 function buildProgram(): Command {
   const program = new Command('palimpsest')
     .description('Serverless Postgres for your own machines, with unmodified Postgres binaries')
-    .version(manifest.version)
+    .version(VERSION)
     .addHelpText('after', EXIT_CODES)
     .exitOverride()
     .showHelpAfterError('Use --help to see what is possible.');

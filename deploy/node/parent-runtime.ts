@@ -78,6 +78,12 @@ export class ParentRuntime {
     return runtime;
   }
 
+  /** The ports of this process, for what stands on all of them. */
+  get services() {
+    const { bus, clock, random, log, journals } = this;
+    return { bus, clock, random, log, journals };
+  }
+
   /** Events from the durable log. */
   async readEvents(query: {
     pattern: string;

@@ -1,9 +1,9 @@
 /**
  * The embedded system: one parent process with the bus, the control actors and the gateway, and the processes below it.
  *
- * Order of a start: lock, port, bus and event log, storage processes, control actors, (on the first start) the first
- * project, clients. Order of a stop: clients, computes (suspended: everything is committed), control actors, storage
- * processes, event log and bus, lock. Whatever a start has begun is undone by the same stop when it fails half-way.
+ * Order of a start: lock, bus and event log, port, storage processes, control actors, (on the first start) the first
+ * project, clients. A stop undoes it in the opposite order: clients, computes (suspended: everything is committed), storage
+ * processes, control actors, event log and bus, lock. A start that fails half-way is undone by the same steps.
  */
 import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,7 +11,6 @@ import { fileURLToPath } from 'node:url';
 import { Gateway } from '../../actors/gateway/gateway.ts';
 import { importTemplate } from '../../actors/pageserver/import-template.ts';
 import type { TenantStatus } from '../../actors/tenant/events.ts';
-import manifest from '../../package.json' with { type: 'json' };
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { LocalComputeHosts } from '../../runtime/adapters/compute-hosts.ts';
 import { LocalDirectoryReader } from '../../runtime/adapters/directory-reader.ts';
@@ -19,6 +18,7 @@ import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
 import {
   findPostgres,
   type PostgresBinaries,
+  type PostgresUser,
   postgresUser,
   reachablePostgres,
 } from '../../runtime/adapters/postgres-binaries.ts';
@@ -32,10 +32,11 @@ import {
   DEFAULT_PROJECT,
   type DiskView,
 } from '../client/control.ts';
+import { VERSION } from '../version.ts';
 import { Computes } from './computes.ts';
 import { ControlActors } from './control-actors.ts';
 import { ControlService } from './control-service.ts';
-import { openDataDirectory } from './data-directory.ts';
+import { type DataDirectory, openDataDirectory } from './data-directory.ts';
 import { ParentRuntime } from './parent-runtime.ts';
 import { busAddress } from './run-paths.ts';
 import { StorageProcesses } from './storage-processes.ts';
@@ -43,9 +44,10 @@ import { Templates } from './templates.ts';
 
 const HOST = '127.0.0.1';
 const PAGESERVER = 'ps1';
-const FULL_DISK_BYTES = 64 * 1024 * 1024;
 const STORAGE_READY_TIMEOUT_MS = 30_000;
-const WAKE_RETRY_CODES = new Set(['unavailable', 'timeout']);
+const STORAGE_POLL_MS = 5;
+/** A WAL segment must fit, on every safekeeper, or commits stop. */
+const FULL_DISK_BYTES = 64 * 1024 * 1024;
 
 export interface SystemOptions {
   dataDir: string;
@@ -72,240 +74,285 @@ export interface RunningSystem {
   stop(): Promise<void>;
 }
 
-/** Undoes what a start has done, newest first; one failure does not keep the rest from being undone. */
-class Undo {
-  readonly #steps: { what: string; undo: () => Promise<void> | void }[] = [];
-
-  add(what: string, undo: () => Promise<void> | void): void {
-    this.#steps.push({ what, undo });
-  }
-
-  async run(onFailure: (what: string, error: unknown) => void): Promise<void> {
-    for (const { what, undo } of this.#steps.splice(0).reverse()) {
-      try {
-        await undo();
-      } catch (error) {
-        onFailure(what, error);
-      }
-    }
-  }
-}
-
 /** Starts everything; resolves when clients can connect. */
 export async function startSystem(options: SystemOptions): Promise<RunningSystem> {
-  const undo = new Undo();
-  let stopping: Promise<void> | undefined;
-  const stop = () => (stopping ??= undo.run(() => {}));
+  const system = new EmbeddedSystem(options);
   try {
-    return await start(options, undo, stop);
+    return await system.start();
   } catch (error) {
-    await stop();
+    await system.stop();
     throw error;
   }
 }
 
-async function start(options: SystemOptions, undo: Undo, stop: () => Promise<void>): Promise<RunningSystem> {
-  const step = options.onStep ?? (() => {});
-  const begun = (): void => {
-    if (options.signal?.aborted) throw new PalimpsestError('unavailable', 'the start was interrupted');
-  };
-  const user = postgresUser();
-  const binariesOf = binariesFinder(options.pgBin);
-  binariesOf(options.pgVersion);
+class EmbeddedSystem {
+  readonly #options: SystemOptions;
+  readonly #undo: { what: string; undo: () => Promise<void> | void }[] = [];
+  readonly #binaries = new Map<number, PostgresBinaries>();
+  readonly #user: PostgresUser = postgresUser();
+  #runtime!: ParentRuntime;
+  #directory!: DataDirectory;
+  #stopping: Promise<void> | undefined;
 
-  const wanted = options.safekeepers === undefined ? {} : { safekeepers: options.safekeepers };
-  const directory = await openDataDirectory(options.dataDir, wanted);
-  undo.add('data directory', () => directory.release());
-  const below = (name: string) => join(directory.root, name);
-
-  const runtime = await ParentRuntime.start({ root: directory.root, runDirectory: directory.runDirectory });
-  undo.add('runtime', () => runtime.close());
-  const { bus, clock, random, log, metrics, journals } = runtime;
-
-  let computes: Computes | undefined;
-  const control = new ControlActors({ spawner: runtime.actors, journals, bus, clock, random, log });
-  const gateway = new Gateway({
-    sockets: new NodeSockets(),
-    clock,
-    log: log.child({ actor: 'gateway' }),
-    metrics,
-    directory: control,
-    computes: {
-      async wake(timeline, { timeoutMs }) {
-        const compute = await computes!.wake(timeline, { timeoutMs });
-        return { path: `${compute.socketDirectory}/.s.PGSQL.${compute.port}` };
-      },
-    },
-  });
-  const port = await gateway.listen({ host: HOST, port: options.port });
-  undo.add('gateway', () => gateway.close());
-  begun();
-
-  step('starting storage');
-  const objectsDirectory = below('objects');
-  const storage = new StorageProcesses({
-    safekeepers: directory.installation.safekeepers,
-    pageserver: PAGESERVER,
-    root: directory.root,
-    runDirectory: directory.runDirectory,
-    objectsDirectory,
-    clock,
-    log,
-    onRestart: (node) => {
-      if (node === PAGESERVER) void reattach();
-    },
-  });
-  storage.start();
-  undo.add('storage processes', () => storage.stop());
-
-  const hosts = new LocalComputeHosts({
-    clock,
-    log,
-    random,
-    bus,
-    busAddress: busAddress(directory.runDirectory),
-    scriptPath: fileURLToPath(new URL('compute-host.ts', import.meta.url)),
-    computesDirectory: below('computes'),
-    runDirectory: directory.runDirectory,
-    logDirectory: below('logs'),
-    pgVersion: options.pgVersion,
-    binariesOf: (version) => reachablePostgres(binariesOf(version), user, directory.runDirectory),
-    user,
-  });
-  undo.add('compute hosts', () => hosts.close());
-
-  await control.load();
-  computes = new Computes({
-    bus,
-    clock,
-    journals,
-    spawner: runtime.actors,
-    services: {
-      hosts,
-      specOf: async (timeline) => ({
-        spec: await control.computeSpec(timeline),
-        suspendAfterMs: options.suspendAfterSeconds * 1000,
-      }),
-    },
-    tenantOf: (timeline) => control.timelineWithProject(timeline).project.tenant,
-  });
-  computes.serve();
-  undo.add('computes', () => computes!.suspendAll());
-  begun();
-
-  const waitForNode = (kind: string, node: string) =>
-    untilServed(
-      () => sendCommand(bus, kind, node, { type: 'status' }, { timeoutMs: STORAGE_READY_TIMEOUT_MS }),
-      clock,
-    );
-  const reattach = async () => {
-    control.attachments.beginEpoch();
-    await waitForNode('pageserver-node', PAGESERVER).catch(() => {});
-    await control.attachments.attachAll(control.activeTimelines());
-  };
-  await Promise.all([
-    waitForNode('pageserver-node', PAGESERVER),
-    ...storage.safekeeperNodes.map((node) => waitForNode('safekeeper-node', node)),
-  ]);
-  begun();
-  hosts.fillReserve();
-  void control.attachments.attachAll(control.activeTimelines());
-
-  const objects = await LocalObjects.open(objectsDirectory);
-  const templates = new Templates({
-    objects,
-    workDirectory: below('templates'),
-    binaries: binariesOf,
-    importCluster: async ({ directory: cluster, prefix }) => {
-      const reader = new LocalDirectoryReader(cluster);
-      const imported = await importTemplate({ directory: reader, objects, key: prefix });
-      const { indexKey, startLsn, systemId } = imported;
-      return { key: indexKey, startLsn, systemId: systemId.toString() };
-    },
-    onStep: step,
-  });
-  const createProject = async (name: string, pgVersion = options.pgVersion): Promise<TenantStatus> => {
-    const template = await templates.get(pgVersion);
-    return control.createProject({
-      name,
-      pgVersion,
-      template,
-      safekeepers: storage.safekeeperNodes,
-      pageserver: PAGESERVER,
-    });
-  };
-
-  const service = new ControlService({
-    actors: control,
-    bus,
-    about: {
-      version: manifest.version,
-      pid: process.pid,
-      port,
-      dataDir: directory.root,
-      startedAt: new Date(clock.now()).toISOString(),
-      safekeepers: directory.installation.safekeepers,
-      suspendAfterSeconds: options.suspendAfterSeconds,
-    },
-    disk: () => diskView(directory.root),
-    processes: () => storage.status(),
-    connections: (timeline) => gateway.connections(timeline),
-    createProject,
-    readEvents: (query) => runtime.readEvents(query),
-    metrics: () => collectMetrics(bus, ['parent', PAGESERVER, ...storage.safekeeperNodes], log),
-  });
-  if (!control.projects().some(({ name }) => name === DEFAULT_PROJECT)) {
-    await createProject(DEFAULT_PROJECT);
+  constructor(options: SystemOptions) {
+    this.#options = options;
   }
-  begun();
-  serveMetrics(bus, 'parent', metrics);
-  serveCommands<ControlCommand>(bus, CONTROL_KIND, CONTROL_ID, (command) => service.handle(command));
-  gateway.open();
-  await directory.publish(port);
-  log.info({ port, pid: process.pid }, 'ready');
-  return {
-    url: service.url(undefined, control.project().branches[0]!.name),
-    port,
-    dataDir: directory.root,
-    pgVersion: control.project().pgVersion,
-    failed: runtime.failed,
-    stop,
-  };
+
+  async start(): Promise<RunningSystem> {
+    const { safekeepers, pgVersion, dataDir } = this.#options;
+    this.#binariesOf(pgVersion);
+    this.#directory = await openDataDirectory(dataDir, safekeepers === undefined ? {} : { safekeepers });
+    this.#then('data directory', () => this.#directory.release());
+    const { root, runDirectory } = this.#directory;
+    this.#runtime = await ParentRuntime.start({ root, runDirectory });
+    this.#then('runtime', () => this.#runtime.close());
+    const { bus, clock, log } = this.#runtime;
+
+    const control = new ControlActors({ spawner: this.#runtime.actors, ...this.#runtime.services });
+    const { gateway, port, usesComputes } = await this.#openGateway(control);
+    this.#step('starting storage');
+    const storage = this.#startStorage(() => void this.#reattach(control));
+    const hosts = this.#makeHosts();
+    await control.load();
+    const computes = this.#makeComputes(control, hosts);
+    usesComputes(computes);
+    await this.#untilStorageServes(storage);
+    hosts.fillReserve();
+    void control.attachments.attachAll(control.activeTimelines());
+
+    const createProject = await this.#projectMaker(control, storage);
+    const service = new ControlService({
+      actors: control,
+      bus,
+      about: {
+        version: VERSION,
+        pid: process.pid,
+        port,
+        dataDir: root,
+        startedAt: new Date(clock.now()).toISOString(),
+        safekeepers: this.#directory.installation.safekeepers,
+        suspendAfterSeconds: this.#options.suspendAfterSeconds,
+      },
+      disk: () => diskView(root),
+      processes: () => storage.status(),
+      connections: (timeline) => gateway.connections(timeline),
+      createProject,
+      readEvents: (query) => this.#runtime.readEvents(query),
+      metrics: () => collectMetrics(bus, ['parent', PAGESERVER, ...storage.safekeeperNodes], log),
+    });
+    if (!control.projects().some(({ name }) => name === DEFAULT_PROJECT)) {
+      await createProject(DEFAULT_PROJECT, undefined);
+    }
+    this.#giveUpIfAsked();
+    serveMetrics(bus, 'parent', this.#runtime.metrics);
+    serveCommands<ControlCommand>(bus, CONTROL_KIND, CONTROL_ID, (command) => service.handle(command));
+    gateway.open();
+    // First of all when it stops: a client that comes back at once must not wake what is being suspended.
+    this.#then('clients', () => gateway.close());
+    await this.#directory.publish(port);
+    log.info({ port, pid: process.pid }, 'ready');
+    const project = control.project();
+    return {
+      url: service.url(undefined, project.branches[0]!.name),
+      port,
+      dataDir: root,
+      pgVersion: project.pgVersion,
+      failed: this.#runtime.failed,
+      stop: () => this.stop(),
+    };
+  }
+
+  /** Undoes what the start has done, newest first; one failure does not keep the rest from being undone. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#undoAll();
+    return this.#stopping;
+  }
+
+  async #undoAll(): Promise<void> {
+    for (const { what, undo } of this.#undo.splice(0).reverse()) {
+      try {
+        await undo();
+      } catch (error) {
+        this.#runtime?.log.error({ error, what }, 'a part could not be stopped in order');
+      }
+    }
+  }
+
+  #then(what: string, undo: () => Promise<void> | void): void {
+    this.#undo.push({ what, undo });
+  }
+
+  #step(text: string): void {
+    this.#giveUpIfAsked();
+    this.#options.onStep?.(text);
+  }
+
+  #giveUpIfAsked(): void {
+    if (this.#options.signal?.aborted) throw new PalimpsestError('unavailable', 'the start was interrupted');
+  }
+
+  /** Finds the programs of each version once; looking takes a process. */
+  #binariesOf(version: number): PostgresBinaries {
+    const known = this.#binaries.get(version) ?? findPostgres(version, this.#options.pgBin);
+    this.#binaries.set(version, known);
+    return known;
+  }
+
+  /** Takes the port early, so that a taken one is known before anything is started; clients wait for `open`. */
+  async #openGateway(control: ControlActors) {
+    const { clock, log, metrics } = this.#runtime;
+    let computes: Computes | undefined;
+    const gateway = new Gateway({
+      sockets: new NodeSockets(),
+      clock,
+      log: log.child({ actor: 'gateway' }),
+      metrics,
+      directory: control,
+      computes: {
+        async wake(timeline, options) {
+          const { socketDirectory, port } = await computes!.wake(timeline, options);
+          return { path: `${socketDirectory}/.s.PGSQL.${port}` };
+        },
+      },
+    });
+    const port = await gateway.listen({ host: HOST, port: this.#options.port });
+    this.#then('gateway', () => gateway.close());
+    const usesComputes = (started: Computes) => {
+      computes = started;
+    };
+    return { gateway, port, usesComputes };
+  }
+
+  #startStorage(onPageserverRestart: () => void): StorageProcesses {
+    const { root, runDirectory, installation } = this.#directory;
+    const storage = new StorageProcesses({
+      safekeepers: installation.safekeepers,
+      pageserver: PAGESERVER,
+      root,
+      runDirectory,
+      objectsDirectory: join(root, 'objects'),
+      clock: this.#runtime.clock,
+      log: this.#runtime.log,
+      onRestart: (node) => {
+        if (node === PAGESERVER) onPageserverRestart();
+      },
+    });
+    storage.start();
+    this.#then('storage processes', () => storage.stop());
+    return storage;
+  }
+
+  #makeHosts(): LocalComputeHosts {
+    const { root, runDirectory } = this.#directory;
+    const { bus, clock, log, random } = this.#runtime;
+    const hosts = new LocalComputeHosts({
+      clock,
+      log,
+      random,
+      bus,
+      busAddress: busAddress(runDirectory),
+      scriptPath: fileURLToPath(new URL('compute-host.ts', import.meta.url)),
+      computesDirectory: join(root, 'computes'),
+      runDirectory,
+      logDirectory: join(root, 'logs'),
+      pgVersion: this.#options.pgVersion,
+      binariesOf: (version) => reachablePostgres(this.#binariesOf(version), this.#user, runDirectory),
+      user: this.#user,
+    });
+    this.#then('compute hosts', () => hosts.close());
+    return hosts;
+  }
+
+  #makeComputes(control: ControlActors, hosts: LocalComputeHosts): Computes {
+    const suspendAfterMs = this.#options.suspendAfterSeconds * 1000;
+    const { bus, clock, journals, actors } = this.#runtime;
+    const computes = new Computes({
+      bus,
+      clock,
+      journals,
+      spawner: actors,
+      services: {
+        hosts,
+        specOf: async (timeline) => ({ spec: await control.computeSpec(timeline), suspendAfterMs }),
+      },
+      tenantOf: (timeline) => control.timelineWithProject(timeline).project.tenant,
+    });
+    computes.serve();
+    this.#then('computes', () => computes.suspendAll());
+    return computes;
+  }
+
+  /** The pageserver has started again and has forgotten everything. */
+  async #reattach(control: ControlActors): Promise<void> {
+    control.attachments.beginEpoch();
+    await this.#untilServed('pageserver-node', PAGESERVER).catch(() => {});
+    await control.attachments.attachAll(control.activeTimelines());
+  }
+
+  async #untilStorageServes(storage: StorageProcesses): Promise<void> {
+    await Promise.all([
+      this.#untilServed('pageserver-node', PAGESERVER),
+      ...storage.safekeeperNodes.map((node) => this.#untilServed('safekeeper-node', node)),
+    ]);
+    this.#giveUpIfAsked();
+  }
+
+  /** Asks until somebody answers; any answer comes from the process itself, so it is there. */
+  async #untilServed(kind: string, node: string): Promise<void> {
+    const { bus, clock } = this.#runtime;
+    const deadline = clock.monotonic() + STORAGE_READY_TIMEOUT_MS;
+    for (;;) {
+      try {
+        await sendCommand(bus, kind, node, { type: 'status' }, { timeoutMs: STORAGE_READY_TIMEOUT_MS });
+        return;
+      } catch (error) {
+        if (!(error instanceof PalimpsestError && error.code === 'unavailable')) return;
+        if (clock.monotonic() > deadline || this.#options.signal?.aborted) throw startFailure(node, error);
+        await clock.sleep(STORAGE_POLL_MS);
+      }
+    }
+  }
+
+  async #projectMaker(
+    control: ControlActors,
+    storage: StorageProcesses,
+  ): Promise<(name: string, pgVersion: number | undefined) => Promise<TenantStatus>> {
+    const { root } = this.#directory;
+    const objects = await LocalObjects.open(join(root, 'objects'));
+    const templates = new Templates({
+      objects,
+      workDirectory: join(root, 'templates'),
+      binaries: (version) => this.#binariesOf(version),
+      importCluster: async ({ directory, prefix }) => {
+        const reader = new LocalDirectoryReader(directory);
+        const imported = await importTemplate({ directory: reader, objects, key: prefix });
+        const { indexKey, startLsn, systemId } = imported;
+        return { key: indexKey, startLsn, systemId: systemId.toString() };
+      },
+      onStep: (text) => this.#step(text),
+    });
+    return async (name, pgVersion = this.#options.pgVersion) =>
+      control.createProject({
+        name,
+        pgVersion,
+        template: await templates.get(pgVersion),
+        safekeepers: storage.safekeeperNodes,
+        pageserver: PAGESERVER,
+      });
+  }
 }
 
-/** A WAL segment must fit, on every safekeeper, or commits stop. */
+function startFailure(node: string, cause: PalimpsestError): PalimpsestError {
+  return new PalimpsestError(
+    'unavailable',
+    `process ${node} does not become ready`,
+    `its log in the data directory (logs/${node}.log) says why`,
+    cause,
+  );
+}
+
 async function diskView(path: string): Promise<DiskView> {
   const { bavail, blocks, bsize } = await statfs(path);
   const freeBytes = bavail * bsize;
   return { freeBytes, totalBytes: blocks * bsize, isFull: freeBytes < FULL_DISK_BYTES };
-}
-
-/** Finds the programs of each version once; looking takes a process. */
-function binariesFinder(pgBin: string | undefined): (version: number) => PostgresBinaries {
-  const found = new Map<number, PostgresBinaries>();
-  return (version) => {
-    const known = found.get(version) ?? findPostgres(version, pgBin);
-    found.set(version, known);
-    return known;
-  };
-}
-
-/** Repeats a request until somebody serves it. */
-async function untilServed(
-  request: () => Promise<unknown>,
-  clock: { monotonic(): number; sleep(ms: number): Promise<void> },
-): Promise<void> {
-  const deadline = clock.monotonic() + STORAGE_READY_TIMEOUT_MS;
-  for (;;) {
-    try {
-      await request();
-      return;
-    } catch (error) {
-      const again = error instanceof PalimpsestError && WAKE_RETRY_CODES.has(error.code);
-      // Any other answer comes from the process itself, so it is there.
-      if (!again) return;
-      if (clock.monotonic() > deadline) throw error;
-      await clock.sleep(5);
-    }
-  }
 }
