@@ -118,9 +118,7 @@ class DeltaWriter {
       const endLsn = arena.endLsn(position);
       if (arena.isImage(position)) {
         this.#writer.image(block, endLsn, bytes.subarray(offset, offset + PAGE_BYTES));
-      } else if ((flags & NODE_HAS_IMAGE) !== 0) {
-        this.#addRestoredImage(relation, block, position);
-      } else {
+      } else if ((flags & NODE_HAS_IMAGE) === 0 || !this.#addRestoredImage(relation, block, position)) {
         this.#writer.record(
           block,
           { startLsn: arena.startLsn(position), endLsn, initialises: (flags & NODE_INITIALISES) !== 0 },
@@ -138,8 +136,11 @@ class DeltaWriter {
     }
   }
 
-  /** A record that carries images of many pages would be repeated whole for each of them: its image stands in for it. */
-  #addRestoredImage(relation: number, block: number, position: number): void {
+  /**
+   * A record that carries images of many pages would be repeated whole for each of them: its image stands in for it.
+   * False when the image cannot be restored: the record stays, and a read of the page tells.
+   */
+  #addRestoredImage(relation: number, block: number, position: number): boolean {
     const { arena } = this.#layer;
     const chain = this.#chain;
     chain.reset();
@@ -151,8 +152,13 @@ class DeltaWriter {
       arena.endLsn(position),
     );
     this.#page.fill(0);
-    this.#options.redo.apply(chain, this.#options.pgVersion, relation, block, this.#page);
+    try {
+      this.#options.redo.apply(chain, this.#options.pgVersion, relation, block, this.#page);
+    } catch {
+      return false;
+    }
     this.#writer.image(block, arena.endLsn(position), this.#page);
+    return true;
   }
 
   /** A page that cannot be built keeps its records: a read names the one that is to blame. */

@@ -3,8 +3,10 @@
  *
  * 1. Layers are written in the order in which they were frozen: the files always cover one range of LSNs without a gap.
  * 2. An event is recorded only for what is durable: a file after its fsync, an object after its put, an index after that.
- * 3. A failed write stops the shard (the disk is full or broken); a failed upload is tried again for ever.
+ * 3. On a full disk a write is tried again until there is room, a failed upload for ever; any other failure of a write
+ *    stops the shard.
  */
+import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Timer } from '../../runtime/ports/clock.ts';
 import { writeDelta } from './delta-writer.ts';
 import type { ShardSpec } from './events.ts';
@@ -57,7 +59,7 @@ export class LayerKeeper {
   write(layer: MemoryLayer, onError: (error: unknown) => void): void {
     this.#waiting++;
     this.#writing = this.#writing
-      .then(() => this.#writeLayer(layer))
+      .then(() => this.#writeWhenThereIsRoom(layer))
       .catch((error) => {
         this.#broken = true;
         onError(error);
@@ -100,8 +102,23 @@ export class LayerKeeper {
     await this.#uploading;
   }
 
+  /** A full disk is no reason to give up: ingest waits, reads go on, and what is in memory is on the safekeepers too. */
+  async #writeWhenThereIsRoom(layer: MemoryLayer): Promise<void> {
+    while (!this.#closed && !this.#broken) {
+      try {
+        return await this.#writeLayer(layer);
+      } catch (error) {
+        if (!(error instanceof PalimpsestError) || error.code !== 'disk-full') throw error;
+        this.#options.tools.log.error(
+          { error: error.message },
+          'the disk is full: a layer waits to be written',
+        );
+        await this.#options.tools.clock.sleep(RETRY_MS);
+      }
+    }
+  }
+
   async #writeLayer(layer: MemoryLayer): Promise<void> {
-    if (this.#closed || this.#broken) return;
     const { spec, tools, history } = this.#options;
     const key = deltaKey(spec, layer.startLsn, layer.endLsn);
     const path = tools.store.pathOf(key);

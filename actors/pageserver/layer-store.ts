@@ -195,7 +195,7 @@ export class LayerStore {
       return await use(open.file);
     } finally {
       open.users--;
-      if (open.doomed && open.users === 0) void open.file.close();
+      if (open.doomed && open.users === 0) closeQuietly(open.file);
     }
   }
 
@@ -250,7 +250,7 @@ export class LayerStore {
     if (!open) return;
     this.#files.delete(key);
     open.doomed = true;
-    if (open.users === 0) void open.file.close();
+    if (open.users === 0) closeQuietly(open.file);
   }
 
   #keepIndex(layer: FileLayer, index: LayerIndex): void {
@@ -270,6 +270,11 @@ export class LayerStore {
     this.#indexBytes -= index.bytes;
     layer.index = undefined;
   }
+}
+
+/** A file that was only read has nothing to lose. */
+function closeQuietly(file: DiskFile): void {
+  file.close().catch(() => {});
 }
 
 async function readExactly(
