@@ -46,7 +46,7 @@ const PURE_MODULES = new Set([
   'node:zlib',
 ]);
 const WORLD_NAMES =
-  /(?<![.\w#])(Date\.now|new Date\(\)|Math\.random|performance\.now|process\.(?!binding\b)\w+|setTimeout|setInterval|setImmediate|queueMicrotask\.after|crypto\.\w+|fetch)\b\s*\(?/;
+  /(?<![.\w#])(Date\.now|new Date\(\)|Math\.random|performance\.now|process\.(?:argv|binding|cpuUsage|cwd|env|execPath|exit|exitCode|getuid|hrtime|memoryUsage|nextTick|pid|platform|stderr|stdin|stdout|uptime|versions?)|setTimeout|setInterval|setImmediate|crypto\.\w+|fetch)\b\s*\(?/;
 /** Packages that only the outside may use. */
 const OUTSIDE_PACKAGES = new Set(['pino', 'pino-pretty', 'commander']);
 
