@@ -46,6 +46,8 @@ export interface ReplicaOptions {
   clock: Clock;
   log: Log;
   figures?: WalFigures;
+  /** The WAL's files failed: nothing is taken or acknowledged any more until the replica is opened anew. */
+  onFailure?(): void;
   /** Tells subscribers of progress: `wal.appended`, `commit.advanced`. */
   tell(type: string, data: Record<string, unknown>): void;
 }
@@ -57,6 +59,7 @@ export class Replica implements WalSource {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #tell: ReplicaOptions['tell'];
+  readonly #failed: () => void;
   readonly #connections = new Set<AcceptorConnection>();
   #view: AppendView;
   /** Votes, elections and truncations under way or waiting; the chain keeps them one after the other. */
@@ -75,6 +78,7 @@ export class Replica implements WalSource {
     this.#clock = options.clock;
     this.#log = options.log;
     this.#tell = options.tell;
+    this.#failed = () => options.onFailure?.();
     const { commitLsn } = this.#context;
     this.#commit = new CommitTracker(commitLsn);
     this.#view = this.#readView();
@@ -305,8 +309,9 @@ export class Replica implements WalSource {
 
   #onFailure(error: Error): void {
     this.#log.error({}, `the replica stops: ${error.message}`);
-    for (const connection of [...this.#connections]) connection.close();
     this.#closed = true;
+    for (const connection of [...this.#connections]) connection.close();
+    this.#failed();
   }
 
   #armProgress(): void {

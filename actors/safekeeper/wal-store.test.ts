@@ -196,3 +196,25 @@ describe('a full disk', () => {
     expect(await contents(machine, store, START)).toEqual(bytes);
   });
 });
+
+describe('a broken disk', () => {
+  it('ends the writing with an error; opened anew, the log is what was durable', async () => {
+    const machine = new Machine();
+    const store = await machine.open();
+    const failures: Error[] = [];
+    store.listen({ onFlush: () => {}, onRoom: () => {}, onFailure: (error) => failures.push(error) });
+    const durable = records(START, [100]);
+    store.append(START, durable.bytes.slice());
+    await machine.settle(store);
+    machine.platters.broken = true;
+    const lost = records(durable.end, [100], durable.lastStart);
+    store.append(durable.end, lost.bytes.slice());
+    await expect(machine.settle(store)).rejects.toThrow('input/output');
+    expect(failures).toHaveLength(1);
+    expect(store.flushLsn).toBe(durable.end);
+    expect(() => store.append(lost.end, new Uint8Array(8))).toThrow('input/output');
+    machine.platters.broken = false;
+    await machine.scheduler.until(store.close(), 1000);
+    expect((await machine.open()).flushLsn).toBe(durable.end);
+  });
+});

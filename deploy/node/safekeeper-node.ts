@@ -29,7 +29,7 @@ import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
-/** How long after a full disk kept a replica closed it is tried again. */
+/** How long after a failure of its files a replica is opened again. */
 const REOPEN_MS = 2000;
 
 export type SafekeeperNodeCommand =
@@ -158,7 +158,18 @@ export class SafekeeperNode {
 
   /** A full disk mends: its replicas must come back without anybody starting the process again. */
   #reopenWhenThereIsSpace(timeline: string, failed: Promise<Hosted>, error: unknown): void {
-    if (!(error instanceof PalimpsestError && error.code === 'disk-full')) return;
+    if (error instanceof PalimpsestError && error.code === 'disk-full') this.#reopenLater(timeline, failed);
+  }
+
+  /** The files failed under a running replica: it is closed, and looks at them anew. */
+  async #reopenAfterFailure(timeline: string): Promise<void> {
+    const failed = this.#hosted.get(timeline);
+    if (!failed) return;
+    await this.#closeHosted(await failed);
+    this.#reopenLater(timeline, failed);
+  }
+
+  #reopenLater(timeline: string, failed: Promise<Hosted>): void {
     this.#options.clock.setTimer(REOPEN_MS, () => {
       if (this.#hosted.get(timeline) !== failed) return;
       const opening = this.#openHosted(timeline, undefined);
@@ -188,6 +199,11 @@ export class SafekeeperNode {
       clock,
       log,
       figures: this.#options.figures,
+      onFailure: () => {
+        this.#reopenAfterFailure(timeline).catch((error: Error) =>
+          log.error({}, `the failed replica cannot be closed: ${error.message}`),
+        );
+      },
       tell: (type, data) => this.#publish({ type, data, tenant: identity.tenant, timeline, id }),
     }).catch(async (error) => {
       // The next attempt starts the actor anew: two of them would fence each other.

@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 import { type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import { Cluster, type ComputeProcess } from './world/cluster.ts';
 
-const SEEDS = Number(process.env.CONSENSUS_SEEDS ?? 60);
+const SEEDS = Number(process.env.CONSENSUS_SEEDS ?? 40);
 const FIRST_SEED = Number(process.env.CONSENSUS_FIRST_SEED ?? 1);
 
 /** A run of about three virtual seconds of trouble, then peace; returns how much was committed. */

@@ -56,6 +56,8 @@ export class Platters {
   readonly files = new Map<string, StoredFile>();
   /** No space for new bytes while true. */
   full = false;
+  /** Every write fails while true. */
+  broken = false;
 }
 
 /** The disk as one incarnation of the node's process sees it. */
@@ -153,6 +155,7 @@ export class WorldDisk implements Disk {
         this.#underWay.delete(write);
         if (this.#platters.full && position + bytes.length > file.size)
           throw new PalimpsestError('disk-full', 'no space');
+        if (this.#platters.broken) throw new PalimpsestError('internal', 'input/output error');
         file.write(bytes, position);
       },
       sync: () => this.#delay(),
