@@ -19,7 +19,7 @@ beforeAll(async () => {
   recovered = await recoverWithStock(recorded, SETTINGS, (data) =>
     compareWithRecovered(replayed.store, replayed.fold, data),
   );
-}, 180_000);
+}, 400_000);
 
 afterAll(() => recorded?.destroy());
 

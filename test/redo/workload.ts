@@ -142,7 +142,18 @@ async function locksAndMultixacts(postgres: StockPostgres, client: PgClient): Pr
   await client.query('commit');
   await other.query('commit');
   await client.query('vacuum (freeze) fz');
+  await manyMultixacts(client, other);
   await other.close();
+}
+
+/** Each subtransaction's lock makes another multixact: enough for several pages of offsets and members. */
+async function manyMultixacts(client: PgClient, other: PgClient): Promise<void> {
+  await client.query('create table locked(a int primary key)');
+  await client.query('insert into locked select generate_series(1, 2500)');
+  await client.query('begin; select count(*) from (select * from locked for key share) x');
+  await other.query(`do $$ begin for i in 1..2500 loop begin perform 1 from locked where a = i for share;
+    exception when others then null; end; end loop; end $$`);
+  await client.query('commit');
 }
 
 /** More subtransactions than fit one commit record's cache, some rolled back. */
@@ -150,6 +161,11 @@ async function subtransactions(client: PgClient): Promise<void> {
   await client.query('create table sub(a int)');
   await client.query(`do $$ begin for i in 1..300 loop begin insert into sub values (i);
     if i % 3 = 0 then raise exception 'x'; end if; exception when others then null; end; end loop; end $$`);
+  // One transaction whose subtransactions fill more than a page of pg_xact; images of all these inserts would only cost time.
+  await client.query("set wal_consistency_checking = ''");
+  await client.query(`do $$ begin for i in 1..33000 loop begin insert into sub values (i);
+    exception when others then null; end; end loop; end $$`);
+  await client.query('reset wal_consistency_checking');
   await client.query('begin');
   for (let i = 0; i < 80; i++) await client.query(`savepoint s${i}; insert into sub values (${i})`);
   await client.query('rollback');
