@@ -13,6 +13,8 @@ export interface TimelineServices {
   send: Send;
   /** Resolves when the pageserver has this timeline (an ancestor) attached. */
   attached(timeline: string): Promise<void>;
+  /** Resolves when the pageserver takes commands: it may just be starting. */
+  pageserverReady(): Promise<void>;
 }
 
 const CREATE_TIMEOUT_MS = 10_000;
@@ -148,6 +150,7 @@ async function createReplica(
 
 async function attach(services: TimelineServices, context: TimelineContext): Promise<void> {
   const spec = context.spec!;
+  await services.pageserverReady();
   if (context.ancestor) await services.attached(context.ancestor.timeline);
   await services.send(
     'pageserver-node',

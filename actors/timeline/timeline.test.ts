@@ -166,7 +166,7 @@ describe('placing a timeline', () => {
   const context = snapshot.context;
 
   function place(send: Send) {
-    const effects = timelineEffects({ send, attached: async () => {} });
+    const effects = timelineEffects({ send, attached: async () => {}, pageserverReady: async () => {} });
     return effects.place!({ context }, { clock: testClock(), snapshot: () => snapshot } as never);
   }
 

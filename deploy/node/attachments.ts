@@ -25,14 +25,23 @@ export interface AttachmentOptions {
 export class Attachments {
   readonly #options: AttachmentOptions;
   #current = new Map<string, Promise<void>>();
+  #ready: Promise<void> = Promise.resolve();
 
   constructor(options: AttachmentOptions) {
     this.#options = options;
   }
 
-  /** The pageserver has started anew: nothing is attached. */
-  beginEpoch(): void {
+  /** The pageserver starts anew: nothing is attached. `ready` resolves when it takes commands. */
+  beginEpoch(ready: Promise<void>): void {
     this.#current = new Map();
+    this.#ready = ready;
+    // Who waits for it sees the failure.
+    ready.catch(() => {});
+  }
+
+  /** Resolves when the pageserver takes commands. */
+  pageserverReady(): Promise<void> {
+    return this.#ready;
   }
 
   /** A timeline has just been attached as a part of its creation. */

@@ -279,6 +279,7 @@ export class ControlActors {
     const definition = timelineDefinition({
       send: (kind, target, command, options) => sendCommand(bus, kind, target, command, options),
       attached: (timeline) => this.attachments.attached(timeline),
+      pageserverReady: () => this.attachments.pageserverReady(),
     });
     const spawning = spawner.spawn(definition, id).then((actor) => {
       this.#timelines.set(id, actor);

@@ -113,10 +113,11 @@ class EmbeddedSystem {
     this.#step('starting storage');
     const storage = this.#startStorage(() => void this.#reattach(control));
     const hosts = this.#makeHosts();
+    control.attachments.beginEpoch(this.#untilServed('pageserver-node', PAGESERVER));
     await control.load();
     const computes = this.#makeComputes(control, hosts);
     usesComputes(computes);
-    await this.#untilStorageServes(storage);
+    await this.#untilStorageServes(control, storage);
     hosts.fillReserve();
     void control.attachments.attachAll(control.activeTimelines());
 
@@ -284,14 +285,13 @@ class EmbeddedSystem {
 
   /** The pageserver has started again and has forgotten everything. */
   async #reattach(control: ControlActors): Promise<void> {
-    control.attachments.beginEpoch();
-    await this.#untilServed('pageserver-node', PAGESERVER).catch(() => {});
+    control.attachments.beginEpoch(this.#untilServed('pageserver-node', PAGESERVER));
     await control.attachments.attachAll(control.activeTimelines());
   }
 
-  async #untilStorageServes(storage: StorageProcesses): Promise<void> {
+  async #untilStorageServes(control: ControlActors, storage: StorageProcesses): Promise<void> {
     await Promise.all([
-      this.#untilServed('pageserver-node', PAGESERVER),
+      control.attachments.pageserverReady(),
       ...storage.safekeeperNodes.map((node) => this.#untilServed('safekeeper-node', node)),
     ]);
     this.#giveUpIfAsked();
