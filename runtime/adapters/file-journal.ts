@@ -156,6 +156,7 @@ class FileJournal implements Journal {
     this.#file = file;
     try {
       this.#loaded = await this.#read(newest);
+      await this.#secure(newest);
       this.#sequence = this.#loaded.entries.at(-1)?.sequence ?? this.#loaded.snapshot?.sequence ?? 0;
       await this.#writeHeader(file, this.#sequence);
     } catch (error) {
@@ -391,6 +392,26 @@ class FileJournal implements Journal {
       }
     }
     return undefined;
+  }
+
+  /**
+   * Writes the newest entries once more. When a sync has failed, the kernel shows what was written but will never write it to
+   * the disk: going on from such an entry would leave a gap after a power failure.
+   */
+  async #secure(newest: number): Promise<void> {
+    for (let epoch = newest; epoch > 0; epoch--) {
+      const path = `${this.#folder}/${logName(epoch)}`;
+      if (!(await this.#options.disk.exists(path))) return;
+      const bytes = await this.#options.disk.readFile(path);
+      if (bytes.length <= LOG_HEADER_BYTES) continue;
+      const file = await this.#options.disk.open(path, { durable: true });
+      try {
+        await file.write([bytes], 0);
+      } finally {
+        await file.close();
+      }
+      return;
+    }
   }
 
   /** Logs of dead owners that hold nothing would otherwise pile up with every restart. */
