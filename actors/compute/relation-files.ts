@@ -69,8 +69,9 @@ export class LazyRelationFiles implements RelationFiles {
   }
 }
 
-/** Pages copied in one step. */
+/** Bytes copied in one step. */
 const COPY_BYTES = 1 << 20;
+const FETCHED_AT_ONCE = 16;
 
 /** Files that are all fetched into the data directory before Postgres starts. */
 export class MaterialisedRelationFiles implements RelationFiles {
@@ -122,24 +123,26 @@ export class MaterialisedRelationFiles implements RelationFiles {
 
   async #fetchDirectory(directory: DirectoryNode, path: string, spc: number): Promise<void> {
     await this.#tree.load(directory);
-    for (const node of directory.children.values()) {
-      if (!(node instanceof FileNode)) continue;
-      const file = `${path}/${node.name}`;
-      await this.#fetchFile(node.content, file);
-      const parsed = parseRelationFileName(node.name);
-      if (parsed?.fork === FORK_FSM && directory.db !== undefined) {
-        this.#maps.push({ path: file, spc, db: directory.db, rel: parsed.rel, segment: parsed.segment });
-        this.#fetchedMaps.set(file, this.#files.read(file) ?? new Uint8Array(0));
+    const nodes = directory.children.values();
+    const fetchNext = async () => {
+      for (const node of nodes) {
+        if (node instanceof FileNode) await this.#fetchFile(node, `${path}/${node.name}`, directory.db, spc);
       }
-    }
+    };
+    await Promise.all(Array.from({ length: FETCHED_AT_ONCE }, fetchNext));
   }
 
-  async #fetchFile(content: FileContent, path: string): Promise<void> {
+  async #fetchFile(node: FileNode, path: string, db: number | undefined, spc: number): Promise<void> {
+    const { content, name } = node;
     this.#files.write(path, new Uint8Array(0));
-    const scratch = Buffer.alloc(COPY_BYTES + PAGE_BYTES);
+    const scratch = Buffer.allocUnsafe(Math.min(content.size, COPY_BYTES) + PAGE_BYTES);
     for (let at = 0; at < content.size; at += COPY_BYTES) {
       this.#files.writeAt(path, at, await content.read(at, COPY_BYTES, scratch));
     }
+    const parsed = parseRelationFileName(name);
+    if (parsed?.fork !== FORK_FSM || db === undefined) return;
+    this.#maps.push({ path, spc, db, rel: parsed.rel, segment: parsed.segment });
+    this.#fetchedMaps.set(path, this.#files.read(path) ?? new Uint8Array(0));
   }
 }
 
