@@ -37,6 +37,7 @@ try {
   await ingest(shard, end);
   await read(shard, 'open layer and files', 1);
   await shard.flush();
+  await shard.uploaded();
   await shard.close();
   await world.restart();
   const cold = await world.open(world.spec('1', { startLsn: world.template.startLsn }));

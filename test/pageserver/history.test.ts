@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Shard } from '../../actors/pageserver/shard.ts';
 import { basebackupAt } from '../../actors/pageserver/shard-queries.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
 import { type OracleRun, recordRun } from '../redo/cluster.ts';
 import { runWorkload } from '../redo/workload.ts';
 import { compareWithMoment } from './check.ts';
@@ -131,6 +132,23 @@ describe('a shard fed with the WAL of a stock Postgres', () => {
     }
     await flushing;
     expect(main.history.files.length).toBe(1);
+    expect(await compareWithMoment(main, world.tools, reference.moments.at(-1)!)).toEqual([]);
+    await main.close();
+  });
+
+  test('a full disk delays the layers; when there is room again nothing is missing', async () => {
+    const { world, main } = await makeWorld(2 ** 20);
+    const { disk } = world.tools;
+    const open = disk.open.bind(disk);
+    let refusals = 2;
+    disk.open = async (path, options) => {
+      if (path.endsWith('.layer.tmp') && refusals-- > 0)
+        throw new PalimpsestError('disk-full', 'no space left');
+      return open(path, options);
+    };
+    await world.feed(main, reference.endLsn);
+    expect(refusals).toBeLessThan(0);
+    expect(main.failure).toBeUndefined();
     expect(await compareWithMoment(main, world.tools, reference.moments.at(-1)!)).toEqual([]);
     await main.close();
   });

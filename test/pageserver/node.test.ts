@@ -1,0 +1,187 @@
+/** A pageserver node by its commands: attach, branch, restart, loss of its disk, delete; with WAL from a safekeeper's channel. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PAGESERVER_KIND, pageserverDefinition } from '../../actors/pageserver/definition.ts';
+import { PageClient } from '../../actors/pageserver/page-client.ts';
+import { PageserverNode } from '../../deploy/node/pageserver-node.ts';
+import {
+  FRAME_START_WAL,
+  FRAME_WAL,
+  packWalHeader,
+  readStartWal,
+} from '../../protocols/consensus/wal-frames.ts';
+import type { NodeId } from '../../protocols/ids.ts';
+import { LATEST_LSN, type Lsn } from '../../protocols/lsn.ts';
+import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
+import { MemoryChannelNetwork, memoryChannelPair } from '../../runtime/adapters/memory-channel.ts';
+import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
+import { MemoryBus } from '../../runtime/bus/memory-bus.ts';
+import { ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
+import { SupervisedActor } from '../../runtime/host/supervisor.ts';
+import type { Channel } from '../../runtime/ports/channel.ts';
+import { type OracleRun, recordRun } from '../redo/cluster.ts';
+import { type Reference, replayReference } from './reference.ts';
+import { readWalFiles, ShardWorld } from './shard-world.ts';
+
+const MAIN = '1'.repeat(32);
+const BRANCH = '2'.repeat(32);
+const TIMEOUT = { timeoutMs: 10_000 };
+
+let recorded: OracleRun;
+let reference: Reference;
+let world: ShardWorld;
+let life: { node: PageserverNode; bus: MemoryBus; network: MemoryChannelNetwork };
+
+/** The side of a safekeeper that hands out committed WAL. */
+function serveWal(channel: Channel, endLsn: number): void {
+  channel.onFrame((type, body) => {
+    if (type !== FRAME_START_WAL) return;
+    for (let at = readStartWal(body) as number; at < endLsn; at += 100_000) {
+      const bytes = readWalFiles(recorded.wal, at, Math.min(100_000, endLsn - at));
+      channel.send(FRAME_WAL, packWalHeader(at as Lsn, endLsn as Lsn), bytes);
+    }
+  });
+}
+
+async function startNode(): Promise<typeof life> {
+  await world.restart();
+  const bus = new MemoryBus({ clock: world.tools.clock });
+  const network = new MemoryChannelNetwork();
+  const door = new ChannelDoor(network, 'mem:ps1', bus);
+  await door.listen();
+  const { clock, log, disk } = world.tools;
+  const journals = new FileJournalStore({ disk, clock, log });
+  const node = new PageserverNode({
+    node: 'ps1' as NodeId,
+    bus,
+    door,
+    journals,
+    tools: {
+      ...world.tools,
+      dialSafekeeper: async (_, timeline) => {
+        const [ours, theirs] = memoryChannelPair();
+        // The branch has no WAL of its own.
+        serveWal(theirs, timeline === MAIN ? reference.endLsn : 0);
+        return ours;
+      },
+    },
+    async startActor(id) {
+      const actor = new SupervisedActor(pageserverDefinition, id, {
+        journals,
+        bus,
+        clock,
+        random: new SystemRandom(),
+        log,
+      });
+      await actor.start();
+      return actor;
+    },
+  });
+  await node.start();
+  return { node, bus, network };
+}
+
+const toNode = (command: { type: string; timeline?: string }) =>
+  sendCommand(life.bus, 'pageserver-node', 'ps1', command, TIMEOUT);
+
+function attachMain(generation: number) {
+  const spec = world.spec(MAIN, { startLsn: world.template.startLsn });
+  return toNode({ type: 'attach', ...spec, generation } as { type: string });
+}
+
+function attachBranch(generation: number) {
+  const lsn = reference.moments[0]!.lsn;
+  const spec = world.spec(BRANCH, { startLsn: lsn, ancestor: { timeline: MAIN, lsn } });
+  return toNode({ type: 'attach', ...spec, generation } as { type: string });
+}
+
+/** All pages of one table, as a compute would read them. */
+async function readTable(timeline: string, notModifiedSince: number): Promise<Uint8Array> {
+  const channel = await openChannel(life.bus, life.network, PAGESERVER_KIND, timeline, TIMEOUT);
+  const client = new PageClient({ clock: world.tools.clock, channel, timeoutMs: 10_000 });
+  try {
+    const point = { lsn: LATEST_LSN, notModifiedSince: notModifiedSince as Lsn };
+    const directory = await client.getDirectory({ ...point, db: 5 });
+    const table = directory
+      .filter(({ fork, rel }) => fork === 0 && rel >= 16_384)
+      .sort((a, b) => b.blocks - a.blocks)[0]!;
+    return await client.getPages({ ...point, ...table, firstBlock: 0, count: Math.min(table.blocks, 256) });
+  } finally {
+    client.close();
+  }
+}
+
+beforeAll(async () => {
+  recorded = await recordRun({ full_page_writes: 'off' }, async (postgres) => {
+    const session = await postgres.connect();
+    await session.query('create table numbers(id int, body text)');
+    await session.query("insert into numbers select i, repeat('x', 200) from generate_series(1, 5000) i");
+    await session.query('update numbers set id = id + 1');
+    await session.close();
+  });
+  world = new ShardWorld(recorded.wal);
+  await world.import(recorded.base);
+  reference = replayReference(recorded.base, recorded.wal, world.template.startLsn, 6000);
+  life = await startNode();
+}, 120_000);
+
+afterAll(async () => {
+  await life?.node.close();
+  world?.destroy();
+  recorded?.destroy();
+});
+
+test('a branch is refused until its ancestor is attached', async () => {
+  await expect(attachBranch(1)).rejects.toMatchObject({ code: 'unavailable' });
+});
+
+test('attach twice is the same as once; main and branch differ from the branch point on', async () => {
+  await Promise.all([attachMain(1), attachMain(1)]);
+  const main = await readTable(MAIN, reference.endLsn);
+  await attachBranch(1);
+  expect(await toNode({ type: 'list' })).toEqual([MAIN, BRANCH]);
+  const branch = await readTable(BRANCH, reference.moments[0]!.lsn);
+  expect(branch.length).toBeGreaterThan(8192);
+  expect(Buffer.compare(main, branch)).not.toBe(0);
+});
+
+test('after a restart, with and without its files, everything is served again', async () => {
+  const before = [await readTable(MAIN, reference.endLsn), await readTable(BRANCH, 0)];
+  await sendCommand(life.bus, PAGESERVER_KIND, MAIN, { type: 'flush' }, TIMEOUT);
+  for (const [generation, wiped] of [
+    [2, false],
+    [3, true],
+  ] as const) {
+    await life.node.close();
+    if (wiped) await world.wipe();
+    life = await startNode();
+    await attachMain(generation);
+    await attachBranch(generation);
+    const status = (await sendCommand(life.bus, PAGESERVER_KIND, MAIN, { type: 'status' }, TIMEOUT)) as {
+      remoteConsistentLsn: number;
+      generation: number;
+    };
+    expect(status).toMatchObject({ remoteConsistentLsn: reference.endLsn, generation });
+    expect(Buffer.compare(await readTable(MAIN, reference.endLsn), before[0]!)).toBe(0);
+    expect(Buffer.compare(await readTable(BRANCH, 0), before[1]!)).toBe(0);
+  }
+  await expect(attachMain(1)).rejects.toMatchObject({ code: 'conflict' });
+});
+
+test('resolving an LSN gives the end of a record; one in the future is an error in time', async () => {
+  const command = { type: 'resolve', lsn: reference.moments[0]!.lsn + 8 };
+  const answer = await sendCommand(life.bus, PAGESERVER_KIND, MAIN, command, TIMEOUT);
+  expect(answer).toEqual({ lsn: reference.moments[0]!.lsn });
+});
+
+test('a deleted timeline leaves nothing behind', async () => {
+  await toNode({ type: 'delete', timeline: BRANCH });
+  await toNode({ type: 'delete', timeline: MAIN });
+  expect(await toNode({ type: 'list' })).toEqual([]);
+  const keys: string[] = [];
+  for await (const { key } of world.objects.list('tenants/')) keys.push(key);
+  expect(keys).toEqual([]);
+  await expect(openChannel(life.bus, life.network, PAGESERVER_KIND, MAIN, TIMEOUT)).rejects.toMatchObject({
+    code: 'unavailable',
+  });
+});
