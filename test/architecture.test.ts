@@ -31,6 +31,8 @@ const LAYERS: { from: RegExp; may: RegExp }[] = [
   { from: /^runtime\//, may: /^(protocols|actors|runtime)\// },
   // The simulated world runs the very nodes that deploy starts; those files are held to be free of I/O below.
   { from: /^simulations\//, may: /^((protocols|actors|runtime|simulations)\/|deploy\/node\/\w+-node\.ts$)/ },
+  // The command line starts simulations, as it starts everything.
+  { from: /^deploy\/cli\/commands-sim\.ts$/, may: /^(protocols|runtime|deploy|simulations)\// },
   { from: /^deploy\//, may: /^(protocols|actors|runtime|deploy)\// },
 ];
 
@@ -199,5 +201,26 @@ describe('statecharts', () => {
     }
     // `node test/support/statechart.ts --write` brings the READMEs up to date.
     expect(stale).toEqual([]);
+  });
+});
+
+describe('lifecycle events', () => {
+  it('are documented, each by its type', () => {
+    const documented = readFileSync(`${ROOT}protocols/EVENTS.md`, 'utf8');
+    const types = new Set<string>();
+    const add = (text: string, pattern: RegExp) => {
+      for (const match of text.matchAll(pattern)) types.add(match[1]!);
+    };
+    for (const { path, text } of production) {
+      // Tenants, timelines and computes tell their journals' events as they are; the others choose names to tell.
+      if (/^actors\/(tenant|timeline|compute)\/events\.ts$/.test(path)) {
+        add(text.slice(text.search(/export type \w+Event\b/)), /type: '([a-z]+\.[a-z-]+)'/g);
+      } else if (/^actors\/(safekeeper|pageserver)\/(definition|replica)\.ts$/.test(path)) {
+        add(text, /(?:told|tell)\('([a-z]+\.[a-z-]+)'/g);
+        add(text, /return \{\s*type: '([a-z]+\.[a-z-]+)'/g);
+      }
+    }
+    expect(types.size).toBeGreaterThan(30);
+    expect([...types].filter((type) => !documented.includes(`\`${type}\``))).toEqual([]);
   });
 });

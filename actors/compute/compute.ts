@@ -3,6 +3,7 @@
  */
 import type { AnyMachineSnapshot } from 'xstate';
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { formatLsn } from '../../protocols/lsn.ts';
 import type { ActorDefinition, ActorHandle } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import { computeStatus, decideCompute } from './decide.ts';
@@ -25,10 +26,25 @@ export function computeDefinition(services: ComputeServices): ActorDefinition<Co
       if (event.type === 'compute.starting') {
         return { tenant: event.tenant, timeline: id, type: event.type, data: { why: event.why } };
       }
-      const { type, ...data } = event;
-      return { tenant, timeline: id, type, data };
+      return { tenant, timeline: id, type: event.type, data: told(event) };
     },
   };
+}
+
+/** What subscribers see of an event; LSNs as people read them. */
+function told(event: ComputeEvent): Record<string, unknown> {
+  switch (event.type) {
+    case 'compute.started': {
+      const { hostId, term, startLsn, warm, lazy, phasesMs } = event.compute;
+      return { hostId, term, startLsn: formatLsn(startLsn), warm, lazy, phasesMs };
+    }
+    case 'compute.suspended':
+      return { lsn: formatLsn(event.lsn) };
+    default: {
+      const { type: _, ...data } = event;
+      return data;
+    }
+  }
 }
 
 export interface WaitOptions {
