@@ -140,7 +140,7 @@ describe('ends', () => {
       tenant: 't1',
       timeline: 'timeline1',
       type: 'compute.suspended',
-      data: { lsn: 5 },
+      data: { lsn: '0/5' },
     });
   });
 });
