@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import { createActor } from 'xstate';
 import type { NodeId } from '../../protocols/ids.ts';
-import { decideShard, pageserverDefinition, type ShardCommand } from './definition.ts';
+import { decideShard, type ShardCommand } from './decide.ts';
+import { pageserverDefinition } from './definition.ts';
 import type { ShardEvent, ShardSpec } from './events.ts';
 import { type ShardSnapshot, shardMachine } from './machine.ts';
 

@@ -4,7 +4,8 @@
  * Shards are opened by `attach`, which the timelines' owner sends again after every start of this process: what this node
  * keeps on disk is a cache of object storage and the safekeepers.
  */
-import { PAGESERVER_KIND, type ShardCommand } from '../../actors/pageserver/definition.ts';
+import type { ShardCommand } from '../../actors/pageserver/decide.ts';
+import { PAGESERVER_KIND } from '../../actors/pageserver/definition.ts';
 import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
 import { findIndex, timelinePrefix } from '../../actors/pageserver/index-object.ts';
 import type { LayerState, ShardSnapshot } from '../../actors/pageserver/machine.ts';
