@@ -24,10 +24,9 @@ import {
   encodeSnapshot,
   LOG_HEADER_BYTES,
 } from './journal-file.ts';
+import { epochsOf, logName, snapshotName, snapshotsOf } from './journal-names.ts';
 
 const ID = /^[a-z0-9][a-z0-9._-]{0,199}$/i;
-const LOG_NAME = /^(\d{8})\.log$/;
-const SNAPSHOT_NAME = /^(\d{16})\.snapshot$/;
 const SNAPSHOTS_KEPT = 2;
 /** Appends that wait at once; a caller with more does not wait for answers. */
 const WAITING_MAX = 10_000;
@@ -481,22 +480,6 @@ class FileJournal implements Journal {
     this.#epoch = epoch;
     return file;
   }
-}
-
-function logName(epoch: number): string {
-  return `${String(epoch).padStart(8, '0')}.log`;
-}
-
-function snapshotName(sequence: number): string {
-  return `${String(sequence).padStart(16, '0')}.snapshot`;
-}
-
-function epochsOf(names: string[]): number[] {
-  return names.flatMap((name) => LOG_NAME.exec(name)?.[1] ?? []).map(Number);
-}
-
-function snapshotsOf(names: string[]): number[] {
-  return names.flatMap((name) => SNAPSHOT_NAME.exec(name)?.[1] ?? []).map(Number);
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {
