@@ -34,6 +34,7 @@ import { redoGeneric } from './generic.ts';
 import { redoGin } from './gin/gin.ts';
 import { redoGist, redoGistAfterImage } from './gist.ts';
 import { redoHash, redoHashAfterImage } from './hash/hash.ts';
+import { HEAP_OPERATION_MASK, HEAP2_VISIBLE } from './heap/formats.ts';
 import { redoHeap } from './heap/heap.ts';
 import { redoHeap2 } from './heap/heap2.ts';
 import { restoreImage } from './image.ts';
@@ -117,9 +118,10 @@ function applyImage(record: DecodedRecord, id: number, page: Uint8Array): void {
 function redoBlock(record: DecodedRecord, id: number, page: Uint8Array): boolean {
   switch (record.rmid) {
     case RMGR_HEAP:
-      return redoHeap(record, id, page);
+      // Map pages are dealt with before; one that is left here comes from a format that is not known.
+      return record.fork[id] !== FORK_VM && redoHeap(record, id, page);
     case RMGR_HEAP2:
-      return redoHeap2(record, id, page);
+      return (record.fork[id] !== FORK_VM || setsVisibility(record)) && redoHeap2(record, id, page);
     case RMGR_BTREE:
       return redoBtree(record, id, page);
     case RMGR_SEQUENCE:
@@ -142,6 +144,10 @@ function redoBlock(record: DecodedRecord, id: number, page: Uint8Array): boolean
     default:
       return false;
   }
+}
+
+function setsVisibility(record: DecodedRecord): boolean {
+  return (record.info & HEAP_OPERATION_MASK) === HEAP2_VISIBLE;
 }
 
 /**

@@ -84,6 +84,11 @@ test('redo of a map page clears the bits of every heap page that the record name
   expect([page[24]]).toEqual([3 << 4]);
 });
 
+test('a map page that a heap record references without clearing bits is refused, not changed as a heap page', () => {
+  const made = record(RMGR_HEAP, 0x00, Uint8Array.of(1, 0, 0), [{ block: 7 }, { fork: 2, block: 0 }]);
+  expect(() => applyRecordToPage(made, new Uint8Array(8192), 1663, 5, 100, 2, 0)).toThrow(/Heap\/INSERT/);
+});
+
 test('a truncation in the middle of a map page touches that page and clears the rest of it', () => {
   const main = new Uint8Array(20);
   writeU32(main, 0, HEAP_BLOCKS_PER_VM_PAGE + 2);
