@@ -59,10 +59,11 @@ function inheritExit(command: Command): void {
 }
 
 endWithLauncher();
-// Whoever reads the output may stop early (`| head`): that is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) =>
-  process.exit(error.code === 'EPIPE' ? EXIT_OK : 1),
-);
+// Whoever reads the output may stop early (`| head`): that is no failure. A running system goes on without its terminal.
+process.stdout.on('error', () => {
+  if (process.argv[2] !== 'start') process.exit(EXIT_OK);
+});
+process.stderr.on('error', () => {});
 try {
   await buildProgram().parseAsync(process.argv);
 } catch (error) {

@@ -23,6 +23,7 @@ import {
   type StoppedReply,
 } from '../../actors/compute/host-protocol.ts';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
+import { forcedSettings, postgresArguments } from '../../actors/compute/start/settings.ts';
 import { StoragePages } from '../../actors/compute/storage-pages.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
@@ -59,6 +60,8 @@ export interface ComputeHostConfiguration {
   pageTimeoutMs: number;
   activityIntervalMs: number;
   withoutMount: boolean;
+  /** Whether it will wait for a while before it is wanted. */
+  inReserve: boolean;
   /** Whether this process has namespaces of its own, so that it may mount. */
   namespaces: 'root' | 'user' | 'none';
   logLevel: LogLevel;
@@ -68,6 +71,8 @@ const PORT = 5432;
 const CHANNEL_TIMEOUT_MS = 5_000;
 /** Beyond the page time limit, so that the kernel's own limit never strikes first. */
 const KERNEL_GRACE_SECONDS = 30;
+/** A start that is on its way comes first. */
+const RUN_AHEAD_DELAY_MS = 50;
 const EXIT_FAILED = 1;
 
 const configuration = JSON.parse(process.argv[2] ?? '{}') as ComputeHostConfiguration;
@@ -137,6 +142,14 @@ const directories = prepareDirectories();
 const files = new LocalDataFiles(directories.data, configuration.user);
 files.writeSkeleton(configuration.binaries.version);
 
+const postgres = new LocalPostgres({
+  binaries: configuration.binaries,
+  user: configuration.user,
+  dataDirectory: directories.data,
+  logFile: configuration.postgresLogFile,
+  ...(configuration.namespaces === 'user' ? { dropRootIn: { uid: 1000, gid: 1000 } } : {}),
+});
+
 const storage: FileStorage = {
   source: {
     getPages: (request, into) => pages.getPages(request, into),
@@ -171,6 +184,13 @@ lazy = mount.relations.lazy;
 // Without the bus nobody can stop this compute any more, and the parent that owned it is gone.
 bus.onClose(() => process.exit(EXIT_FAILED));
 
+function runPostgresAhead(): void {
+  if (run || !configuration.inReserve) return;
+  const { socket, data } = directories;
+  const forced = forcedSettings({ socketDirectory: socket, port: PORT, settings: {}, readOnly: false });
+  postgres.runAhead(postgresArguments(data, forced));
+}
+
 async function start(spec: ComputeSpec): Promise<StartedReply> {
   if (run) throw new PalimpsestError('conflict', `host ${configuration.hostId} has a compute already`);
   pages = new StoragePages({
@@ -186,12 +206,7 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
       files,
       relations: (mount as ComputeMount).relations,
       pages,
-      postgres: new LocalPostgres({
-        binaries: configuration.binaries,
-        user: configuration.user,
-        logFile: configuration.postgresLogFile,
-        ...(configuration.namespaces === 'user' ? { dropRootIn: { uid: 1000, gid: 1000 } } : {}),
-      }),
+      postgres,
       dialSafekeeper: (node: NodeId) =>
         openChannel(bus, network, 'safekeeper', replicaId(spec.timeline as TimelineId, node), {
           timeoutMs: CHANNEL_TIMEOUT_MS,
@@ -248,3 +263,5 @@ serveCommands<HostCommand>(bus, COMPUTE_HOST_KIND, configuration.hostId, async (
 });
 await bus.flush();
 report({ type: 'ready', lazy });
+// Nobody waits for this: a start that comes before it has only less done ahead.
+setTimeout(runPostgresAhead, RUN_AHEAD_DELAY_MS);

@@ -188,17 +188,24 @@ export class ControlActors {
     this.#reserved.add(spec.name);
     try {
       const actor = await this.#spawnTenant(hexId(this.#options.random.bytes(16)));
-      const { timeline } = (await actor.dispatch({ type: 'create', spec })) as { timeline: string };
-      return await this.#wait(actor, `creating project "${spec.name}"`, (snapshot) => {
-        throwFailure(snapshot, timeline);
-        const status = tenantStatus(snapshot);
-        return status.passwordSet && status.branches.some(({ state }) => state === 'ready')
-          ? status
-          : undefined;
-      });
+      await actor.dispatch({ type: 'create', spec });
+      return await this.projectReady(spec.name);
     } finally {
       this.#reserved.delete(spec.name);
     }
+  }
+
+  /** Resolves when a project's first branch can be used; its creation may have been interrupted by a crash. */
+  projectReady(name: string): Promise<TenantStatus> {
+    const actor = this.#tenant(this.project(name).tenant);
+    return this.#wait(actor, `creating project "${name}"`, (snapshot) => {
+      const status = tenantStatus(snapshot);
+      const failure = (snapshot.context as TenantContext).failures[0];
+      if (status.branches.length === 0 && failure) throw PalimpsestError.fromWire(failure.error);
+      return status.passwordSet && status.branches.some(({ state }) => state === 'ready')
+        ? status
+        : undefined;
+    });
   }
 
   async deleteProject(name: string): Promise<void> {

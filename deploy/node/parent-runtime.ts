@@ -60,7 +60,7 @@ export class ParentRuntime {
       publishedThrough: async (kind, id) => this.#events?.lastSequence(kind, id) ?? 0,
     });
     this.failed = new Promise((resolve) => {
-      process.once('uncaughtException', (error) => {
+      process.on('uncaughtException', (error) => {
         log.error({ error }, 'unexpected failure');
         resolve(error);
       });

@@ -141,9 +141,10 @@ class EmbeddedSystem {
       readEvents: (query) => this.#runtime.readEvents(query),
       metrics: () => collectMetrics(bus, ['parent', PAGESERVER, ...storage.safekeeperNodes], log),
     });
-    if (!control.projects().some(({ name }) => name === DEFAULT_PROJECT)) {
-      await createProject(DEFAULT_PROJECT, undefined);
-    }
+    const first = control.projects().find(({ name }) => name === DEFAULT_PROJECT);
+    if (first?.state === 'deleting') await control.deleteProject(DEFAULT_PROJECT);
+    if (first?.state !== 'active') await createProject(DEFAULT_PROJECT, undefined);
+    const project = await control.projectReady(DEFAULT_PROJECT);
     this.#giveUpIfAsked();
     serveMetrics(bus, 'parent', this.#runtime.metrics);
     serveCommands<ControlCommand>(bus, CONTROL_KIND, CONTROL_ID, (command) => service.handle(command));
@@ -152,7 +153,6 @@ class EmbeddedSystem {
     this.#then('clients', () => gateway.close());
     await this.#directory.publish(port);
     log.info({ port, pid: process.pid }, 'ready');
-    const project = control.project();
     return {
       url: service.url(undefined, project.branches[0]!.name),
       port,

@@ -14,7 +14,7 @@ import type { Objects } from '../../runtime/ports/objects.ts';
 
 export interface TemplatesOptions {
   objects: Objects;
-  /** For the cluster while it is made. */
+  /** For clusters while they are made; nothing else is in it. */
   workDirectory: string;
   binaries(pgVersion: number): PostgresBinaries;
   /** Imports a cleanly stopped cluster's files below a key prefix. */
@@ -29,6 +29,8 @@ export interface TemplatesOptions {
 export class Templates {
   readonly #options: TemplatesOptions;
   readonly #known = new Map<number, Promise<TemplateReference>>();
+  /** One is made at a time: they share the work directory. */
+  #making: Promise<unknown> = Promise.resolve();
 
   constructor(options: TemplatesOptions) {
     this.#options = options;
@@ -50,7 +52,9 @@ export class Templates {
     if (await objects.head(key)) {
       return JSON.parse(new TextDecoder().decode(await objects.get(key))) as TemplateReference;
     }
-    const reference = await this.#make(pgVersion);
+    const making = this.#making.then(() => this.#make(pgVersion));
+    this.#making = making.catch(() => {});
+    const reference = await making;
     const stored = await objects.put(key, new TextEncoder().encode(JSON.stringify(reference)), {
       ifAbsent: true,
     });
@@ -65,6 +69,8 @@ export class Templates {
     const binaries = this.#options.binaries(pgVersion);
     const unique = randomBytes(4).toString('hex');
     const directory = join(workDirectory, `template-${unique}`);
+    // What is there was left by a start that was killed.
+    await rm(workDirectory, { recursive: true, force: true });
     await mkdir(workDirectory, { recursive: true });
     try {
       onStep(`making a new cluster of ${binaries.fullVersion.replace(/^postgres /, '')}`);
@@ -72,7 +78,7 @@ export class Templates {
       onStep('importing it into the object store');
       return await importCluster({ directory, pgVersion, prefix: `templates/pg${pgVersion}/${unique}` });
     } finally {
-      await rm(directory, { recursive: true, force: true });
+      await rm(workDirectory, { recursive: true, force: true });
     }
   }
 }

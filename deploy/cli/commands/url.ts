@@ -28,8 +28,10 @@ export function addUrlCommands(program: Command): void {
       .allowExcessArguments(),
   ).action((branch: string | undefined, args: string[], options: UrlOptions) =>
     runWithClient(options, async (client) => {
-      const url = await client.url(branch ?? 'main', { project: options.project });
-      return runPsql(url, args);
+      // After `--` come psql's own words, also when no branch is named before.
+      const named = branch !== undefined && !branch.startsWith('-');
+      const url = await client.url(named ? branch : 'main', { project: options.project });
+      return runPsql(url, named || branch === undefined ? args : [branch, ...args]);
     }),
   );
 }
