@@ -198,10 +198,8 @@ export class ComputeRun {
 
   async #writeDataDirectory(basebackup: Basebackup, plan: StartPlan, startLsn: Lsn): Promise<void> {
     const { files, relations } = this.#options;
-    const settings = this.#spec.settings ?? {};
-    files.write('postgresql.conf', configurationFile(settings, this.#forcedSettings()));
-    for (const { name, bytes } of plan.segments)
-      files.writeSparse(`pg_wal/${name}`, WAL_SEGMENT_BYTES, bytes);
+    for (const { name, pieces } of plan.segments)
+      files.writeSparse(`pg_wal/${name}`, WAL_SEGMENT_BYTES, pieces);
     relations.open({ startLsn, databases: basebackup.databases });
     for (const { path, data } of basebackup.files) {
       if (path.startsWith('base/') || path.startsWith('global/')) relations.writeLocalFile(path, data);
@@ -218,8 +216,9 @@ export class ComputeRun {
   }
 
   #startPostgres(): void {
-    const args = postgresArguments(this.#options.dataDirectory, this.#forcedSettings());
-    const postgres = this.#options.postgres.start(args);
+    const forced = this.#forcedSettings();
+    const args = postgresArguments(this.#options.dataDirectory, forced);
+    const postgres = this.#options.postgres.start(args, configurationFile(this.#spec.settings ?? {}, forced));
     this.#postgres = postgres;
     postgres.exited.then((exit) => {
       if (this.#stopping || this.#ended) return;

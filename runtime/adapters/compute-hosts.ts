@@ -94,7 +94,7 @@ export class LocalComputeHosts implements ComputeHosts {
   fillReserve(): void {
     const wanted = this.#options.warmHosts ?? 1;
     while (!this.#closing && this.#reserve.length < wanted) {
-      this.#reserve.push(this.#spawn(this.#options.pgVersion));
+      this.#reserve.push(this.#spawn(this.#options.pgVersion, true));
     }
   }
 
@@ -137,13 +137,13 @@ export class LocalComputeHosts implements ComputeHosts {
   #take(pgVersion: number): { host: HostProcess; warm: boolean } {
     this.#reserve = this.#reserve.filter((host) => !host.hasEnded);
     const host = pgVersion === this.#options.pgVersion ? this.#reserve.shift() : undefined;
-    return host ? { host, warm: host.isReady } : { host: this.#spawn(pgVersion), warm: false };
+    return host ? { host, warm: host.isReady } : { host: this.#spawn(pgVersion, false), warm: false };
   }
 
-  #spawn(pgVersion: number): HostProcess {
+  #spawn(pgVersion: number, inReserve: boolean): HostProcess {
     const { random } = this.#options;
     const id = `h${[...random.bytes(4)].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`;
-    const host = new HostProcess(id, pgVersion, this.#namespaces, this.#options);
+    const host = new HostProcess({ id, pgVersion, inReserve, namespaces: this.#namespaces }, this.#options);
     this.#all.add(host);
     void host.ended.then(() => this.#all.delete(host));
     return host;
@@ -153,6 +153,13 @@ export class LocalComputeHosts implements ComputeHosts {
 function failStart(end: ComputeEnd): never {
   if (end.reason === 'stopped') throw new PalimpsestError('unavailable', 'the compute was stopped');
   throw new PalimpsestError(end.reason === 'deposed' ? 'deposed' : 'unavailable', end.detail);
+}
+
+interface HostIdentity {
+  id: string;
+  pgVersion: number;
+  inReserve: boolean;
+  namespaces: Namespaces;
 }
 
 class HostProcess {
@@ -168,7 +175,7 @@ class HostProcess {
   /** A report that came before anybody listened. */
   #lastActivity: { sinceMs: number | undefined } | undefined;
 
-  constructor(id: string, pgVersion: number, namespaces: Namespaces, options: LocalComputeHostsOptions) {
+  constructor({ id, pgVersion, inReserve, namespaces }: HostIdentity, options: LocalComputeHostsOptions) {
     this.id = id;
     this.#options = options;
     const folders = {
@@ -188,6 +195,7 @@ class HostProcess {
         pageTimeoutMs: options.pageTimeoutMs ?? 20_000,
         activityIntervalMs: options.activityIntervalMs ?? 1_000,
         withoutMount: options.withoutMount ?? false,
+        inReserve,
         namespaces,
         logLevel: options.logLevel ?? 'info',
       },
@@ -278,7 +286,13 @@ function spawnHost(
   argument: object,
   namespaces: Namespaces,
 ): ChildProcess {
-  const node = [process.execPath, '--disable-warning=DEP0111', options.scriptPath, JSON.stringify(argument)];
+  const node = [
+    process.execPath,
+    '--disable-warning=DEP0111',
+    '--max-semi-space-size=8',
+    options.scriptPath,
+    JSON.stringify(argument),
+  ];
   const unshare = ['unshare', namespaces === 'user' ? '-Urm' : '-m', '--fork', '--pid', '--kill-child', '--'];
   const command = namespaces === 'none' ? node : [...unshare, ...node];
   mkdirSync(options.logDirectory, { recursive: true });

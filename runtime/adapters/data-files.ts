@@ -72,12 +72,12 @@ export class LocalDataFiles implements DataFiles {
     }
   }
 
-  writeSparse(path: string, bytes: number, head: Uint8Array): void {
+  writeSparse(path: string, bytes: number, pieces: { offset: number; bytes: Uint8Array }[]): void {
     const file = join(this.#root, path);
     const descriptor = openSync(file, 'w', 0o600);
     try {
       ftruncateSync(descriptor, bytes);
-      writeNonZero(descriptor, head);
+      for (const piece of pieces) writeSync(descriptor, piece.bytes, 0, piece.bytes.length, piece.offset);
     } finally {
       closeSync(descriptor);
     }
@@ -95,18 +95,5 @@ export class LocalDataFiles implements DataFiles {
 
   #own(path: string): void {
     if (this.#user.uid !== undefined) chownSync(path, this.#user.uid, this.#user.gid!);
-  }
-}
-
-const STEP_BYTES = 8192;
-const ZEROS = Buffer.alloc(STEP_BYTES);
-
-/** Leaves holes where there are only zeros: most of a young segment is. */
-function writeNonZero(descriptor: number, data: Uint8Array): void {
-  for (let at = 0; at < data.length; at += STEP_BYTES) {
-    const step = data.subarray(at, at + STEP_BYTES);
-    if (Buffer.compare(step, ZEROS.subarray(0, step.length)) !== 0) {
-      writeSync(descriptor, step, 0, step.length, at);
-    }
   }
 }

@@ -1,8 +1,23 @@
 /**
  * Runs the `postgres` program: as its user, its log appended to a file and the end of it kept, and gone when told so.
+ *
+ * A warm host runs it ahead: its configuration file is a pipe then, so that it is loaded, linked and waits for its
+ * settings. They come when it is wanted, and the start goes on from there. The pipe is replaced by a plain file, which
+ * a reload of the settings reads.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { createWriteStream, mkdirSync, type WriteStream } from 'node:fs';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import {
+  chownSync,
+  closeSync,
+  createWriteStream,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  type WriteStream,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { PostgresExit, PostgresLauncher, PostgresProcess } from '../../actors/compute/start/ports.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
@@ -13,20 +28,62 @@ const LOG_TAIL_BYTES = 16 * 1024;
 export interface LocalPostgresOptions {
   binaries: PostgresBinaries;
   user: PostgresUser;
+  dataDirectory: string;
   /** Where its log is appended. */
   logFile: string;
   /** Inside a user namespace Postgres needs one of its own, where it is not root. */
   dropRootIn?: { uid: number; gid: number };
 }
 
+/** What a pipe holds without a reader. */
+const PIPE_BYTES = 64 * 1024;
+
+interface WaitingPostgres {
+  process: RunningPostgres;
+  args: string[];
+  /** Open for writing, and for reading as well, so that neither side's open waits for the other. */
+  pipe: number;
+}
+
 export class LocalPostgres implements PostgresLauncher {
   readonly #options: LocalPostgresOptions;
+  #waiting: WaitingPostgres | undefined;
 
   constructor(options: LocalPostgresOptions) {
     this.#options = options;
   }
 
-  start(args: string[]): PostgresProcess {
+  /** Runs it up to where it reads its settings. When that does not work, `start` begins at the beginning. */
+  runAhead(args: string[]): void {
+    const path = this.#configurationPath();
+    const made = spawnSync('mkfifo', ['-m', '600', path], { timeout: 5_000 });
+    if (made.status !== 0) return;
+    this.#own(path);
+    this.#waiting = { pipe: openSync(path, 'r+'), args, process: this.#spawn(args) };
+  }
+
+  start(args: string[], configuration: string): PostgresProcess {
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    if (!waiting) {
+      this.#writeConfiguration(configuration);
+      return this.#spawn(args);
+    }
+    const bytes = Buffer.from(configuration);
+    const fits = bytes.length < PIPE_BYTES && waiting.args.join('\0') === args.join('\0');
+    // Postgres reads the file twice: what it opens next must be the plain file already.
+    this.#writeConfiguration(configuration);
+    if (!fits || waiting.process.hasEnded) {
+      waiting.process.kill();
+      closeSync(waiting.pipe);
+      return this.#spawn(args);
+    }
+    writeSync(waiting.pipe, bytes);
+    closeSync(waiting.pipe);
+    return waiting.process;
+  }
+
+  #spawn(args: string[]): RunningPostgres {
     const { binaries, user, logFile, dropRootIn } = this.#options;
     mkdirSync(dirname(logFile), { recursive: true });
     const program = join(binaries.directory, 'postgres');
@@ -43,6 +100,23 @@ export class LocalPostgres implements PostgresLauncher {
     });
     return new RunningPostgres(child, createWriteStream(logFile, { flags: 'a' }));
   }
+
+  #writeConfiguration(text: string): void {
+    const partial = `${this.#configurationPath()}.new`;
+    rmSync(partial, { force: true });
+    writeFileSync(partial, text, { mode: 0o600 });
+    this.#own(partial);
+    renameSync(partial, this.#configurationPath());
+  }
+
+  #configurationPath(): string {
+    return join(this.#options.dataDirectory, 'postgresql.conf');
+  }
+
+  #own(path: string): void {
+    const { uid, gid } = this.#options.user;
+    if (uid !== undefined) chownSync(path, uid, gid!);
+  }
 }
 
 class RunningPostgres implements PostgresProcess {
@@ -51,6 +125,7 @@ class RunningPostgres implements PostgresProcess {
   #tail = '';
   #waiters: { text: string; resolve(): void; reject(error: Error): void }[] = [];
   #failure: PalimpsestError | undefined;
+  hasEnded = false;
 
   constructor(child: ChildProcess, log: WriteStream) {
     this.#child = child;
@@ -70,8 +145,14 @@ class RunningPostgres implements PostgresProcess {
       this.#fail(new PalimpsestError('internal', `Postgres ended while it started: ${this.logTail()}`));
     });
     this.exited = new Promise((resolve) => {
-      child.on('error', () => resolve({ code: null, signal: null }));
-      child.on('exit', (code, signal) => resolve({ code, signal }));
+      child.on('error', () => {
+        this.hasEnded = true;
+        resolve({ code: null, signal: null });
+      });
+      child.on('exit', (code, signal) => {
+        this.hasEnded = true;
+        resolve({ code, signal });
+      });
     });
   }
 

@@ -9,8 +9,8 @@ export interface DataFiles {
   write(path: string, data: Uint8Array | string): void;
   /** Writes into an existing file. */
   writeAt(path: string, position: number, data: Uint8Array): void;
-  /** Creates a file of `bytes` zeros, without using disk for them, that begins with `head`. */
-  writeSparse(path: string, bytes: number, head: Uint8Array): void;
+  /** Creates a file of `bytes` zeros, without using disk for them, with `pieces` in it. */
+  writeSparse(path: string, bytes: number, pieces: { offset: number; bytes: Uint8Array }[]): void;
   /** Undefined when there is no such file. */
   read(path: string): Uint8Array | undefined;
 }
@@ -33,5 +33,6 @@ export interface PostgresProcess {
 }
 
 export interface PostgresLauncher {
-  start(args: string[]): PostgresProcess;
+  /** Runs `postgres` with these arguments and this text of postgresql.conf, in the prepared data directory. */
+  start(args: string[], configuration: string): PostgresProcess;
 }

@@ -40,13 +40,12 @@ const ACCESS_RULES = [
   'local replication all                 scram-sha-256',
 ];
 
-/** Contents by path. */
+/** Contents by path; postgresql.conf is written with each start. */
 export function skeletonFiles(pgVersion: number): Record<string, string> {
   return {
     PG_VERSION: `${pgVersion}\n`,
     'pg_hba.conf': `${ACCESS_RULES.join('\n')}\n`,
     'pg_ident.conf': '',
-    'postgresql.conf': '',
     'postgresql.auto.conf': '',
   };
 }

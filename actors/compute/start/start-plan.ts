@@ -12,13 +12,17 @@ import {
 } from '../../../protocols/lsn.ts';
 import type { Basebackup } from '../../../protocols/pages/types.ts';
 import { synthesiseControlFile } from '../../../protocols/postgres/control-file.ts';
-import { LONG_HEADER_BYTES, walPageHeaderBytes } from '../../../protocols/postgres/wal/page-header.ts';
-import { segmentPrefix, WalBuilder } from '../../../protocols/postgres/wal/record-builder.ts';
+import {
+  LONG_HEADER_BYTES,
+  walPageHeaderBytes,
+  writeWalPageHeader,
+} from '../../../protocols/postgres/wal/page-header.ts';
+import { WalBuilder } from '../../../protocols/postgres/wal/record-builder.ts';
 
+/** A segment file: zeros, except for a few places. */
 export interface WalSegment {
   name: string;
-  /** Bytes from the segment's start on; the rest is zeros. */
-  bytes: Uint8Array;
+  pieces: { offset: number; bytes: Uint8Array }[];
 }
 
 export interface StartPlan {
@@ -102,18 +106,29 @@ function rebuildShutdownCheckpoint(
 }
 
 function layOutSegments(basebackup: Basebackup, begin: number, bytes: Uint8Array): WalSegment[] {
-  const { pgVersion, systemId } = basebackup;
   const end = begin + bytes.length;
-  const first = segmentNumber(begin);
   const segments: WalSegment[] = [];
-  for (let number = first; number <= segmentNumber(end - 1); number++) {
+  for (let number = segmentNumber(begin); number <= segmentNumber(end - 1); number++) {
     const segmentStart = number * WAL_SEGMENT_BYTES;
     const from = Math.max(begin, segmentStart);
     const to = Math.min(end, segmentStart + WAL_SEGMENT_BYTES);
-    const content = new Uint8Array(to - segmentStart);
-    if (from > segmentStart) content.set(segmentPrefix(from, segmentStart, pgVersion, systemId));
-    content.set(bytes.subarray(from - begin, to - begin), from - segmentStart);
-    segments.push({ name: segmentFileName(number), bytes: content });
+    const pieces = headersBefore(basebackup, from, segmentStart);
+    pieces.push({ offset: from - segmentStart, bytes: bytes.subarray(from - begin, to - begin) });
+    segments.push({ name: segmentFileName(number), pieces });
   }
   return segments;
+}
+
+/** The headers of the segment's first page and of the page that holds `lsn`, where they lie before it. */
+function headersBefore(basebackup: Basebackup, lsn: number, segmentStart: number): WalSegment['pieces'] {
+  const { pgVersion, systemId } = basebackup;
+  const pages = new Set([segmentStart, lsn - (lsn % PAGE_BYTES)]);
+  const pieces: WalSegment['pieces'] = [];
+  for (const pageAddress of pages) {
+    if (lsn - pageAddress < walPageHeaderBytes(pageAddress)) continue;
+    const header = new Uint8Array(walPageHeaderBytes(pageAddress));
+    writeWalPageHeader(header, 0, { pgVersion, systemId, pageAddress });
+    pieces.push({ offset: pageAddress - segmentStart, bytes: header });
+  }
+  return pieces;
 }
