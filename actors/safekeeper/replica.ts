@@ -192,6 +192,9 @@ export class Replica implements WalSource {
    */
   followPeer(peer: ReplicaStatus): Promise<boolean> {
     return this.#withLogAtRest(async () => {
+      // An elected proposer's history is in force here, perhaps since a moment ago: what it sends next must not be
+      // filed under the terms of a peer that has not heard of it yet.
+      if (this.hasProposer) throw new PalimpsestError('conflict', 'a proposer appeared meanwhile');
       const truncatedFrom = this.flushLsn;
       const plan = planFollowPeer(this.#context, peer, this);
       if (plan.status === 'contained') {
