@@ -3,6 +3,7 @@
  * the state that it had, or one decision further (that was being appended).
  */
 import { isDeepStrictEqual } from 'node:util';
+import type { TermStart } from '../../protocols/consensus/history.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { ReplicaProbe } from '../cluster/safekeeper-process.ts';
 import type { World } from '../world/world.ts';
@@ -12,6 +13,8 @@ export class ReplicaOracle {
   readonly #world: World;
   readonly #history: AgreedHistory;
   readonly #atCrash = new Map<string, ReplicaProbe>();
+  /** What each replica last said of its history. */
+  readonly #last = new Map<string, ReplicaProbe>();
   /** Where each term starts, as told by any replica: all must agree. */
   readonly #termStarts = new Map<number, number>();
 
@@ -20,7 +23,10 @@ export class ReplicaOracle {
     this.#history = history;
   }
 
-  crashed(node: string, probe: ReplicaProbe): void {
+  /** A machine loses its memory; `probe` is undefined when its replica was not running. */
+  crashed(node: string, probe: ReplicaProbe | undefined): void {
+    this.#atCrash.delete(node);
+    if (!probe) return;
     this.#atCrash.set(node, probe);
     this.look(node, probe);
   }
@@ -28,6 +34,7 @@ export class ReplicaOracle {
   started(node: string, probe: ReplicaProbe): void {
     const before = this.#atCrash.get(node);
     this.look(node, probe);
+    this.#atCrash.delete(node);
     if (!before) return;
     this.#world.mark('oracle: replay compared with the live state');
     const behind = probe.sequence < before.sequence || probe.sequence > before.sequence + 1;
@@ -56,6 +63,8 @@ export class ReplicaOracle {
         );
       }
     }
+    for (const [other, seen] of this.#last) if (other !== node) this.#compare(node, probe, other, seen);
+    this.#last.set(node, probe);
     if (commitLsn > this.#history.end) {
       this.#world.fail(
         'only what is committed is called committed',
@@ -63,6 +72,28 @@ export class ReplicaOracle {
       );
     }
   }
+
+  /** Below what both know to be committed, both must name the same writers. */
+  #compare(node: string, probe: ReplicaProbe, other: string, seen: ReplicaProbe): void {
+    const a = probe.snapshot.context;
+    const b = seen.snapshot.context;
+    const end = Math.min(a.commitLsn, b.commitLsn);
+    const here = writers(a.history, end);
+    const there = writers(b.history, end);
+    if (here === there) return;
+    this.#world.fail(
+      'logs match',
+      `up to ${formatLsn(end)} ${node} names the terms ${here}; ${other} names ${there}`,
+    );
+  }
+}
+
+/** The terms that wrote something below `end`. */
+function writers(history: readonly TermStart[], end: number): string {
+  return history
+    .filter(({ lsn }, at) => lsn < end && history[at + 1]?.lsn !== lsn)
+    .map(({ term, lsn }) => `${term} from ${formatLsn(lsn)}`)
+    .join(', ');
 }
 
 function describe(probe: ReplicaProbe): string {

@@ -194,6 +194,8 @@ export class ConsensusCluster {
   checkEnd(): void {
     this.#isOver = true;
     for (const safekeeper of this.safekeepers) {
+      const probe = safekeeper.probe();
+      if (probe) this.#oracle.look(safekeeper.node, probe);
       this.history.checkDisk(safekeeper.machine.storage, this.#commitOf(safekeeper), 'at the end');
     }
     this.ledger.check(this.history, this.timeline.pgVersion);
@@ -241,7 +243,7 @@ export class ConsensusCluster {
       start: () => safekeeper.start(),
       crash: () => {
         const probe = safekeeper.probe();
-        if (probe) this.#oracle.crashed(safekeeper.node, probe);
+        this.#oracle.crashed(safekeeper.node, probe);
         safekeeper.crash();
         if (probe) {
           const { commitLsn } = probe.snapshot.context;

@@ -72,7 +72,15 @@ export class SimBroker {
           this.toBroker(owner).carry(reply.length, undefined, 'bus answer', () => answer(reply));
         },
       };
-      this.fromBroker(owner).carry(data.length, owner, 'bus message', () => handle(message));
+      this.fromBroker(owner).carry(data.length, owner, 'bus message', () => {
+        try {
+          handle(message);
+        } catch (error) {
+          // As with the real bus, it harms nobody else.
+          this.world.mark('bus: a handler failed');
+          this.world.tell(owner.label, `error: a bus handler failed: ${(error as Error).message}`);
+        }
+      });
     }
     return subscribers.length;
   }
