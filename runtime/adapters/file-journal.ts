@@ -310,13 +310,15 @@ class FileJournal implements Journal {
   async #createFirstLog(): Promise<boolean> {
     const disk = this.#options.disk;
     await disk.makeDirectory(this.#folder);
-    const file = await this.#startLog(1, 0);
-    if (!file) return false;
-    this.#file = file;
     const kind = this.#folder.slice(0, this.#folder.indexOf('/'));
-    await disk.syncDirectory(kind);
-    await disk.syncDirectory('.');
-    return true;
+    const start = this.#startLog(1, 0).then((file) => {
+      this.#file = file;
+    });
+    // At the same time, since the file system commits them together; all are awaited, so that none outlives a failure.
+    const steps = [start, disk.syncDirectory(kind), disk.syncDirectory('.')];
+    const failure = (await Promise.allSettled(steps)).find((step) => step.status === 'rejected');
+    if (failure) throw failure.reason;
+    return this.#file !== undefined;
   }
 
   /** Creates the log of an epoch; undefined when somebody else has. */
