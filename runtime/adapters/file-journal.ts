@@ -311,12 +311,10 @@ class FileJournal implements Journal {
     const disk = this.#options.disk;
     await disk.makeDirectory(this.#folder);
     const kind = this.#folder.slice(0, this.#folder.indexOf('/'));
-    const start = this.#startLog(1, 0).then((file) => {
-      this.#file = file;
-    });
-    // At the same time, since the file system commits them together; all are awaited, so that none outlives a failure.
-    const steps = [start, disk.syncDirectory(kind), disk.syncDirectory('.')];
-    const failure = (await Promise.allSettled(steps)).find((step) => step.status === 'rejected');
+    const start = this.#startLog(1, 0).then((file) => (this.#file = file));
+    // At the same time, since the file system commits them together; none outlives a failure.
+    const steps = await Promise.allSettled([start, disk.syncDirectory(kind), disk.syncDirectory('.')]);
+    const failure = steps.find((step) => step.status === 'rejected');
     if (failure) throw failure.reason;
     return this.#file !== undefined;
   }
