@@ -11,8 +11,6 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { formatLsn, type Lsn, lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import type { Basebackup } from '../../protocols/pages/types.ts';
-import { parseControlFile } from '../../protocols/postgres/control-file.ts';
-import { recordStartAt } from '../../protocols/postgres/wal/page-header.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -22,6 +20,7 @@ import { ACTIVITY_QUERY, IdleClock, readActivity } from './activity.ts';
 import type { RelationFiles } from './relation-files.ts';
 import type { ComputeEnd, ComputeSpec, StartPhases } from './spec.ts';
 import { SqlClient, sqlIdentifier, sqlLiteral } from './sql-client.ts';
+import { INIT_FILES_MARK, initFilePaths, isInitFile, usableInitFiles } from './start/init-files.ts';
 import { KEPT_FILES, partingWal } from './start/parting.ts';
 import type { DataFiles, PostgresLauncher, PostgresProcess } from './start/ports.ts';
 import { ReplicationConnection } from './start/replication.ts';
@@ -79,7 +78,8 @@ export class ComputeRun {
   #activityTimer: Timer | undefined;
   #idleSinceMs: number | undefined;
   #receivedLsn = 0 as Lsn;
-  #startedAtLsn = 0 as Lsn;
+  /** Kept files as the basebackup had them. */
+  readonly #given = new Map<string, Uint8Array>();
   #stopping = false;
   #ended: ComputeEnd | undefined;
 
@@ -110,7 +110,7 @@ export class ComputeRun {
 
   /** Resolves when clients may connect. Throws what went wrong; then everything has ended. */
   async start(): Promise<StartedCompute> {
-    const { clock } = this.#options;
+    const { clock, relations } = this.#options;
     const phasesMs: StartPhases = {};
     let last = clock.monotonic();
     const phase = (name: string) => {
@@ -130,13 +130,14 @@ export class ComputeRun {
       const plan = planStart({ basebackup, nowSeconds: Math.floor(clock.now() / 1000) });
       this.#proposer.append(startLsn, plan.appended);
       this.#receivedLsn = plan.endLsn;
-      this.#startedAtLsn = plan.endLsn;
       const committed = this.#proposer.committed(plan.endLsn, { timeoutMs: COMMIT_TIMEOUT_MS });
       committed.catch(() => {});
       await this.#writeDataDirectory(basebackup, plan, startLsn);
       phase('data-directory');
       this.#startPostgres();
       await Promise.all([this.#whenReady(), committed]);
+      relations.started();
+      for (const { path, data } of usableInitFiles(basebackup)) relations.writeLocalFile(path, data);
       phase('postgres');
       await this.#startReplication(plan.endLsn);
       phase('replication');
@@ -202,6 +203,8 @@ export class ComputeRun {
       files.writeSparse(`pg_wal/${name}`, WAL_SEGMENT_BYTES, pieces);
     relations.open({ startLsn, databases: basebackup.databases });
     for (const { path, data } of basebackup.files) {
+      if (isKept(path)) this.#given.set(path, data);
+      if (isInitFile(path) || path === INIT_FILES_MARK) continue;
       if (path.startsWith('base/') || path.startsWith('global/')) relations.writeLocalFile(path, data);
       else files.write(path, data);
     }
@@ -335,10 +338,14 @@ export class ComputeRun {
   async #leaveBehind(): Promise<void> {
     const { files, relations } = this.#options;
     const controlFile = relations.readLocalFile('global/pg_control');
-    if (!controlFile || !this.#wroteAnything(controlFile)) return;
-    const kept = KEPT_FILES.flatMap((path) => {
-      const data = files.read(path);
-      return data ? [{ path, data }] : [];
+    if (!controlFile) return;
+    const initFiles = initFilePaths(relations.databases()).flatMap((path) =>
+      fileAt(path, relations.readLocalFile(path)),
+    );
+    const kept = KEPT_FILES.flatMap((path) => fileAt(path, files.read(path)));
+    const changed = [...initFiles, ...kept].filter(({ path, data }) => {
+      const given = this.#given.get(path);
+      return !given || Buffer.compare(given, data) !== 0;
     });
     const bytes = partingWal({
       controlFile,
@@ -346,15 +353,11 @@ export class ComputeRun {
       pgVersion: this.#spec.pgVersion,
       systemId: BigInt(this.#spec.systemId),
       freeSpaceMaps: relations.freeSpaceMaps(),
-      files: kept,
+      files: changed,
+      withInitFiles: initFiles.length > 0,
     });
     this.#proposer.append(this.#receivedLsn, bytes);
     this.#receivedLsn = (this.#receivedLsn + bytes.length) as Lsn;
-  }
-
-  /** Whether WAL was written between the start and the shutdown checkpoint. */
-  #wroteAnything(controlFile: Uint8Array): boolean {
-    return parseControlFile(controlFile).checkpointLsn !== recordStartAt(this.#startedAtLsn);
   }
 
   async #within<T>(work: Promise<T>, limitMs: number, what: string): Promise<T> {
@@ -391,4 +394,12 @@ export class ComputeRun {
     this.#options.pages.close();
     this.#options.onEnd(end);
   }
+}
+
+function isKept(path: string): boolean {
+  return isInitFile(path) || (KEPT_FILES as readonly string[]).includes(path);
+}
+
+function fileAt(path: string, data: Uint8Array | undefined): { path: string; data: Uint8Array }[] {
+  return data ? [{ path, data }] : [];
 }

@@ -29,8 +29,16 @@ export interface RelationFiles {
   readLocalFile(path: string): Uint8Array | undefined;
   /** Resolves when Postgres may start. */
   ready(): Promise<void>;
+  /** Postgres has started: it takes stock of its files no more. */
+  started(): void;
+  /** Databases that there are now. */
+  databases(): number[];
   freeSpaceMaps(): Iterable<FreeSpaceMap>;
 }
+
+/** Smaller numbers are the two templates. */
+const FIRST_USER_DATABASE = 5;
+const LOADED_AHEAD_MAX = 3;
 
 /** Files that a mount serves from a tree. */
 export class LazyRelationFiles implements RelationFiles {
@@ -45,8 +53,21 @@ export class LazyRelationFiles implements RelationFiles {
 
   open({ startLsn, databases }: { startLsn: Lsn; databases: number[] }): void {
     openTree(this.#tree, this.#storage, startLsn, databases);
-    // Every start needs the shared catalogs; asking now saves a wait later. A failure shows when they are read.
-    this.#tree.load(this.#tree.global).catch(() => {});
+    this.#tree.startingUp = true;
+    // Every start needs the shared catalogs, and the first client most likely one of few databases: asking now saves
+    // a wait later. A failure shows when they are read.
+    const wanted = databases.filter((db) => db >= FIRST_USER_DATABASE).slice(0, LOADED_AHEAD_MAX);
+    for (const directory of [this.#tree.global, ...wanted.map((db) => this.#tree.database(db))]) {
+      if (directory) this.#tree.load(directory).catch(() => {});
+    }
+  }
+
+  started(): void {
+    this.#tree.startingUp = false;
+  }
+
+  databases(): number[] {
+    return [...this.#tree.base.children.keys()].map(Number).filter((db) => db > 0);
   }
 
   writeLocalFile(path: string, data: Uint8Array): void {
@@ -94,6 +115,12 @@ export class MaterialisedRelationFiles implements RelationFiles {
     this.#files.makeDirectory('global');
     this.#files.makeDirectory('base');
     for (const db of databases) this.#files.makeDirectory(`base/${db}`);
+  }
+
+  started(): void {}
+
+  databases(): number[] {
+    return [...this.#tree.base.children.keys()].map(Number);
   }
 
   writeLocalFile(path: string, data: Uint8Array): void {

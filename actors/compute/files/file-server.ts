@@ -43,6 +43,7 @@ import {
 } from '../../../protocols/fuse/requests.ts';
 import { PAGE_BYTES } from '../../../protocols/lsn.ts';
 import type { Log } from '../../../runtime/ports/log.ts';
+import { INIT_FILE_NAME } from '../start/init-files.ts';
 import { DirectoryNode, FileNode, type Owner, type TreeNode } from './nodes.ts';
 import type { FileTree } from './tree.ts';
 
@@ -169,7 +170,7 @@ export class FileServer {
   #inDirectory(request: Buffer): Outcome {
     const directory = this.#node(request);
     if (!(directory instanceof DirectoryNode)) return directory ? Errno.NOTDIR : Errno.NOENT;
-    if (directory.remote) return this.#later(request, directory);
+    if (directory.remote && !this.#isStocktaking(directory, request)) return this.#later(request, directory);
     switch (opcodeOf(request)) {
       case Opcode.LOOKUP:
         return this.#lookup(directory, lookupNameOf(request));
@@ -190,6 +191,15 @@ export class FileServer {
     }
   }
 
+  /** Whether it is a request of a start's search for leftovers, for which the local names are the answer. */
+  #isStocktaking(directory: DirectoryNode, request: Buffer): boolean {
+    if (!this.#tree.startingUp || directory === this.#tree.global) return false;
+    const opcode = opcodeOf(request);
+    return (
+      opcode === Opcode.READDIR || (opcode === Opcode.LOOKUP && lookupNameOf(request) === INIT_FILE_NAME)
+    );
+  }
+
   async #later(request: Buffer, directory: DirectoryNode): Promise<number | Uint8Array> {
     const copy = Buffer.from(request);
     await this.#tree.load(directory);
@@ -198,6 +208,8 @@ export class FileServer {
 
   #lookup(directory: DirectoryNode, name: string): Outcome {
     const node = directory.children.get(name);
+    // A name that will appear by itself must not be remembered as absent.
+    if (!node && this.#tree.startingUp && name === INIT_FILE_NAME) return Errno.NOENT;
     if (!node) return ABSENT;
     node.lookups++;
     return entryReply(node.attributes(this.#owner));

@@ -30,6 +30,11 @@ export interface FileTreeOptions {
 }
 
 export class FileTree {
+  /**
+   * Postgres is starting: it looks through all databases for leftovers of temporary relations and removes relation cache
+   * files. There are none yet, so it is shown what is local, without storage being asked for every database.
+   */
+  startingUp = false;
   readonly root: DirectoryNode;
   readonly base: DirectoryNode;
   readonly global: DirectoryNode;
@@ -63,6 +68,11 @@ export class FileTree {
   addDatabase(db: number): void {
     if (this.base.children.has(String(db))) return;
     this.#addDirectory(this.base, String(db), DIRECTORY_PERMISSIONS, { db, remote: true });
+  }
+
+  database(db: number): DirectoryNode | undefined {
+    const node = this.base.children.get(String(db));
+    return node instanceof DirectoryNode ? node : undefined;
   }
 
   /** Asks storage for the files of a directory, once; concurrent callers share the question. */

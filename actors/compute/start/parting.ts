@@ -5,12 +5,14 @@
  * - Pages of free space maps that were written: without them, tables would grow on inserts that fit.
  * - Cumulative statistics: without them, autovacuum would forget what it has to do.
  * - Settings made by ALTER SYSTEM.
+ * - Relation cache files: see init-files.ts.
  */
 import type { Lsn } from '../../../protocols/lsn.ts';
 import { FORK_FSM } from '../../../protocols/pages/types.ts';
 import { parseControlFile } from '../../../protocols/postgres/control-file.ts';
 import { type PageToLog, WalBuilder } from '../../../protocols/postgres/wal/record-builder.ts';
 import type { FreeSpaceMap } from '../relation-files.ts';
+import { INIT_FILES_MARK, initFilesMark } from './init-files.ts';
 
 /** Free space map pages that are taken along at most: 32 MiB of WAL, the maps of 128 GiB of changed tables. */
 const FSM_PAGES_MAX = 4096;
@@ -28,7 +30,10 @@ export interface PartingOptions {
   pgVersion: number;
   systemId: bigint;
   freeSpaceMaps: Iterable<FreeSpaceMap>;
+  /** Files to keep that are not kept already. */
   files: { path: string; data: Uint8Array }[];
+  /** Whether relation cache files are kept, now or from before. */
+  withInitFiles: boolean;
 }
 
 /** The WAL to append at `endLsn`; empty when there is nothing to leave. */
@@ -43,6 +48,8 @@ export function partingWal(options: PartingOptions): Uint8Array {
   for (const { path, data } of options.files) {
     if (data.length <= FILE_BYTES_MAX) builder.file(path, data);
   }
+  // The last record: it is true as long as none follows.
+  if (options.withInitFiles) builder.file(INIT_FILES_MARK, initFilesMark(builder.nextStart));
   return builder.bytes;
 }
 

@@ -3,6 +3,7 @@ import { type Lsn, PAGE_BYTES, WAL_SEGMENT_BYTES } from '../../../protocols/lsn.
 import type { Basebackup } from '../../../protocols/pages/types.ts';
 import { parseControlFile, sealControlFile } from '../../../protocols/postgres/control-file.ts';
 import { WalStreamDecoder } from '../../../protocols/postgres/wal/stream-decoder.ts';
+import { INIT_FILES_MARK, initFilesMark, usableInitFiles } from './init-files.ts';
 import { partingWal } from './parting.ts';
 import { configurationFile, forcedSettings, postgresArguments } from './settings.ts';
 import { skeletonFiles } from './skeleton.ts';
@@ -129,6 +130,7 @@ describe('what is left behind at a stop', () => {
         { path: 'pg_stat/pgstat.stat', data: Uint8Array.of(1, 2, 3) },
         { path: 'too/large', data: new Uint8Array(17 << 20) },
       ],
+      withInitFiles: true,
     });
     const decoder = new WalStreamDecoder(plan.endLsn, { pgVersion: 17 });
     decoder.feed(plan.endLsn, wal);
@@ -142,9 +144,31 @@ describe('what is left behind at a stop', () => {
     expect(seen.map(([rmid, maxBlock]) => [rmid, maxBlock])).toEqual([
       [0, 0],
       [21, -1],
+      [21, -1],
     ]);
+    // The mark at the end names the place of its own record.
+    expect(Buffer.from(wal).includes(String(prev))).toBe(true);
     expect(seen[0]![2]).toBe(2);
     expect(decoder.position).toBe(plan.endLsn + wal.length);
+  });
+});
+
+describe('relation cache files', () => {
+  const files = [
+    { path: 'global/pg_internal.init', data: Uint8Array.of(1) },
+    { path: 'base/5/pg_internal.init', data: Uint8Array.of(2) },
+    { path: 'base/99/pg_internal.init', data: Uint8Array.of(3) },
+  ];
+
+  it('are used only right after the record that keeps them, and only of databases that exist', () => {
+    const mark = { path: INIT_FILES_MARK, data: initFilesMark(MIDDLE - 96) };
+    const paths = (backup: Basebackup) => usableInitFiles(backup).map(({ path }) => path);
+    expect(paths(basebackup(MIDDLE, { files: [...files, mark] }))).toEqual([
+      'global/pg_internal.init',
+      'base/5/pg_internal.init',
+    ]);
+    expect(paths(basebackup(MIDDLE + 8, { files: [...files, mark] }))).toEqual([]);
+    expect(paths(basebackup(MIDDLE, { files }))).toEqual([]);
   });
 });
 
