@@ -6,8 +6,8 @@ import { SAFEKEEPER_KIND, safekeeperActorId } from '../../actors/safekeeper/defi
 import { Walproposer } from '../../actors/walproposer/walproposer.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
-import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
-import { WalBuilder } from '../../protocols/postgres/wal/record-builder.ts';
+import { formatLsn, type Lsn, PAGE_BYTES } from '../../protocols/lsn.ts';
+import { type PageToLog, WalBuilder } from '../../protocols/postgres/wal/record-builder.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { AgreedHistory } from '../oracles/agreed-history.ts';
@@ -40,6 +40,8 @@ export interface Workload {
   pieceBytes: number;
   electTimeoutMs: number;
   lagMs: number;
+  /** Share of transactions that write pages, too. */
+  pageShare?: number;
 }
 
 export interface SimPostgresOptions {
@@ -186,6 +188,7 @@ export class SimPostgres {
       this.#builder = builder;
     }
     const before = builder.bytes.length;
+    if (random.chance(workload.pageShare ?? 0)) builder.fullPageImages(drawPages(random));
     builder.logicalMessage('sim', payload);
     this.#wal.push(builder.bytes.subarray(before));
     void this.#send();
@@ -225,6 +228,18 @@ export class SimPostgres {
     this.#proposer?.close();
     this.#options.onExit(reason);
   }
+}
+
+/** A few new versions of pages of a few relations. */
+function drawPages(random: SimRandom): PageToLog[] {
+  return Array.from({ length: 1 + random.int(3) }, (_, n) => {
+    const page = new Uint8Array(PAGE_BYTES);
+    // A header as Postgres writes it: with an upper bound that is not zero the page counts as used.
+    new DataView(page.buffer).setUint16(12, 24, true);
+    new DataView(page.buffer).setUint16(14, PAGE_BYTES - 512, true);
+    page.set(random.bytes(512), PAGE_BYTES - 512);
+    return { spc: 1663, db: 5, rel: 16_384 + random.int(4), fork: 0, block: random.int(40) * 3 + n, page };
+  });
 }
 
 function builderIdentity(timeline: Timeline): { pgVersion: number; systemId: bigint } {

@@ -15,6 +15,7 @@ import {
   segmentNumber,
   WAL_SEGMENT_BYTES,
 } from '../../protocols/lsn.ts';
+import type { DecodedRecord } from '../../protocols/postgres/wal/record.ts';
 import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
 import type { SimStorage } from '../world/disk.ts';
 import type { World } from '../world/world.ts';
@@ -30,6 +31,8 @@ export interface HistoryOptions {
 
 export class AgreedHistory {
   readonly startLsn: Lsn;
+  /** Called for every record once it is committed; it is valid only during the call. */
+  onRecord: ((record: DecodedRecord) => void) | undefined;
   readonly #world: World;
   readonly #options: HistoryOptions;
   readonly #quorum: number;
@@ -192,7 +195,11 @@ export class AgreedHistory {
     this.#bytes.set(bytes, offset);
     try {
       this.#decoder.feed(from, bytes);
-      while (this.#decoder.next()) this.#recordStarts.set(this.#decoder.record.end, this.#decoder.record.lsn);
+      while (this.#decoder.next()) {
+        const { record } = this.#decoder;
+        this.#recordStarts.set(record.end, record.lsn);
+        this.onRecord?.(record);
+      }
     } catch (error) {
       this.#world.fail('committed WAL is valid', (error as Error).message);
     }

@@ -16,6 +16,7 @@ import { ReplicaOracle } from '../oracles/replica-oracle.ts';
 import { SimBroker } from '../world/bus.ts';
 import { SimMachine, type Surroundings } from '../world/machine.ts';
 import { type NetworkLimits, SimNetwork } from '../world/network.ts';
+import type { SimBucket } from '../world/objects.ts';
 import type { ScenarioContext } from './scenario.ts';
 
 const TENANT = '7e'.repeat(16);
@@ -40,6 +41,8 @@ export class ConsensusCluster {
   readonly safekeepers: SafekeeperMachine[];
   readonly injector: FaultInjector;
   readonly surroundings: Surroundings;
+  /** A machine from which somebody uses the system; no fault happens to it. */
+  readonly user: SimMachine;
   readonly #context: ScenarioContext;
   readonly #options: ClusterOptions;
   readonly #computes: SimMachine[];
@@ -49,7 +52,16 @@ export class ConsensusCluster {
   readonly #operator: SimMachine;
   #isOver = false;
 
-  constructor(context: ScenarioContext, options: ClusterOptions, more: FaultTarget[] = []) {
+  constructor(
+    context: ScenarioContext,
+    options: ClusterOptions,
+    more: (makeMachine: (name: string) => SimMachine) => {
+      targets: FaultTarget[];
+      bucket?: SimBucket;
+    } = () => ({
+      targets: [],
+    }),
+  ) {
     const { world, random } = context;
     this.#context = context;
     this.#options = options;
@@ -77,10 +89,13 @@ export class ConsensusCluster {
     this.#oracle = new ReplicaOracle(world, this.history);
     this.#computes = Array.from({ length: options.computes }, (_, n) => this.#machine(`compute${n + 1}`));
     this.#operator = this.#machine('operator');
+    this.user = this.#machine('user');
+    const { targets, bucket } = more((name) => this.#machine(name));
     this.injector = new FaultInjector({
       world,
       network,
-      targets: [...this.safekeepers.map((each) => this.#target(each)), ...this.#computeTargets(), ...more],
+      targets: [...this.safekeepers.map((each) => this.#target(each)), ...this.#computeTargets(), ...targets],
+      bucket,
       onNewCompute: (name, how) => this.#newCompute(name, how),
     });
   }

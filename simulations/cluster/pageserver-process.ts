@@ -1,0 +1,184 @@
+/**
+ * A pageserver process on a simulated machine: what `deploy/node/pageserver.ts` does, over the simulated ports. The node,
+ * its shards, layers and redo are those of production.
+ */
+import { ChunkPool } from '../../actors/pageserver/arena.ts';
+import { pageserverDefinition } from '../../actors/pageserver/definition.ts';
+import { LayerStore } from '../../actors/pageserver/layer-store.ts';
+import { PageCache } from '../../actors/pageserver/page-cache.ts';
+import { PageRedo } from '../../actors/pageserver/page-redo.ts';
+import { RelationTable } from '../../actors/pageserver/relation-table.ts';
+import { TEMPLATE_FORMAT } from '../../actors/pageserver/template.ts';
+import type { ShardTools } from '../../actors/pageserver/tools.ts';
+import { readWal } from '../../actors/safekeeper/wal-client.ts';
+import { PageserverNode } from '../../deploy/node/pageserver-node.ts';
+import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
+import { KIND_IMAGE } from '../../protocols/layers/format.ts';
+import { LayerWriter } from '../../protocols/layers/writer.ts';
+import { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
+import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
+import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
+import { ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
+import type { HostServices } from '../../runtime/host/actor-host.ts';
+import { SupervisedActor } from '../../runtime/host/supervisor.ts';
+import type { SimMachine, SimProcess } from '../world/machine.ts';
+import { type SimBucket, SimObjects } from '../world/objects.ts';
+import type { Timeline } from './sim-postgres.ts';
+
+const DIAL_TIMEOUT_MS = 2000;
+const MEGABYTE = 2 ** 20;
+export const TEMPLATE_KEY = 'templates/simulated/index.json';
+
+export class PageserverMachine {
+  readonly machine: SimMachine;
+  readonly #bucket: SimBucket;
+  readonly #onExit: (process: SimProcess) => void;
+  #lives = 0;
+
+  constructor(machine: SimMachine, bucket: SimBucket, onExit: (process: SimProcess) => void) {
+    this.machine = machine;
+    this.#bucket = bucket;
+    this.#onExit = onExit;
+  }
+
+  get node(): NodeId {
+    return this.machine.name as NodeId;
+  }
+
+  /** Processes that have run here: each attachment's generation. */
+  get lives(): number {
+    return this.#lives;
+  }
+
+  start(): void {
+    this.#lives++;
+    this.machine.start((process) => {
+      this.#main(process).catch((error: Error) => {
+        process.ports.log.error({}, `the pageserver cannot start: ${error.message}`);
+        this.#onExit(process);
+      });
+    });
+  }
+
+  async #main(process: SimProcess): Promise<void> {
+    const { clock, random, log, metrics, disk, network, bus } = process.ports;
+    await disk.makeDirectory('.');
+    const door = new ChannelDoor(network, `tcp:${this.node}`, bus);
+    await door.listen();
+    const journals = new FileJournalStore({ disk, clock, log });
+    const services: HostServices = { journals, bus, clock, random, log, metrics };
+    const node = new PageserverNode({
+      node: this.node,
+      bus,
+      door,
+      journals,
+      tools: this.#tools(process),
+      startActor: async (id) => {
+        const actor = new SupervisedActor(pageserverDefinition, id, services, {
+          onDown: () => this.#onExit(process),
+        });
+        await actor.start();
+        return actor;
+      },
+    });
+    await node.start();
+  }
+
+  #tools(process: SimProcess): ShardTools {
+    const { clock, log, disk, network, bus } = process.ports;
+    const objects = new SimObjects(this.#bucket, process, disk);
+    const relations = new RelationTable();
+    const dialSafekeeper = (member: NodeId, timeline: string) =>
+      openChannel(bus, network, 'safekeeper', replicaId(timeline as TimelineId, member), {
+        timeoutMs: DIAL_TIMEOUT_MS,
+      });
+    return {
+      clock,
+      log,
+      disk,
+      objects,
+      relations,
+      store: new LayerStore({ disk, objects, log, folder: 'layers', indexBytesMax: MEGABYTE }),
+      cache: new PageCache(MEGABYTE),
+      redo: new PageRedo(relations),
+      pool: new ChunkPool(16 * MEGABYTE),
+      dialSafekeeper,
+      async readWal({ timeline, safekeepers }, from, length) {
+        let failure: unknown;
+        for (const member of safekeepers) {
+          try {
+            const channel = await dialSafekeeper(member, timeline);
+            try {
+              const bytes = await readWal(channel, from, length, clock);
+              if (bytes.length > 0) return bytes;
+            } finally {
+              channel.close();
+            }
+          } catch (error) {
+            failure = error;
+          }
+        }
+        if (failure) throw failure;
+        return new Uint8Array(0);
+      },
+    };
+  }
+}
+
+/** Puts an empty cluster into the bucket, as the template that the timeline begins with. */
+export function storeEmptyTemplate(bucket: SimBucket, timeline: Timeline): void {
+  const { startLsn, pgVersion } = timeline;
+  const writer = new LayerWriter({ kind: KIND_IMAGE, pgVersion, startLsn, endLsn: startLsn });
+  writer.value('control', startLsn, new Uint8Array(8192));
+  writer.waypoint(startLsn, encodeTimelineState(emptyState(startLsn), pgVersion));
+  const bytes = writer.finish().bytes.slice();
+  const layerKey = 'templates/simulated/empty.layer';
+  bucket.put(layerKey, bytes, {});
+  const index = {
+    format: TEMPLATE_FORMAT,
+    pgVersion,
+    systemId: String(timeline.systemId),
+    startLsn,
+    layer: { key: layerKey, kind: 'image', startLsn, endLsn: startLsn, bytes: bytes.length },
+  };
+  bucket.put(TEMPLATE_KEY, new TextEncoder().encode(JSON.stringify(index)), {});
+}
+
+function emptyState(startLsn: Timeline['startLsn']): TimelineStateFold {
+  return new TimelineStateFold({
+    checkpoint: {
+      redo: startLsn,
+      timelineId: 1,
+      previousTimelineId: 1,
+      fullPageWrites: true,
+      walLevel: 1,
+      nextXid: 731,
+      nextOid: 16_384,
+      nextMulti: 1,
+      nextMultiOffset: 0,
+      oldestXid: 722,
+      oldestXidDb: 1,
+      oldestMulti: 1,
+      oldestMultiDb: 1,
+      time: 0,
+      oldestCommitTsXid: 0,
+      newestCommitTsXid: 0,
+      oldestActiveXid: 0,
+    },
+    parameters: {
+      walLevel: 1,
+      walLogHints: false,
+      maxConnections: 100,
+      maxWorkerProcesses: 8,
+      maxWalSenders: 10,
+      maxPreparedTransactions: 0,
+      maxLocksPerTransaction: 64,
+      trackCommitTimestamp: false,
+    },
+    lastRecordStart: 0,
+    lastRecordEnd: startLsn,
+    newestCommitTime: 0,
+    lastWasShutdownCheckpoint: false,
+    origins: new Map(),
+  });
+}

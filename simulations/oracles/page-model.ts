@@ -1,0 +1,78 @@
+/**
+ * What every page holds at every LSN, worked out from the agreed history alone: a page is its newest image at or before the
+ * LSN, stamped with the end of the record that held it.
+ */
+import type { Lsn } from '../../protocols/lsn.ts';
+import { PAGE_BYTES } from '../../protocols/lsn.ts';
+import type { RelationTag } from '../../protocols/pages/types.ts';
+import type { DecodedRecord } from '../../protocols/postgres/wal/record.ts';
+import type { SimRandom } from '../world/random.ts';
+
+export interface ModelPage extends RelationTag {
+  block: number;
+  /** Oldest first. */
+  versions: { lsn: Lsn; bytes: Uint8Array }[];
+}
+
+export class PageModel {
+  readonly #pages = new Map<string, ModelPage>();
+  readonly #list: ModelPage[] = [];
+  #last = 0 as Lsn;
+
+  get pages(): readonly ModelPage[] {
+    return this.#list;
+  }
+
+  /** End of the last record that was taken in. */
+  get lastLsn(): Lsn {
+    return this.#last;
+  }
+
+  /** Takes in a committed record. */
+  record(record: DecodedRecord): void {
+    this.#last = record.end as Lsn;
+    for (let id = 0; id <= record.maxBlock; id++) {
+      if (!record.hasBlock(id) || !record.hasAppliedImage(id)) continue;
+      this.#page(record, id).versions.push({ lsn: record.end as Lsn, bytes: restore(record, id) });
+    }
+  }
+
+  /** The page's bytes at an LSN; undefined when it did not exist. */
+  at(page: ModelPage, lsn: Lsn): Uint8Array | undefined {
+    return page.versions.findLast((version) => version.lsn <= lsn)?.bytes;
+  }
+
+  /** Some page and an LSN at which it existed. */
+  pick(random: SimRandom): { page: ModelPage; lsn: Lsn } | undefined {
+    if (this.#list.length === 0) return undefined;
+    const page = random.pick(this.#list);
+    const lsn = random.chance(0.4) ? this.#last : random.pick(page.versions).lsn;
+    return { page, lsn };
+  }
+
+  #page(record: DecodedRecord, id: number): ModelPage {
+    const tag = { spc: record.spc[id]!, db: record.db[id]!, rel: record.rel[id]!, fork: record.fork[id]! };
+    const block = record.block[id]!;
+    const key = `${tag.spc}/${tag.db}/${tag.rel}/${tag.fork}/${block}`;
+    let page = this.#pages.get(key);
+    if (!page) {
+      page = { ...tag, block, versions: [] };
+      this.#pages.set(key, page);
+      this.#list.push(page);
+    }
+    return page;
+  }
+}
+
+function restore(record: DecodedRecord, id: number): Uint8Array {
+  const page = new Uint8Array(PAGE_BYTES);
+  const from = record.imageOffset[id]!;
+  const image = record.bytes.subarray(from, from + record.imageLength[id]!);
+  const hole = record.holeLength[id]! > 0 ? record.holeOffset[id]! : image.length;
+  page.set(image.subarray(0, hole));
+  page.set(image.subarray(hole), hole + record.holeLength[id]!);
+  const view = new DataView(page.buffer);
+  view.setUint32(0, Math.floor(record.end / 2 ** 32), true);
+  view.setUint32(4, record.end % 2 ** 32, true);
+  return page;
+}

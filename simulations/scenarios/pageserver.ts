@@ -1,0 +1,217 @@
+/**
+ * The pageserver of production behind the safekeepers: computes write pages, the pageserver follows, flushes, uploads, crashes
+ * and loses its disk, and every page that is read at any LSN is what the agreed history says.
+ */
+import { PageClient } from '../../actors/pageserver/page-client.ts';
+import { formatLsn } from '../../protocols/lsn.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
+import { openChannel } from '../../runtime/channels/door.ts';
+import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from '../cluster/pageserver-process.ts';
+import { drawPlan, type FaultMix } from '../faults/plan.ts';
+import { firstDifference } from '../oracles/agreed-history.ts';
+import { PageModel } from '../oracles/page-model.ts';
+import type { SimMachine, SimProcess } from '../world/machine.ts';
+import { CALM_NETWORK } from '../world/network.ts';
+import { SimBucket } from '../world/objects.ts';
+import { ConsensusCluster } from './consensus-cluster.ts';
+import type { Scenario, ScenarioContext } from './scenario.ts';
+
+const SAFETY_MS = 15_000;
+const CONVERGE_MS = 90_000;
+const READ_TIMEOUT_MS = 10_000;
+const LOOK_MS = 300;
+const FLUSH_SHARE = 0.15;
+
+const MIX: FaultMix = {
+  crash: 3,
+  'crash at a write': 3,
+  'new compute': 2,
+  partition: 2,
+  isolate: 1,
+  'slow disk': 1,
+  'object store failing': 3,
+};
+
+export const PAGESERVER_SCENARIOS: Scenario[] = [
+  {
+    name: 'pageserver-rebuild',
+    summary:
+      'pages at any LSN, while the pageserver crashes and S3 fails; then all that it has is lost and rebuilt',
+    canaries: [],
+    marks: [
+      'client: commit acknowledged',
+      'pageserver: a page was compared',
+      'pageserver: layers were flushed',
+      'pageserver: rebuilt from nothing',
+      'converged',
+    ],
+    run: runPageserver,
+  },
+];
+
+async function runPageserver(context: ScenarioContext): Promise<void> {
+  const { world, random } = context;
+  const bucket = new SimBucket(world);
+  const model = new PageModel();
+  const pageserver: { it: PageserverMachine | undefined } = { it: undefined };
+  const options = {
+    safekeepers: 3,
+    computes: 2,
+    network: { ...CALM_NETWORK, latencyMs: random.pick([0.05, 0.5, 3]), keepaliveMs: 3000 },
+    workload: {
+      clients: 1 + random.int(3),
+      thinkMs: random.pick([10, 40]),
+      recordBytes: 100,
+      longShare: random.pick([0, 0.01]),
+      pieceBytes: random.pick([3000, 50_000]),
+      electTimeoutMs: 5000,
+      lagMs: 0,
+      pageShare: 0.7,
+    },
+    clockDrift: 0.001,
+    syncMs: 0.3,
+  };
+  Object.assign(context.parameters, options);
+  const cluster = new ConsensusCluster(context, options, (makeMachine) => {
+    const machine = makeMachine('ps1');
+    const it = new PageserverMachine(machine, bucket, (process) => {
+      world.after(LOOK_MS, undefined, 'restart', () => {
+        if (machine.process === process && !cluster.injector.isDown('ps1')) it.start();
+      });
+    });
+    pageserver.it = it;
+    return {
+      targets: [{ machine, isStorage: false, start: () => it.start(), crash: () => machine.crash() }],
+      bucket,
+    };
+  });
+  cluster.history.onRecord = (record) => model.record(record);
+  storeEmptyTemplate(bucket, cluster.timeline);
+  await cluster.create();
+  const ps = pageserver.it!;
+  ps.start();
+  cluster.supervise();
+  const user = new PageUser(context, cluster, ps, model);
+  cluster.user.start((process) => user.run(process));
+  const drawn = drawPlan(world.random('faults'), {
+    mix: MIX,
+    safetyMs: SAFETY_MS * context.effort,
+    everyMs: 900,
+    storage: cluster.storageNames,
+    computes: cluster.computeNames,
+    others: ['ps1', 'ps1', 'ps1'],
+  });
+  cluster.injector.arm(context.selectFaults(drawn));
+  await world.run({ untilMs: world.nowMs + SAFETY_MS * context.effort });
+  if (!world.violation) await cluster.converge(CONVERGE_MS);
+  if (!world.violation) await rebuild(context, ps, user);
+  if (!world.violation) cluster.checkEnd();
+}
+
+/** All that the pageserver has on its disk is lost; pages must be readable again within a bound. */
+async function rebuild(context: ScenarioContext, ps: PageserverMachine, user: PageUser): Promise<void> {
+  const { world } = context;
+  if (!ps.machine.isUp) ps.start();
+  const wiped = (machine: SimMachine) => {
+    machine.crash();
+    machine.storage.wipe();
+  };
+  wiped(ps.machine);
+  world.tell('ps1', 'its disk is lost');
+  ps.start();
+  const compared = user.compared;
+  const isDone = () => user.compared >= compared + 30;
+  await world.run({ untilMs: world.nowMs + CONVERGE_MS, isDone });
+  if (world.violation) return;
+  if (isDone()) world.mark('pageserver: rebuilt from nothing');
+  else
+    world.fail(
+      'everything is rebuilt from S3 and safekeepers',
+      `no pages after ${CONVERGE_MS} ms: ${user.lastError}`,
+    );
+}
+
+/** Attaches the timeline whenever the pageserver has started, and reads pages to compare them with the model. */
+class PageUser {
+  compared = 0;
+  lastError = '';
+  readonly #context: ScenarioContext;
+  readonly #cluster: ConsensusCluster;
+  readonly #ps: PageserverMachine;
+  readonly #model: PageModel;
+
+  constructor(context: ScenarioContext, cluster: ConsensusCluster, ps: PageserverMachine, model: PageModel) {
+    this.#context = context;
+    this.#cluster = cluster;
+    this.#ps = ps;
+    this.#model = model;
+  }
+
+  run(process: SimProcess): void {
+    void this.#keepAttached(process);
+    void this.#readPages(process);
+  }
+
+  async #keepAttached(process: SimProcess): Promise<void> {
+    const { bus, clock, random } = process.ports;
+    const { tenant, timeline, pgVersion, systemId, startLsn, members } = this.#cluster.timeline;
+    for (;;) {
+      const spec = {
+        tenant,
+        timeline,
+        pgVersion,
+        systemId: String(systemId),
+        startLsn,
+        safekeepers: members,
+      };
+      const attach = { type: 'attach', ...spec, template: TEMPLATE_KEY, generation: this.#ps.lives };
+      try {
+        await sendCommand(bus, 'pageserver-node', this.#ps.node, attach, { timeoutMs: 5000 });
+        if (random.float() < FLUSH_SHARE) {
+          await sendCommand(bus, 'pageserver', timeline, { type: 'flush' }, { timeoutMs: 5000 });
+          this.#context.world.mark('pageserver: layers were flushed');
+        }
+      } catch (error) {
+        this.lastError = (error as Error).message;
+      }
+      await clock.sleep(LOOK_MS);
+    }
+  }
+
+  async #readPages(process: SimProcess): Promise<void> {
+    const { bus, network, clock } = process.ports;
+    const { timeline } = this.#cluster.timeline;
+    for (;;) {
+      let client: PageClient | undefined;
+      try {
+        const channel = await openChannel(bus, network, 'pageserver', timeline, { timeoutMs: 2000 });
+        client = new PageClient({ clock, channel, timeoutMs: READ_TIMEOUT_MS });
+        while (!client.closed) await this.#readOne(process, client);
+      } catch (error) {
+        this.lastError = (error as Error).message;
+        client?.close();
+      }
+      await clock.sleep(100);
+    }
+  }
+
+  async #readOne(process: SimProcess, client: PageClient): Promise<void> {
+    const { world, random } = this.#context;
+    await process.ports.clock.sleep(random.exponential(20));
+    const wanted = this.#model.pick(random);
+    if (!wanted) return;
+    const { page, lsn } = wanted;
+    const expected = this.#model.at(page, lsn)!;
+    const { spc, db, rel, fork, block } = page;
+    const request = { lsn, notModifiedSince: lsn, spc, db, rel, fork, firstBlock: block, count: 1 };
+    const found = await client.getPages(request);
+    this.compared++;
+    world.mark('pageserver: a page was compared');
+    const at = firstDifference(found, expected);
+    if (at < 0) return;
+    world.fail(
+      'a page at an LSN equals the model',
+      `block ${block} of ${rel} at ${formatLsn(lsn)} differs at byte ${at}: ${found[at]} instead of ${expected[at]}`,
+    );
+  }
+}
