@@ -47,6 +47,7 @@ export function timelineStatus(snapshot: AnyMachineSnapshot): TimelineStatus {
     pageserver: context.spec?.pageserver ?? '',
     generation: context.generation,
     attached: context.attached,
+    attachError: context.attachError,
     startLsn: context.startLsn,
     ancestor: context.ancestor,
     error: context.error,

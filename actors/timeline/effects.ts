@@ -23,6 +23,9 @@ const DELETE_TIMEOUT_MS = 30_000;
 /** How long the last replicas may take before the timeline is used without them. */
 const STRAGGLER_MS = 30;
 
+/** Answers of a pageserver that another try would not change. */
+const HOPELESS = new Set<string>(['corrupt', 'unsupported', 'conflict']);
+
 type Context = EffectContext<TimelineCommand>;
 type TimelineEffect = (params: TimelineEffectParams, effect: Context) => Promise<TimelineEvent[]>;
 
@@ -38,9 +41,15 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       return [{ type: 'replicas.completed' }];
     },
     attach: async ({ context }, effect) => {
-      if (isBeingDeleted(effect) || generationNow(effect) !== context.generation) return [];
-      await attach(services, context);
-      return [{ type: 'attach.completed', generation: context.generation }];
+      const { generation } = context;
+      if (isBeingDeleted(effect) || generationNow(effect) !== generation) return [];
+      try {
+        await attach(services, context);
+      } catch (error) {
+        if (!(error instanceof PalimpsestError && HOPELESS.has(error.code))) throw error;
+        return [{ type: 'attach.failed', generation, error: error.toWire() }];
+      }
+      return [{ type: 'attach.completed', generation }];
     },
     dismantle: async ({ context }) => {
       await dismantle(services, context);

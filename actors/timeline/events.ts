@@ -44,6 +44,8 @@ export type TimelineEvent = ActorEvent &
     | { type: 'replicas.completed' }
     | { type: 'attach.requested'; generation: number }
     | { type: 'attach.completed'; generation: number }
+    /** The pageserver cannot serve it, and trying again would not help. */
+    | { type: 'attach.failed'; generation: number; error: WireError }
     | { type: 'timeline.delete-requested' }
     | { type: 'timeline.deleted' }
   );
@@ -60,6 +62,8 @@ export interface TimelineStatus {
   pageserver: string;
   generation: number;
   attached: boolean;
+  /** Why the newest attachment failed for good. */
+  attachError: WireError | undefined;
   startLsn: number;
   ancestor: { timeline: string; lsn: number } | undefined;
   error: WireError | undefined;

@@ -20,6 +20,8 @@ export interface TimelineContext {
   generation: number;
   /** Whether that attachment has been made. */
   attached: boolean;
+  /** Why it failed for good. */
+  attachError: WireError | undefined;
   /** Safekeepers that do not have their replica yet. */
   missing: string[];
   error: WireError | undefined;
@@ -58,10 +60,17 @@ export const timelineMachine = setup({
       event.type === 'timeline.activated' ? { missing: event.missing, attached: true } : {},
     ),
     takeGeneration: assign(({ event }) =>
-      event.type === 'attach.requested' ? { generation: event.generation, attached: false } : {},
+      event.type === 'attach.requested'
+        ? { generation: event.generation, attached: false, attachError: undefined }
+        : {},
     ),
     takeAttachment: assign(({ event, context }) =>
       event.type === 'attach.completed' && event.generation === context.generation ? { attached: true } : {},
+    ),
+    takeAttachError: assign(({ event, context }) =>
+      event.type === 'attach.failed' && event.generation === context.generation
+        ? { attachError: event.error }
+        : {},
     ),
     noneMissing: assign({ missing: [] }),
   },
@@ -78,6 +87,7 @@ export const timelineMachine = setup({
     ancestor: undefined,
     generation: 0,
     attached: false,
+    attachError: undefined,
     missing: [],
     error: undefined,
     createdMs: 0,
@@ -114,6 +124,7 @@ export const timelineMachine = setup({
         'replicas.completed': { actions: 'noneMissing' },
         'attach.requested': { actions: ['takeGeneration', { type: 'attach', params: own }] },
         'attach.completed': { actions: 'takeAttachment' },
+        'attach.failed': { actions: 'takeAttachError' },
       },
     },
     rejected: {},

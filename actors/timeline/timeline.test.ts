@@ -84,6 +84,18 @@ describe('a timeline', () => {
     expect(timelineStatus(done.snapshot)).toMatchObject({ attached: true, generation: 2 });
   });
 
+  it('knows why its newest attachment failed, until there is a newer one', () => {
+    const error = { code: 'corrupt' as const, message: 'layer is corrupt' };
+    const failed: TimelineEvent[] = [
+      ...ACTIVE,
+      { type: 'attach.requested', generation: 2 },
+      { type: 'attach.failed', generation: 2, error },
+    ];
+    expect(timelineStatus(fold(failed).snapshot)).toMatchObject({ attached: false, attachError: error });
+    const again = fold([...failed, { type: 'attach.requested', generation: 3 }]);
+    expect(timelineStatus(again.snapshot).attachError).toBeUndefined();
+  });
+
   it('answers a repeated creation or deletion with what it has decided before', () => {
     const { snapshot } = fold(ACTIVE);
     expect(decideTimeline(snapshot, { type: 'create', spec: SPEC }, environment)).toEqual({ events: [] });

@@ -25,23 +25,29 @@ export interface AttachmentOptions {
 export class Attachments {
   readonly #options: AttachmentOptions;
   #current = new Map<string, Promise<void>>();
-  #ready: Promise<void> = Promise.resolve();
+  #untilReady: () => Promise<void> = () => Promise.resolve();
+  #ready: Promise<void> | undefined;
 
   constructor(options: AttachmentOptions) {
     this.#options = options;
   }
 
-  /** The pageserver starts anew: nothing is attached. `ready` resolves when it takes commands. */
-  beginEpoch(ready: Promise<void>): void {
+  /** The pageserver starts anew: nothing is attached. `untilReady` resolves when it takes commands. */
+  beginEpoch(untilReady: () => Promise<void>): void {
     this.#current = new Map();
-    this.#ready = ready;
-    // Who waits for it sees the failure.
-    ready.catch(() => {});
+    this.#untilReady = untilReady;
+    this.#ready = undefined;
   }
 
-  /** Resolves when the pageserver takes commands. */
+  /** Resolves when the pageserver takes commands; after a failure, asking again tries again. */
   pageserverReady(): Promise<void> {
-    return this.#ready;
+    if (this.#ready) return this.#ready;
+    const ready = this.#untilReady();
+    this.#ready = ready;
+    ready.catch(() => {
+      if (this.#ready === ready) this.#ready = undefined;
+    });
+    return ready;
   }
 
   /** A timeline has just been attached as a part of its creation. */
@@ -95,7 +101,8 @@ export class Attachments {
 }
 
 function isAttached(snapshot: AnyMachineSnapshot): true | undefined {
-  const { state, attached } = timelineStatus(snapshot);
+  const { state, attached, attachError } = timelineStatus(snapshot);
+  if (attachError) throw PalimpsestError.fromWire(attachError);
   if (state !== 'active' && state !== 'placing') {
     throw new PalimpsestError('conflict', `the timeline is ${state}`);
   }

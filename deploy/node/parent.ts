@@ -113,7 +113,7 @@ class EmbeddedSystem {
     this.#step('starting storage');
     const storage = this.#startStorage(() => void this.#reattach(control));
     const hosts = this.#makeHosts();
-    control.attachments.beginEpoch(this.#untilServed('pageserver-node', PAGESERVER));
+    control.attachments.beginEpoch(() => this.#untilServed('pageserver-node', PAGESERVER));
     await control.load();
     const computes = this.#makeComputes(control, hosts);
     usesComputes(computes);
@@ -285,7 +285,7 @@ class EmbeddedSystem {
 
   /** The pageserver has started again and has forgotten everything. */
   async #reattach(control: ControlActors): Promise<void> {
-    control.attachments.beginEpoch(this.#untilServed('pageserver-node', PAGESERVER));
+    control.attachments.beginEpoch(() => this.#untilServed('pageserver-node', PAGESERVER));
     await control.attachments.attachAll(control.activeTimelines());
   }
 
