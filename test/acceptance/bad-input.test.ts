@@ -93,12 +93,8 @@ describe('a running system', () => {
   it('survives the death of the process that serves the files of a compute', async () => {
     await system.with('main', (client) => client.query('insert into kept values (0)'));
     const client = await system.connect();
-    const [host] = system
-      .processes('compute-host')
-      .filter(({ pid }) =>
-        system.processes('postmaster').some(({ parent }) => parent === pid || isBelow(pid, parent)),
-      );
-    signal((host ?? system.processes('compute-host')[0]!).pid, 'SIGKILL');
+    const { host } = await system.computeProcesses();
+    signal(host.pid, 'SIGKILL');
     const failure = await failureOf(
       client.query('select count(*) from kept, pg_sleep(5)', { timeoutMs: 20_000 }),
     );
@@ -108,18 +104,6 @@ describe('a running system', () => {
     );
     expect(count).toBe(101);
   });
-
-  function isBelow(ancestor: number, pid: number): boolean {
-    const all = system.processes();
-    for (
-      let at: number | undefined = pid;
-      at !== undefined;
-      at = all.find((info) => info.pid === at)?.parent
-    ) {
-      if (at === ancestor) return true;
-    }
-    return false;
-  }
 });
 
 describe('a start', () => {

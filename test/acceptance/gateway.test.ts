@@ -108,7 +108,8 @@ describe('the gateway', () => {
   it('holds many clients while one compute starts', async () => {
     await system.suspend();
     const clients = await Promise.all(Array.from({ length: 20 }, () => system.connect()));
-    expect(system.processes('postmaster')).toHaveLength(1);
+    const sockets = await Promise.all(clients.map((client) => client.value('show unix_socket_directories')));
+    expect(new Set(sockets).size).toBe(1);
     await Promise.all(clients.map((client) => client.close()));
   });
 

@@ -53,8 +53,7 @@ describe('two computes on one timeline', () => {
   it('only the newer can commit, and the older stops itself', async () => {
     const older = await system.connect();
     await older.query("create table log (entry text); insert into log values ('of the older')");
-    const [postmaster] = system.processes('postmaster');
-    expect(postmaster).toBeDefined();
+    const { postmaster } = await system.computeProcesses();
 
     const started = await startIntruder();
     const { user, password, database } = older.target;
@@ -73,7 +72,7 @@ describe('two computes on one timeline', () => {
     );
     expect(refused).toBeInstanceOf(Error);
     await newer.query("insert into log values ('of the newer')");
-    await eventually('the older Postgres to end', () => !isAlive(postmaster!.pid));
+    await eventually('the older Postgres to end', () => !isAlive(postmaster.pid));
 
     // The next client of the gateway starts a third one, which in turn ends the second.
     const entries = () =>

@@ -1,4 +1,7 @@
 /** pgbench and pg_amcheck against a branch or a stock server, and the invariant that pgbench's tables keep. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { PgClient, PgTarget } from './pg-client.ts';
 import { runTool } from './programs.ts';
 import { clientEnvironment } from './system.ts';
@@ -28,12 +31,15 @@ export async function bench(
 ): Promise<BenchRun> {
   const { clients, seconds, args = [], script } = options;
   const all = ['-n', '-c', String(clients), '-j', '1', '-T', String(seconds), '-M', 'prepared', ...args];
-  if (script !== undefined) all.push('-f', '/dev/stdin');
-  const result = await runTool('pgbench', all, {
-    env: clientEnvironment(target),
-    timeoutMs: (seconds + 60) * 1000,
-    ...(script === undefined ? {} : { input: script }),
-  });
+  const folder = mkdtempSync(join(tmpdir(), 'pgbench-'));
+  if (script !== undefined) {
+    writeFileSync(join(folder, 'script.sql'), script);
+    all.push('-f', join(folder, 'script.sql'));
+  }
+  const environment = { env: clientEnvironment(target), timeoutMs: (seconds + 60) * 1000 };
+  const result = await runTool('pgbench', all, environment).finally(() =>
+    rmSync(folder, { recursive: true }),
+  );
   if (/aborted|error:/i.test(result.stderr)) throw new Error(`pgbench complained:\n${result.stderr}`);
   const figure = (pattern: RegExp) => Number(pattern.exec(result.stdout)?.[1] ?? 0);
   return {

@@ -220,6 +220,24 @@ export class TestSystem {
     return this.json(branchArguments(name, options), { timeoutMs: 60_000 });
   }
 
+  /** The state of a branch's compute, as the status says it. */
+  async computeState(branch = 'main'): Promise<string> {
+    const branches = await this.withClient((client) => client.branches());
+    const found = branches.find(({ name }) => name === branch);
+    if (!found) throw new Error(`there is no branch ${branch}`);
+    return found.compute;
+  }
+
+  /** The processes of a branch's running compute, which is started for this; not those of the host in reserve. */
+  async computeProcesses(branch = 'main'): Promise<{ host: ProcessInfo; postmaster: ProcessInfo }> {
+    const socket = await this.with(branch, (client) => client.value('show unix_socket_directories'));
+    const hostId = socket.split('/').at(-2)!;
+    const host = this.processes('compute-host').find(({ command }) => command.includes(`"${hostId}"`));
+    const postmaster = host && processTree(host.pid).find(({ role }) => role === 'postmaster');
+    if (!host || !postmaster) throw new Error(`no processes of the compute at ${socket}`);
+    return { host, postmaster };
+  }
+
   processes(role?: Role): ProcessInfo[] {
     const tree = processTree(this.pid);
     return role ? tree.filter((info) => info.role === role) : tree;
