@@ -12,6 +12,7 @@ import { addProjectCommands } from './commands/project.ts';
 import { addStartCommand } from './commands/start.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addUrlCommands } from './commands/url.ts';
+import { addWalCommands } from './commands/wal.ts';
 import { addSimCommand } from './commands-sim.ts';
 import { EXIT_OK, EXIT_USAGE } from './exit-codes.ts';
 
@@ -45,6 +46,7 @@ function buildProgram(): Command {
   addComputeCommands(program);
   addEventsCommand(program);
   addDoctorCommand(program);
+  addWalCommands(program);
   addSimCommand(program);
   inheritExit(program);
   return program;

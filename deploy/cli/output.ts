@@ -86,3 +86,29 @@ export class Progress {
     this.#current = undefined;
   }
 }
+
+/** One line with a bar on a terminal, rewritten as the work goes on; nothing elsewhere and with --json. */
+export class ProgressBar {
+  readonly #label: string;
+  readonly #isShown: boolean;
+  readonly #startedMs = performance.now();
+  #lastPercent = -1;
+
+  constructor(output: Output, label: string) {
+    this.#label = label;
+    this.#isShown = !output.json && process.stderr.isTTY === true;
+  }
+
+  show(done: number, all: number): void {
+    const percent = Math.floor((100 * done) / Math.max(1, all));
+    if (!this.#isShown || percent === this.#lastPercent) return;
+    this.#lastPercent = percent;
+    const bar = '#'.repeat(Math.floor(percent / 4)).padEnd(25, '.');
+    const seconds = ((performance.now() - this.#startedMs) / 1000).toFixed(1);
+    process.stderr.write(`\r\x1b[K  ${this.#label} [${bar}] ${percent} % ${seconds} s`);
+  }
+
+  done(): void {
+    if (this.#isShown) process.stderr.write('\r\x1b[K');
+  }
+}

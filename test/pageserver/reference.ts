@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PageStore } from '../../deploy/wal/page-store.ts';
 import { parseControlFile } from '../../protocols/postgres/control-file.ts';
 import { crc32c } from '../../protocols/postgres/crc32c.ts';
 import { applyRecordToPage, forEachTouchedPage } from '../../protocols/postgres/redo/pages.ts';
@@ -11,7 +12,6 @@ import { stateFromControlFile } from '../../protocols/postgres/state/initial-sta
 import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
 import { CorruptWalError } from '../../protocols/postgres/wal/errors.ts';
 import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
-import { PageStore } from '../redo/page-store.ts';
 import { readWalFiles } from './shard-world.ts';
 
 const PIECE_BYTES = 1 << 20;

@@ -4,6 +4,7 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type PageStore, relationPath, type StoredRelation } from '../../deploy/wal/page-store.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
 import type { CheckpointFields } from '../../protocols/pages/types.ts';
 import { parseControlFile } from '../../protocols/postgres/control-file.ts';
@@ -12,7 +13,6 @@ import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT } from '../../protocols/postgres/r
 import { twoPhaseFilePath } from '../../protocols/postgres/state/data-files.ts';
 import type { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
 import { RMGR_HEAP } from '../../protocols/postgres/wal/resource-managers.ts';
-import { type PageStore, relationPath, type StoredRelation } from './page-store.ts';
 
 const FORK_FSM = 1;
 const FORK_VM = 2;

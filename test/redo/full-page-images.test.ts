@@ -5,6 +5,7 @@ import { chownSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { replayAndCompare, total } from '../../deploy/wal/replay.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
 import { readU16 } from '../../protocols/postgres/bytes.ts';
 import { pageChecksum } from '../../protocols/postgres/page-checksum.ts';
@@ -12,7 +13,6 @@ import { POSTGRES_BIN, postgresUser, run } from '../support/programs.ts';
 import type { StockPostgres } from '../support/stock-postgres.ts';
 import { recordRun, recoverWithStock } from './cluster.ts';
 import { compareWithRecovered } from './compare-recovered.ts';
-import { replayAndCompare, total } from './replay.ts';
 
 /** Each checkpoint makes the next change of every page log an image. */
 async function imageWorkload(postgres: StockPostgres): Promise<void> {

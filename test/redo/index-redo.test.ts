@@ -2,10 +2,10 @@
  * Redo of hash, GIN, GiST, SP-GiST, BRIN and generic WAL against stock Postgres' images and its own recovery.
  */
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type ReplayResult, replayAndCompare, total } from '../../deploy/wal/replay.ts';
 import { type OracleRun, recordRun, recoverWithStock } from './cluster.ts';
 import { compareWithRecovered, type RecoveredComparison } from './compare-recovered.ts';
 import { runIndexWorkload } from './index-workload.ts';
-import { type ReplayResult, replayAndCompare, total } from './replay.ts';
 
 const SETTINGS = { wal_consistency_checking: 'all', full_page_writes: 'off' };
 

@@ -2,9 +2,9 @@
  * Redo against stock Postgres: every after-image of a workload, and the data directory that Postgres itself recovers.
  */
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type ReplayResult, replayAndCompare, total } from '../../deploy/wal/replay.ts';
 import { type OracleRun, recordRun, recoverWithStock } from './cluster.ts';
 import { compareWithRecovered, type RecoveredComparison } from './compare-recovered.ts';
-import { type ReplayResult, replayAndCompare, total } from './replay.ts';
 import { runWorkload } from './workload.ts';
 
 const SETTINGS = { wal_consistency_checking: 'all', full_page_writes: 'off' };

@@ -1,11 +1,12 @@
 /**
  * `node test/redo/verify.ts [heap|indexes] [setting=value …]`: runs the redo oracle and prints, for each record type, how many images redo reproduced.
  */
+
+import { replayAndCompare, total } from '../../deploy/wal/replay.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import { recordRun, recoverWithStock } from './cluster.ts';
 import { compareWithRecovered } from './compare-recovered.ts';
 import { runIndexWorkload } from './index-workload.ts';
-import { replayAndCompare, total } from './replay.ts';
 import { runWorkload } from './workload.ts';
 
 const args = process.argv.slice(2);

@@ -1,14 +1,15 @@
 /**
- * All pages of a cluster in memory, over a data directory that is read lazily: what the redo oracle replays into. As a
+ * All pages of a cluster in memory, over a data directory that is read lazily: what a replay of WAL works on. As a
  * StateSink it follows creation, truncation and removal, so that sizes can be compared too.
  */
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
-import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT } from '../../protocols/postgres/redo/slru.ts';
+import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT, slruSegmentName } from '../../protocols/postgres/redo/slru.ts';
 import type { StateSink } from '../../protocols/postgres/state/sink.ts';
 
 const FORK_SUFFIXES = ['', '_fsm', '_vm', '_init'];
+/** Postgres cuts relations into files of 1 GiB: `16384`, `16384.1`, … */
 const PAGES_PER_FILE = 131072;
 
 export interface StoredRelation {
@@ -50,7 +51,7 @@ export class PageStore implements StateSink {
     let page = relation.pages.get(block);
     if (page === undefined) {
       page = new Uint8Array(PAGE_BYTES);
-      if (block < relation.baseBlocks) readBlock(relation.baseFile!, block, page);
+      if (block < relation.baseBlocks) readRelationBlock(relation.baseFile!, block, page);
       else if (spc === 0) this.#loadSlruPage(rel, block, page);
       relation.pages.set(block, page);
     }
@@ -131,27 +132,37 @@ export class PageStore implements StateSink {
       this.databases.add(Number(name));
       this.#scanFolder(1663, Number(name), join(this.#base, 'base', name));
     }
+    this.#scanTablespaces();
+  }
+
+  /** pg_tblspc/<oid>/PG_<version>_<catalog version>/<database>/ */
+  #scanTablespaces(): void {
+    const root = join(this.#base, 'pg_tblspc');
+    if (!existsSync(root)) return;
+    for (const spc of readdirSync(root)) {
+      for (const layout of readdirSync(join(root, spc)).filter((name) => name.startsWith('PG_'))) {
+        for (const db of readdirSync(join(root, spc, layout)).filter((name) => /^\d+$/.test(name))) {
+          this.#scanFolder(Number(spc), Number(db), join(root, spc, layout, db));
+        }
+      }
+    }
   }
 
   #scanFolder(spc: number, db: number, folder: string): void {
-    this.values.set(`relmap/${db}`, readFileSync(join(folder, 'pg_filenode.map')));
+    const map = join(folder, 'pg_filenode.map');
+    if (existsSync(map)) this.values.set(`relmap/${db}`, readFileSync(map));
     for (const name of readdirSync(folder)) {
       const match = /^(\d+)(_fsm|_vm|_init)?$/.exec(name);
       if (!match) continue;
       const relation = this.relation(spc, db, Number(match[1]), FORK_SUFFIXES.indexOf(match[2] ?? ''));
       relation.baseFile = join(folder, name);
-      relation.blocks = statSync(relation.baseFile).size / PAGE_BYTES;
+      relation.blocks = blocksOf(relation.baseFile);
       relation.baseBlocks = relation.blocks;
-      if (relation.blocks > PAGES_PER_FILE) throw new Error(`${name} has more than one segment`);
     }
   }
 
   #loadSlruPage(slru: number, number: number, page: Uint8Array): void {
-    const name = Math.floor(number / SLRU_PAGES_PER_SEGMENT)
-      .toString(16)
-      .toUpperCase()
-      .padStart(4, '0');
-    const file = join(this.#base, SLRU_FOLDERS[slru]!, name);
+    const file = join(this.#base, SLRU_FOLDERS[slru]!, slruSegmentName(number));
     if (existsSync(file)) readBlock(file, number % SLRU_PAGES_PER_SEGMENT, page);
   }
 }
@@ -170,8 +181,21 @@ function emptyRelation(spc: number, db: number, rel: number, fork: number): Stor
   };
 }
 
+function blocksOf(file: string): number {
+  for (let segment = 0, blocks = 0; ; segment++) {
+    const path = segment === 0 ? file : `${file}.${segment}`;
+    if (!existsSync(path)) return blocks;
+    blocks += Math.floor(statSync(path).size / PAGE_BYTES);
+  }
+}
+
+function readRelationBlock(file: string, block: number, page: Uint8Array): void {
+  const segment = Math.floor(block / PAGES_PER_FILE);
+  readBlock(segment === 0 ? file : `${file}.${segment}`, block % PAGES_PER_FILE, page);
+}
+
 /** Reads one page of a file; what is beyond its end reads as zeros. */
-export function readBlock(file: string, block: number, page: Uint8Array): void {
+function readBlock(file: string, block: number, page: Uint8Array): void {
   const descriptor = openSync(file, 'r');
   try {
     readSync(descriptor, page, 0, PAGE_BYTES, block * PAGE_BYTES);

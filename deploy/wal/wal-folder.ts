@@ -1,0 +1,210 @@
+/**
+ * A folder of WAL segments (a pg_wal folder or an archive): reads its records in order and says how they end.
+ *
+ * Where a log ends there is no mark: Postgres leaves zeros, or pages of an older segment that was renamed. A damaged record
+ * looks much the same. They are told apart by what follows: pages that carry their own address were written after it.
+ */
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { PAGE_BYTES, segmentFileName, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { readU16, readU32, readU64 } from '../../protocols/postgres/bytes.ts';
+import { pgVersionOfMagic } from '../../protocols/postgres/versions.ts';
+import { CorruptWalError } from '../../protocols/postgres/wal/errors.ts';
+import { parseWalPageHeader, recordStartAt } from '../../protocols/postgres/wal/page-header.ts';
+import type { DecodedRecord } from '../../protocols/postgres/wal/record.ts';
+import type { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
+
+const SEGMENT_NAME = /^[0-9A-F]{24}$/;
+const FEED_BYTES = 1 << 20;
+
+/** How the log ends: after a whole record, or in the middle of one, as a crash leaves it. */
+export interface WalEnd {
+  lsn: number;
+  isWhole: boolean;
+}
+
+export interface ReadOptions {
+  /** Stop before the record that begins here or later. */
+  toLsn?: number;
+  /** Called after each MiB with the bytes read and those that there may be. */
+  onProgress?: (doneBytes: number, totalBytes: number) => void;
+}
+
+export class WalFolder {
+  readonly path: string;
+  /** Path of each segment by its number. */
+  readonly #segments = new Map<number, string>();
+
+  /** Takes a folder with segments, or one segment's file. Throws PalimpsestError when there are none. */
+  constructor(path: string) {
+    this.path = path;
+    if (!existsSync(path)) throw new PalimpsestError('not-found', `there is no ${path}`);
+    const isFolder = statSync(path).isDirectory();
+    const files = isFolder ? readdirSync(path).map((name) => join(path, name)) : [path];
+    for (const file of files) this.#add(file, isFolder);
+    if (this.#segments.size === 0) {
+      throw new PalimpsestError(
+        'not-found',
+        `${path} holds no WAL segments`,
+        'name a pg_wal folder: its files have names of 24 hexadecimal digits',
+      );
+    }
+  }
+
+  get firstSegment(): number {
+    return Math.min(...this.#segments.keys());
+  }
+
+  get lastSegment(): number {
+    return Math.max(...this.#segments.keys());
+  }
+
+  /** The version that wrote the segment `number`. */
+  pgVersionOf(number: number): number {
+    const magic = readU16(this.read(number), 0);
+    const version = pgVersionOfMagic(magic);
+    if (version !== undefined) return version;
+    throw new PalimpsestError(
+      'unsupported',
+      `${this.#segments.get(number)} begins with ${magic.toString(16).padStart(4, '0')}, which no Postgres from 15 to 18 writes`,
+      'name a segment file of one of these versions',
+    );
+  }
+
+  has(number: number): boolean {
+    return this.#segments.has(number);
+  }
+
+  /** All bytes of a segment. Throws `corrupt` when it is not whole. */
+  read(number: number): Uint8Array {
+    const file = this.#segments.get(number);
+    if (file === undefined)
+      throw new PalimpsestError('not-found', `segment ${segmentFileName(number)} is missing`);
+    const bytes = readFileSync(file);
+    if (bytes.length === WAL_SEGMENT_BYTES) return bytes;
+    throw new PalimpsestError(
+      'corrupt',
+      `${file} has ${bytes.length} bytes, a segment has ${WAL_SEGMENT_BYTES}`,
+      bytes.length < WAL_SEGMENT_BYTES
+        ? 'it was cut off, or is still being copied'
+        : 'only clusters with segments of 16 MiB are supported',
+    );
+  }
+
+  /** LSN of the first record that begins in segment `number`: the rest of one from the segment before is passed over. */
+  firstRecordIn(number: number): number {
+    return firstRecordFrom(this.read(number), number * WAL_SEGMENT_BYTES);
+  }
+
+  /**
+   * Gives each record that begins at or after `decoder.position` to `onRecord`, which may return false to stop; returns
+   * the log's end. Throws `corrupt` for a
+   * damaged record and for a missing segment.
+   */
+  readRecords(
+    decoder: WalStreamDecoder,
+    onRecord: (record: DecodedRecord) => unknown,
+    options: ReadOptions = {},
+  ): WalEnd {
+    const { toLsn = Number.MAX_SAFE_INTEGER, onProgress } = options;
+    const begin = decoder.received;
+    const first = segmentNumber(begin);
+    const last = this.lastSegment;
+    for (let number = first; this.has(number); number++) {
+      const start = number * WAL_SEGMENT_BYTES;
+      const bytes = this.read(number);
+      for (let at = decoder.received - start; at < bytes.length; at = decoder.received - start) {
+        decoder.feed(start + at, bytes.subarray(at, at + FEED_BYTES));
+        try {
+          while (decoder.next()) {
+            if (decoder.record.lsn >= toLsn) return { lsn: decoder.record.lsn, isWhole: true };
+            if (onRecord(decoder.record) === false) return { lsn: decoder.position, isWhole: true };
+          }
+        } catch (error) {
+          if (error instanceof CorruptWalError && error.lsn >= decoder.position)
+            return this.#endAt(decoder, error);
+          throw error;
+        }
+        onProgress?.(decoder.received - begin, (last + 1) * WAL_SEGMENT_BYTES - begin);
+      }
+    }
+    this.#refuseGap(decoder.received);
+    return { lsn: decoder.position, isWhole: recordStartAt(decoder.position) >= decoder.received };
+  }
+
+  #add(file: string, isFolder: boolean): void {
+    const name = basename(file);
+    if (!SEGMENT_NAME.test(name)) {
+      if (isFolder) return;
+      throw new PalimpsestError(
+        'invalid-argument',
+        `${file} is not named like a WAL segment`,
+        'a segment has a name of 24 hexadecimal digits',
+      );
+    }
+    const number = Number.parseInt(name.slice(8, 16), 16) * 256 + Number.parseInt(name.slice(16), 16);
+    // A newer timeline's segment takes the place of its ancestor's.
+    const known = this.#segments.get(number);
+    if (known === undefined || basename(known) < name) this.#segments.set(number, file);
+  }
+
+  /** Tells the log's end from damage, by what follows the place where reading stopped. */
+  #endAt(decoder: WalStreamDecoder, error: CorruptWalError): WalEnd {
+    const bytes = this.read(segmentNumber(error.lsn));
+    const at = error.lsn % WAL_SEGMENT_BYTES;
+    const inPage = at % PAGE_BYTES !== 0;
+    const isEmpty = inPage ? readU32(bytes, at) === 0 : !isOwnPage(bytes, at, error.lsn);
+    if (isEmpty && !this.#goesOnAfter(error.lsn)) {
+      return { lsn: decoder.position, isWhole: inPage || recordStartAt(decoder.position) >= error.lsn };
+    }
+    throw new PalimpsestError(
+      'corrupt',
+      `${error.message}, in ${this.#segments.get(segmentNumber(error.lsn))}`,
+      this.#goesOnAfter(error.lsn)
+        ? 'the log goes on after it, so this is damage and not its end'
+        : 'this is damage, or the last record that was being written when Postgres was killed',
+      error,
+    );
+  }
+
+  #goesOnAfter(lsn: number): boolean {
+    const nextPage = lsn - (lsn % PAGE_BYTES) + PAGE_BYTES;
+    for (let number = segmentNumber(nextPage); number <= this.lastSegment; number++) {
+      if (!this.has(number)) continue;
+      const start = number * WAL_SEGMENT_BYTES;
+      const bytes = this.read(number);
+      for (let at = Math.max(0, nextPage - start); at < bytes.length; at += PAGE_BYTES) {
+        if (isOwnPage(bytes, at, start + at)) return true;
+      }
+    }
+    return false;
+  }
+
+  /** A later segment that was written, not only set aside under its future name, means that this one was lost. */
+  #refuseGap(lsn: number): void {
+    if (!this.#goesOnAfter(lsn - PAGE_BYTES)) return;
+    throw new PalimpsestError(
+      'corrupt',
+      `segment ${segmentFileName(segmentNumber(lsn))} is missing from ${this.path}, and later ones are there`,
+      'bring the missing segment, or move the later ones away',
+    );
+  }
+}
+
+/** Whether the WAL page at `bytes[at]` was written for this LSN. */
+function isOwnPage(bytes: Uint8Array, at: number, lsn: number): boolean {
+  return pgVersionOfMagic(readU16(bytes, at)) !== undefined && readU64(bytes, at + 8) === lsn;
+}
+
+/** LSN of the first record that begins in `bytes`, which begin with a WAL page at `lsn`. */
+export function firstRecordFrom(bytes: Uint8Array, lsn: number): number {
+  for (let at = 0; at + PAGE_BYTES <= bytes.length; at += PAGE_BYTES) {
+    const header = parseWalPageHeader(bytes, at);
+    if (!isOwnPage(bytes, at, lsn + at)) throw new CorruptWalError(lsn + at, 'page address');
+    if (header.remainingBytes === 0) return lsn + at;
+    const end = at + header.headerBytes + ((header.remainingBytes + 7) & ~7);
+    if (end < at + PAGE_BYTES) return lsn + end;
+  }
+  throw new CorruptWalError(lsn, 'no record begins here');
+}
