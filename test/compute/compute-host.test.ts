@@ -156,6 +156,36 @@ describe('a compute with three safekeepers', () => {
   });
 });
 
+describe('a compute whose safekeeper is slow', () => {
+  it('keeps the WAL that is missing there, however much it is', async () => {
+    const world = await ComputeWorld.create({ safekeepers: 1 });
+    const node = world.members[0]!;
+    try {
+      const handle = await world.hosts.start(await newTimeline(world), START);
+      const client = await connect(handle);
+      const other = await connect(handle);
+      await client.query('create table small (a int)');
+      world.signalSafekeeper(node, 'SIGSTOP');
+      await client.query('begin');
+      await client.query(
+        `create table large as select g, repeat('x', 1000) v from generate_series(1, 150000) g`,
+      );
+      await other.query('checkpoint');
+      await other.query('checkpoint');
+      world.signalSafekeeper(node, 'SIGCONT');
+      await client.query('commit');
+      expect(await other.number('select count(*) from large')).toBe(150_000);
+      await client.close();
+      await other.close();
+      expect(await handle.stop({ timeoutMs: 60_000 })).toMatchObject({ stopped: true });
+      await handle.ended;
+    } finally {
+      world.signalSafekeeper(node, 'SIGCONT');
+      await world.close();
+    }
+  });
+});
+
 describe('a compute without a mount', () => {
   it('fetches all pages before it starts, and does the same', async () => {
     const world = await ComputeWorld.create({

@@ -77,6 +77,11 @@ export class ComputeWorld {
     this.#safekeepers.set(node, child);
   }
 
+  /** Stops a safekeeper's process, or lets it go on. */
+  signalSafekeeper(node: NodeId, signal: 'SIGSTOP' | 'SIGCONT'): void {
+    this.#safekeepers.get(node)!.kill(signal);
+  }
+
   async killSafekeeper(node: NodeId): Promise<void> {
     const child = this.#safekeepers.get(node)!;
     const ended = new Promise((resolve) => child.once('exit', resolve));

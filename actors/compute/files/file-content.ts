@@ -126,6 +126,9 @@ export class FileContent implements SlotOwner {
         const slot = this.#states.get(keptPages - 1);
         if (slot >= 0) this.#pool.write(slot, ZERO_PAGE, 0, PAGE_BYTES - within, within);
       }
+    } else {
+      // A write that failed half-way may have left pages beyond the end.
+      this.#states.clearFrom(Math.ceil(this.size / PAGE_BYTES), (slot) => this.#pool.release(slot));
     }
     this.size = size;
     return true;
@@ -236,20 +239,31 @@ export class FileContent implements SlotOwner {
     let slot = this.#states.get(page);
     if (slot < 0) {
       if (slot === PAGE_UNTOUCHED && page >= this.#remotePages && isZeroPage(data, at)) return;
-      slot = pool.allocate(this, page);
-      this.#states.set(page, slot);
+      slot = this.#newSlot(page, data, at);
+    } else {
+      pool.write(slot, data, at, PAGE_BYTES);
     }
-    pool.write(slot, data, at, PAGE_BYTES);
     pool.setPageLsn(slot, this.#tag ? pageLsn(data, at) : 0);
+  }
+
+  /** Puts a page into a slot. When the disk has no room for it, everything stays as it was. */
+  #newSlot(page: number, data: Uint8Array, at: number): number {
+    const slot = this.#pool.allocate(this, page);
+    try {
+      this.#pool.write(slot, data, at, PAGE_BYTES);
+    } catch (error) {
+      this.#pool.release(slot);
+      throw error;
+    }
+    this.#states.set(page, slot);
+    return slot;
   }
 
   #writePart(page: number, within: number, data: Uint8Array, at: number, bytes: number): void {
     const pool = this.#pool;
     let slot = this.#states.get(page);
     if (slot < 0) {
-      slot = pool.allocate(this, page);
-      this.#states.set(page, slot);
-      pool.write(slot, ZERO_PAGE, 0, PAGE_BYTES);
+      slot = this.#newSlot(page, ZERO_PAGE, 0);
     }
     pool.write(slot, data, at, bytes, within);
     pool.setPageLsn(slot, 0);

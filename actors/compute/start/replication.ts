@@ -30,7 +30,7 @@ export interface ReplicationOptions {
   sockets: Sockets;
   target: SocketTarget;
   user: string;
-  /** Under which synchronous_standby_names knows it. */
+  /** Under which synchronous_standby_names knows it; also the name of its slot. */
   applicationName: string;
   startLsn: Lsn;
   timeoutMs: number;
@@ -50,6 +50,7 @@ export class ReplicationConnection {
   #heartbeat: Timer | undefined;
   #heartbeatMs = CATCH_UP_HEARTBEAT_MS;
   #over = false;
+  #hasSlot = false;
 
   private constructor(options: ReplicationOptions, socket: ByteSocket) {
     this.#options = options;
@@ -132,7 +133,8 @@ export class ReplicationConnection {
         this.#handleCopyData((message as unknown as { chunk: Buffer }).chunk);
         break;
       case 'readyForQuery':
-        if (this.#started) this.#askForWal();
+        if (this.#failure) this.#socket.destroy();
+        else if (this.#started) this.#askForWal();
         break;
       case 'replicationStart':
         this.#started?.resolve();
@@ -145,8 +147,13 @@ export class ReplicationConnection {
     }
   }
 
+  /** With a slot, Postgres keeps the WAL that safekeepers do not have yet, however far they lag behind. */
   #askForWal(): void {
-    const command = `START_REPLICATION PHYSICAL ${formatLsn(this.#options.startLsn)} TIMELINE 1`;
+    const { applicationName, startLsn } = this.#options;
+    const command = this.#hasSlot
+      ? `START_REPLICATION SLOT ${applicationName} PHYSICAL ${formatLsn(startLsn)} TIMELINE 1`
+      : `CREATE_REPLICATION_SLOT ${applicationName} TEMPORARY PHYSICAL RESERVE_WAL`;
+    this.#hasSlot = true;
     this.#socket.write(serialize.query(command));
   }
 

@@ -32,8 +32,9 @@ export function forcedSettings(options: ForcedSettingsOptions): Record<string, s
     synchronous_standby_names: options.readOnly ? '' : `FIRST 1 (${PROPOSER_NAME})`,
     wal_level: WAL_LEVELS.has(wanted) ? wanted : 'replica',
     wal_sender_timeout: '0',
-    wal_keep_size: '64MB',
     max_wal_senders: '10',
+    max_replication_slots: '10',
+    max_slot_wal_keep_size: '-1',
     logging_collector: 'off',
     log_destination: 'stderr',
     // Two messages of the log are waited for at a start.
