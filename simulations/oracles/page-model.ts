@@ -17,6 +17,7 @@ export interface ModelPage extends RelationTag {
 export class PageModel {
   readonly #pages = new Map<string, ModelPage>();
   readonly #list: ModelPage[] = [];
+  readonly #records: { start: Lsn; end: Lsn }[] = [];
   #last = 0 as Lsn;
 
   get pages(): readonly ModelPage[] {
@@ -31,6 +32,7 @@ export class PageModel {
   /** Takes in a committed record. */
   record(record: DecodedRecord): void {
     this.#last = record.end as Lsn;
+    this.#records.push({ start: record.lsn as Lsn, end: record.end as Lsn });
     for (let id = 0; id <= record.maxBlock; id++) {
       if (!record.hasBlock(id) || !record.hasAppliedImage(id)) continue;
       this.#page(record, id).versions.push({ lsn: record.end as Lsn, bytes: restore(record, id) });
@@ -40,6 +42,11 @@ export class PageModel {
   /** The page's bytes at an LSN; undefined when it did not exist. */
   at(page: ModelPage, lsn: Lsn): Uint8Array | undefined {
     return page.versions.findLast((version) => version.lsn <= lsn)?.bytes;
+  }
+
+  /** Some committed record. */
+  pickRecord(random: SimRandom): { start: Lsn; end: Lsn } | undefined {
+    return this.#records.length === 0 ? undefined : random.pick(this.#records);
   }
 
   /** Some page and an LSN at which it existed. */

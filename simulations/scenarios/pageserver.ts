@@ -22,6 +22,9 @@ const READ_TIMEOUT_MS = 10_000;
 const LOOK_MS = 300;
 const FLUSH_SHARE = 0.15;
 
+/** Computes that reach only some safekeepers leave tails there that others overwrite. */
+const DIVERGENCE_MIX: FaultMix = { partition: 8, 'new compute': 4, crash: 1, pause: 1 };
+
 const MIX: FaultMix = {
   crash: 3,
   'crash at a write': 3,
@@ -41,15 +44,24 @@ export const PAGESERVER_SCENARIOS: Scenario[] = [
     marks: [
       'client: commit acknowledged',
       'pageserver: a page was compared',
+      'pageserver: a basebackup was compared',
       'pageserver: layers were flushed',
       'pageserver: rebuilt from nothing',
       'converged',
     ],
-    run: runPageserver,
+    run: (context) => runPageserver(context, MIX, 900),
+  },
+  {
+    name: 'pageserver-divergent-tails',
+    summary:
+      'safekeepers hold tails that were never committed and are overwritten: the pageserver must not see them',
+    canaries: [],
+    marks: ['compute: deposed', 'pageserver: a page was compared', 'pageserver: a basebackup was compared'],
+    run: (context) => runPageserver(context, DIVERGENCE_MIX, 350),
   },
 ];
 
-async function runPageserver(context: ScenarioContext): Promise<void> {
+async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: number): Promise<void> {
   const { world, random } = context;
   const bucket = new SimBucket(world);
   const model = new PageModel();
@@ -94,9 +106,9 @@ async function runPageserver(context: ScenarioContext): Promise<void> {
   const user = new PageUser(context, cluster, ps, model);
   cluster.user.start((process) => user.run(process));
   const drawn = drawPlan(world.random('faults'), {
-    mix: MIX,
+    mix,
     safetyMs: SAFETY_MS * context.effort,
-    everyMs: 900,
+    everyMs,
     storage: cluster.storageNames,
     computes: cluster.computeNames,
     others: ['ps1', 'ps1', 'ps1'],
@@ -198,6 +210,7 @@ class PageUser {
   async #readOne(process: SimProcess, client: PageClient): Promise<void> {
     const { world, random } = this.#context;
     await process.ports.clock.sleep(random.exponential(20));
+    if (random.chance(0.1)) return this.#readState(client);
     const wanted = this.#model.pick(random);
     if (!wanted) return;
     const { page, lsn } = wanted;
@@ -212,6 +225,21 @@ class PageUser {
     world.fail(
       'a page at an LSN equals the model',
       `block ${block} of ${rel} at ${formatLsn(lsn)} differs at byte ${at}: ${found[at]} instead of ${expected[at]}`,
+    );
+  }
+
+  /** The state that a compute would start from must be that of the agreed history, too. */
+  async #readState(client: PageClient): Promise<void> {
+    const { world, random } = this.#context;
+    const record = this.#model.pickRecord(random);
+    if (!record) return;
+    const { lsn, lastRecordStart } = await client.getBasebackup(record.end);
+    world.mark('pageserver: a basebackup was compared');
+    if (lsn === record.end && lastRecordStart === record.start) return;
+    world.fail(
+      'the state at an LSN equals the model',
+      `a basebackup at ${formatLsn(record.end)} is of ${formatLsn(lsn)} and begins its last record at ` +
+        `${formatLsn(lastRecordStart)} instead of ${formatLsn(record.start)}`,
     );
   }
 }
