@@ -73,7 +73,7 @@ export class Templates {
     await rm(workDirectory, { recursive: true, force: true });
     await mkdir(workDirectory, { recursive: true });
     try {
-      onStep(`making a new cluster of ${binaries.fullVersion.replace(/^postgres /, '')}`);
+      onStep(`making a new cluster of ${binaries.fullVersion.replace(/^postgres \((.*?)\)/, '$1')}`);
       await buildTemplateCluster({ binaries, directory });
       onStep('importing it into the object store');
       return await importCluster({ directory, pgVersion, prefix: `templates/pg${pgVersion}/${unique}` });

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { RunningSystem } from '../../node/parent.ts';
-import { type CommonOptions, parser, runCommand, withCommonOptions } from '../command.ts';
+import { type CommonOptions, DEFAULT_DATA_DIR, parser, runCommand, withCommonOptions } from '../command.ts';
 import { type Output, Progress } from '../output.ts';
 import { parsePgVersion, parsePort, parseSafekeepers, parseSuspendAfter } from '../values.ts';
 
@@ -58,7 +58,7 @@ async function start(options: StartOptions, output: Output): Promise<number> {
     onStep: (text) => progress.step(text),
   });
   progress.done();
-  announce(system, output);
+  announce(system, options, output);
   const reason = await Promise.race([stop.received, system.failed]);
   if (reason instanceof Error) {
     await system.stop();
@@ -70,7 +70,9 @@ async function start(options: StartOptions, output: Output): Promise<number> {
   return 0;
 }
 
-function announce(system: RunningSystem, output: Output): void {
+function announce(system: RunningSystem, options: StartOptions, output: Output): void {
+  // What is copied from here must reach this system, not the one of the working folder.
+  const where = options.data === DEFAULT_DATA_DIR ? '' : ` --data ${options.data}`;
   const { url, port, dataDir, pgVersion } = system;
   const text = [
     '',
@@ -78,7 +80,10 @@ function announce(system: RunningSystem, output: Output): void {
     '',
     `  ${url}`,
     '',
-    'Make a branch in another terminal:  npx palimpsest branch create dev',
+    'In another terminal:',
+    `  npx palimpsest psql${where}`,
+    `  npx palimpsest branch create dev${where}`,
+    '',
     'Stop with Ctrl-C.',
     '',
   ].join('\n');
