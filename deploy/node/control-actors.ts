@@ -92,8 +92,8 @@ export class ControlActors {
     );
   }
 
-  /** Timelines that are in use, ancestors before their descendants, first branches first. */
-  activeTimelines(): string[] {
+  /** Timelines that exist: those that are `needed` first, then ancestors before their descendants. */
+  activeTimelines(needed: (timeline: string) => boolean): string[] {
     const statuses = [...this.#timelines.values()]
       .map((actor) => timelineStatus(actor.snapshot()))
       .filter(({ state }) => state === 'active');
@@ -105,8 +105,8 @@ export class ControlActors {
       return steps;
     };
     return statuses
-      .map((status) => ({ timeline: status.timeline, depth: depth(status) }))
-      .sort((a, b) => a.depth - b.depth)
+      .map((status) => ({ timeline: status.timeline, rank: needed(status.timeline) ? -1 : depth(status) }))
+      .sort((a, b) => a.rank - b.rank)
       .map(({ timeline }) => timeline);
   }
 

@@ -92,6 +92,7 @@ class EmbeddedSystem {
   readonly #user: PostgresUser = postgresUser();
   #runtime!: ParentRuntime;
   #directory!: DataDirectory;
+  #computes: Computes | undefined;
   #stopping: Promise<void> | undefined;
 
   constructor(options: SystemOptions) {
@@ -109,17 +110,16 @@ class EmbeddedSystem {
     const { bus, clock, log } = this.#runtime;
 
     const control = new ControlActors({ spawner: this.#runtime.actors, ...this.#runtime.services });
-    const { gateway, port, usesComputes } = await this.#openGateway(control);
+    const { gateway, port } = await this.#openGateway(control);
     this.#step('starting storage');
     const storage = this.#startStorage(() => void this.#reattach(control));
     const hosts = this.#makeHosts();
     control.attachments.beginEpoch(() => this.#untilServed('pageserver-node', PAGESERVER));
     await control.load();
-    const computes = this.#makeComputes(control, hosts);
-    usesComputes(computes);
+    this.#makeComputes(control, hosts);
     await this.#untilStorageServes(control, storage);
     hosts.fillReserve();
-    void control.attachments.attachAll(control.activeTimelines());
+    void control.attachments.attachAll(control.activeTimelines(() => false));
 
     const createProject = await this.#projectMaker(control, storage);
     const service = new ControlService({
@@ -202,7 +202,6 @@ class EmbeddedSystem {
   /** Takes the port early, so that a taken one is known before anything is started; clients wait for `open`. */
   async #openGateway(control: ControlActors) {
     const { clock, log, metrics } = this.#runtime;
-    let computes: Computes | undefined;
     const gateway = new Gateway({
       sockets: new NodeSockets(),
       clock,
@@ -210,18 +209,15 @@ class EmbeddedSystem {
       metrics,
       directory: control,
       computes: {
-        async wake(timeline, options) {
-          const { socketDirectory, port } = await computes!.wake(timeline, options);
+        wake: async (timeline, options) => {
+          const { socketDirectory, port } = await this.#computes!.wake(timeline, options);
           return { path: `${socketDirectory}/.s.PGSQL.${port}` };
         },
       },
     });
     const port = await gateway.listen({ host: HOST, port: this.#options.port });
     this.#then('gateway', () => gateway.close());
-    const usesComputes = (started: Computes) => {
-      computes = started;
-    };
-    return { gateway, port, usesComputes };
+    return { gateway, port };
   }
 
   #startStorage(onPageserverRestart: () => void): StorageProcesses {
@@ -264,7 +260,7 @@ class EmbeddedSystem {
     return hosts;
   }
 
-  #makeComputes(control: ControlActors, hosts: LocalComputeHosts): Computes {
+  #makeComputes(control: ControlActors, hosts: LocalComputeHosts): void {
     const suspendAfterMs = this.#options.suspendAfterSeconds * 1000;
     const { bus, clock, journals, actors } = this.#runtime;
     const computes = new Computes({
@@ -279,14 +275,15 @@ class EmbeddedSystem {
       tenantOf: (timeline) => control.timelineWithProject(timeline).project.tenant,
     });
     computes.serve();
+    this.#computes = computes;
     this.#then('computes', () => computes.suspendAll());
-    return computes;
   }
 
   /** The pageserver has started again and has forgotten everything. */
   async #reattach(control: ControlActors): Promise<void> {
     control.attachments.beginEpoch(() => this.#untilServed('pageserver-node', PAGESERVER));
-    await control.attachments.attachAll(control.activeTimelines());
+    const needed = (timeline: string) => this.#computes?.status(timeline).state === 'running';
+    await control.attachments.attachAll(control.activeTimelines(needed));
   }
 
   async #untilStorageServes(control: ControlActors, storage: StorageProcesses): Promise<void> {
