@@ -21,6 +21,11 @@ export function median(values: number[]): number {
   return percentile(values, 0.5);
 }
 
+/** The highest: for rates of a fixed work load. */
+export function best(values: number[]): number {
+  return Math.max(...values);
+}
+
 export function percentile(values: number[], part: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;

@@ -6,6 +6,7 @@
  *   npm run bench -- commit read       some
  *   npm run bench -- --long --json     longer, and the figures as one JSON object on the last line
  */
+import { loadavg } from 'node:os';
 import { fetchPostgresTools } from '../support/postgres-tools.js';
 import { benchBranch } from './branch.ts';
 import { benchCommit } from './commit.ts';
@@ -44,6 +45,8 @@ if (missing !== undefined) {
   console.error(`psql and pgbench are needed: ${missing}. Install them: apt-get install postgresql-contrib`);
   process.exit(1);
 }
+const [load] = loadavg();
+if (load! > 0.5) options.say(`The machine is busy (load ${load!.toFixed(1)}): expect noise.`);
 const all: Record<string, Figure[]> = {};
 for (const name of wanted.length > 0 ? wanted : Object.keys(BENCHES)) {
   const figures = await BENCHES[name]!(options);
