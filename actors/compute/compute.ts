@@ -52,15 +52,23 @@ export interface WaitOptions {
   timeoutMs: number;
 }
 
+export interface WakeOptions extends WaitOptions {
+  /** Whether a host's process runs. */
+  isLive(hostId: string): boolean;
+}
+
 /** Starts the compute unless it runs, and resolves when clients may connect. Concurrent callers share one start. */
 export async function wakeCompute(
   actor: ActorHandle<ComputeCommand>,
   tenant: string,
-  options: WaitOptions,
+  options: WakeOptions,
 ): Promise<RunningCompute> {
   await actor.dispatch({ type: 'wake', tenant });
   return waitFor(actor, options, 'starting the compute', (status) => {
-    if (status.compute && (status.state === 'running' || status.state === 'idle')) return status.compute;
+    const { compute, state } = status;
+    // One whose process is gone is about to be found lost, and is started anew then.
+    if (compute && (state === 'running' || state === 'idle') && options.isLive(compute.hostId))
+      return compute;
     if (status.state === 'failed' && status.error) throw PalimpsestError.fromWire(status.error);
     // It was just stopping, or was taken over: ask again.
     if (status.state === 'suspended') void actor.dispatch({ type: 'wake', tenant }).catch(() => {});

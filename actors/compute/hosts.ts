@@ -19,5 +19,7 @@ export interface ComputeHandle {
 export interface ComputeHosts {
   /** Starts a compute in a host process, in the one in reserve if there is one. Throws why it could not. */
   start(spec: ComputeSpec, options: { timeoutMs: number }): Promise<ComputeHandle>;
+  /** Whether this host's process runs. After a restart, a journal tells of hosts that do not. */
+  isLive(hostId: string): boolean;
   close(): Promise<void>;
 }

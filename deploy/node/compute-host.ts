@@ -95,7 +95,10 @@ function report(message: HostReport): void {
 process.on('uncaughtException', (error) => {
   log.error({ err: error }, 'unexpected failure');
   if (run) run.fail(error.message);
-  else process.exit(EXIT_FAILED);
+  else {
+    report({ type: 'end', end: { reason: 'crashed', detail: `a compute host failed: ${error.message}` } });
+    process.exit(EXIT_FAILED);
+  }
 });
 // The parent decides when to end; a terminal's Ctrl-C goes to it.
 process.on('SIGINT', () => {});

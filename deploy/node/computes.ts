@@ -73,7 +73,9 @@ export class Computes {
 
   async wake(timeline: string, { timeoutMs }: { timeoutMs: number }): Promise<RunningCompute> {
     const tenant = this.#options.tenantOf(timeline);
-    return wakeCompute(await this.#actor(timeline), tenant, { clock: this.#options.clock, timeoutMs });
+    const { clock, services } = this.#options;
+    const isLive = (hostId: string) => services.hosts.isLive(hostId);
+    return wakeCompute(await this.#actor(timeline), tenant, { clock, timeoutMs, isLive });
   }
 
   async suspend(timeline: string): Promise<ComputeStatus> {

@@ -129,6 +129,11 @@ export class LocalComputeHosts implements ComputeHosts {
     await Promise.all(hosts.map((host) => host.ended));
   }
 
+  isLive(hostId: string): boolean {
+    for (const host of this.#all) if (host.id === hostId) return !host.hasEnded;
+    return false;
+  }
+
   /** Process ids of the hosts, for the status. */
   processes(): { hostId: string; pid: number | undefined }[] {
     return [...this.#all].map((host) => ({ hostId: host.id, pid: host.pid }));
@@ -223,7 +228,10 @@ class HostProcess {
         late.cancel();
         this.hasEnded = true;
         const how = signal ? `signal ${signal}` : `exit code ${code}`;
-        const detail = `the compute host ended by ${how}; see ${hostLog(options)}`;
+        const detail =
+          this.#end && 'detail' in this.#end
+            ? this.#end.detail
+            : `the compute host ended by ${how}; see ${hostLog(options)}`;
         failReady(new PalimpsestError('unavailable', detail));
         void this.#removeFolders(Object.values(folders)).finally(() =>
           resolve(this.#end ?? { reason: 'crashed', detail }),
