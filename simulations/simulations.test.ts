@@ -11,13 +11,11 @@ const kitchenSink = findScenario('consensus-kitchen-sink')!;
 
 describe('scenarios', () => {
   for (const scenario of SCENARIOS) {
-    it(`${scenario.name}: two seeds keep every invariant, each the same in two runs`, async () => {
-      for (const seed of [1, 2]) {
-        const { result, difference } = await runTwice({ scenario, seed, takeTurns, effort: 0.3 });
-        expect(difference).toBeUndefined();
-        expect(result.violation).toBeUndefined();
-        expect(result.events).toBeGreaterThan(100);
-      }
+    it(`${scenario.name}: keeps every invariant, and is the same in two runs`, async () => {
+      const { result, difference } = await runTwice({ scenario, seed: 2, takeTurns, effort: 0.15 });
+      expect(difference).toBeUndefined();
+      expect(result.violation).toBeUndefined();
+      expect(result.events).toBeGreaterThan(100);
     }, 60_000);
   }
 

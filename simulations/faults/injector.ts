@@ -24,7 +24,7 @@ export interface InjectorOptions {
   network: SimNetwork;
   bucket?: SimBucket;
   targets: FaultTarget[];
-  /** A compute starts on `machine` while another one may live (0), is killed (1) or stopped (2). */
+  /** A compute starts on `machine` while another one may live (0), is killed (1) or stopped (2); or all start at once (3). */
   onNewCompute(machine: string, how: number): void;
 }
 
@@ -129,6 +129,9 @@ export class FaultInjector {
       }
       case 'new compute':
         onNewCompute(fault.target, fault.amount);
+        return undefined;
+      case 'duel':
+        onNewCompute(fault.target, 3);
         return undefined;
       case 'partition':
         return this.#block(

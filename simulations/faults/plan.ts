@@ -12,6 +12,7 @@ export type FaultKind =
   | 'crash all'
   | 'pause'
   | 'new compute'
+  | 'duel'
   | 'partition'
   | 'isolate'
   | 'cut'
@@ -93,6 +94,8 @@ function details(
     case 'new compute':
       // A rival while the old one lives on (0), in place of one that is killed (1), or stopped (2).
       return { forMs: 0, target: random.pick(computes), amount: random.int(3) };
+    case 'duel':
+      return { forMs: 0, target: random.pick(computes), amount: 0 };
     case 'partition':
       // One way (0 and 1) or both (2).
       return { forMs, ...pair(random, all), amount: random.int(3) };

@@ -284,6 +284,10 @@ export class ConsensusCluster {
 
   #newCompute(name: string, how: number): void {
     const { world } = this.surroundings;
+    if (how === 3) {
+      for (const machine of this.#computes) this.startCompute(machine.name);
+      return;
+    }
     for (const machine of this.#computes) {
       const running = this.#running.get(machine.name);
       if (!running) continue;
