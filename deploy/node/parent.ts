@@ -17,6 +17,7 @@ import { LocalDirectoryReader } from '../../runtime/adapters/directory-reader.ts
 import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
 import {
   findPostgres,
+  obtainPostgres,
   type PostgresBinaries,
   type PostgresUser,
   postgresUser,
@@ -101,7 +102,7 @@ class EmbeddedSystem {
 
   async start(): Promise<RunningSystem> {
     const { safekeepers, pgVersion, dataDir } = this.#options;
-    this.#binariesOf(pgVersion);
+    await this.#obtainBinaries(pgVersion);
     this.#directory = await openDataDirectory(dataDir, safekeepers === undefined ? {} : { safekeepers });
     this.#then('data directory', () => this.#directory.release());
     const { root, runDirectory } = this.#directory;
@@ -195,6 +196,16 @@ class EmbeddedSystem {
   /** Finds the programs of each version once; looking takes a process. */
   #binariesOf(version: number): PostgresBinaries {
     const known = this.#binaries.get(version) ?? findPostgres(version, this.#options.pgBin);
+    this.#binaries.set(version, known);
+    return known;
+  }
+
+  /** The same for a version that may have to be installed first. */
+  async #obtainBinaries(version: number): Promise<PostgresBinaries> {
+    const { pgBin, onStep } = this.#options;
+    const known =
+      this.#binaries.get(version) ??
+      (await obtainPostgres(version, { directory: pgBin, ...(onStep ? { onStep } : {}) }));
     this.#binaries.set(version, known);
     return known;
   }
@@ -319,7 +330,7 @@ class EmbeddedSystem {
     const templates = new Templates({
       objects,
       workDirectory: join(root, 'templates'),
-      binaries: (version) => this.#binariesOf(version),
+      binaries: (version) => this.#obtainBinaries(version),
       importCluster: async ({ directory, prefix }) => {
         const reader = new LocalDirectoryReader(directory);
         const imported = await importTemplate({ directory: reader, objects, key: prefix });

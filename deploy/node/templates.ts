@@ -16,7 +16,8 @@ export interface TemplatesOptions {
   objects: Objects;
   /** For clusters while they are made; nothing else is in it. */
   workDirectory: string;
-  binaries(pgVersion: number): PostgresBinaries;
+  /** Finds a version's programs, or installs them. */
+  binaries(pgVersion: number): Promise<PostgresBinaries>;
   /** Imports a cleanly stopped cluster's files below a key prefix. */
   importCluster(request: {
     directory: string;
@@ -66,7 +67,7 @@ export class Templates {
 
   async #make(pgVersion: number): Promise<TemplateReference> {
     const { workDirectory, onStep, importCluster } = this.#options;
-    const binaries = this.#options.binaries(pgVersion);
+    const binaries = await this.#options.binaries(pgVersion);
     const unique = randomBytes(4).toString('hex');
     const directory = join(workDirectory, `template-${unique}`);
     // What is there was left by a start that was killed.

