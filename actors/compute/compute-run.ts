@@ -54,6 +54,8 @@ export interface ComputeRunOptions {
   dataDirectory: string;
   socketDirectory: string;
   port: number;
+  /** Whether shared memory that a killed Postgres leaves behind vanishes by itself. */
+  ownSharedMemory: boolean;
   /** Milliseconds between two looks at the activity. */
   activityIntervalMs: number;
   /** Nobody uses it since then; undefined: somebody does. Called when that changes. */
@@ -213,9 +215,9 @@ export class ComputeRun {
   }
 
   #forcedSettings(): Record<string, string> {
-    const { socketDirectory, port } = this.#options;
+    const { socketDirectory, port, ownSharedMemory } = this.#options;
     const settings = this.#spec.settings ?? {};
-    return forcedSettings({ socketDirectory, port, settings, readOnly: false });
+    return forcedSettings({ socketDirectory, port, settings, readOnly: false, ownSharedMemory });
   }
 
   #startPostgres(): void {

@@ -141,6 +141,17 @@ function prepareDirectories(): { data: string; socket: string; place: string } {
   return { data: join(place, 'pg'), socket, place };
 }
 
+/**
+ * Gives this namespace its own place for Postgres' shared memory: what a killed Postgres leaves there is gone with it,
+ * instead of staying in the machine's memory.
+ */
+function separateSharedMemory(): boolean {
+  if (configuration.namespaces === 'none') return false;
+  const args = ['-t', 'tmpfs', '-o', 'mode=1777,nosuid,nodev', 'palimpsest-shm', '/dev/shm'];
+  return spawnSync('mount', args, { stdio: 'ignore', timeout: 5_000 }).status === 0;
+}
+
+const ownSharedMemory = separateSharedMemory();
 const directories = prepareDirectories();
 const files = new LocalDataFiles(directories.data, configuration.user);
 files.writeSkeleton(configuration.binaries.version);
@@ -190,7 +201,8 @@ bus.onClose(() => process.exit(EXIT_FAILED));
 function runPostgresAhead(): void {
   if (run || !configuration.inReserve) return;
   const { socket, data } = directories;
-  const forced = forcedSettings({ socketDirectory: socket, port: PORT, settings: {}, readOnly: false });
+  const fixed = { socketDirectory: socket, port: PORT, ownSharedMemory, readOnly: false };
+  const forced = forcedSettings({ ...fixed, settings: {} });
   postgres.runAhead(postgresArguments(data, forced));
 }
 
@@ -217,6 +229,7 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
       dataDirectory: directories.data,
       socketDirectory: directories.socket,
       port: PORT,
+      ownSharedMemory,
       activityIntervalMs: configuration.activityIntervalMs,
       onIdle: (sinceMs) => report(sinceMs === undefined ? { type: 'idle' } : { type: 'idle', sinceMs }),
       onEnd: (end) => {

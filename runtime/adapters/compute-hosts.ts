@@ -61,13 +61,18 @@ export type Namespaces = 'root' | 'user' | 'none';
 /** Finds out once what `unshare` is allowed to do. */
 export function availableNamespaces(): Namespaces {
   const isRoot = process.getuid?.() === 0;
-  const flags = isRoot ? ['-m'] : ['-Urm'];
-  const result = spawnSync('unshare', [...flags, '--fork', '--pid', '--kill-child', '--', 'true'], {
+  const result = spawnSync('unshare', [...unshareFlags(isRoot ? 'root' : 'user'), '--', 'true'], {
     timeout: 10_000,
     stdio: 'ignore',
   });
   if (result.status !== 0) return 'none';
   return isRoot ? 'root' : 'user';
+}
+
+/** Mounts, processes and shared memory of their own: all of it is gone when the first process is. */
+function unshareFlags(namespaces: 'root' | 'user'): string[] {
+  const user = namespaces === 'user' ? ['--user', '--map-root-user'] : [];
+  return [...user, '--mount', '--ipc', '--fork', '--pid', '--kill-child'];
 }
 
 export class LocalComputeHosts implements ComputeHosts {
@@ -301,8 +306,7 @@ function spawnHost(
     options.scriptPath,
     JSON.stringify(argument),
   ];
-  const unshare = ['unshare', namespaces === 'user' ? '-Urm' : '-m', '--fork', '--pid', '--kill-child', '--'];
-  const command = namespaces === 'none' ? node : [...unshare, ...node];
+  const command = namespaces === 'none' ? node : ['unshare', ...unshareFlags(namespaces), '--', ...node];
   mkdirSync(options.logDirectory, { recursive: true });
   const log = openSync(hostLog(options), 'a', 0o600);
   try {

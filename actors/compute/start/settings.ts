@@ -13,6 +13,8 @@ export interface ForcedSettingsOptions {
   port: number;
   settings: Record<string, string>;
   readOnly: boolean;
+  /** Whether shared memory that a killed Postgres leaves behind vanishes by itself. */
+  ownSharedMemory: boolean;
 }
 
 /**
@@ -43,6 +45,7 @@ export function forcedSettings(options: ForcedSettingsOptions): Record<string, s
     password_encryption: 'scram-sha-256',
     archive_mode: 'off',
     huge_pages: 'off',
+    dynamic_shared_memory_type: options.ownSharedMemory ? 'posix' : 'mmap',
     ssl: 'off',
   };
 }

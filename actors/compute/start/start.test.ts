@@ -173,7 +173,13 @@ describe('relation cache files', () => {
 });
 
 describe('settings', () => {
-  const options = { socketDirectory: '/run/s', port: 5432, settings: {}, readOnly: false };
+  const options = {
+    socketDirectory: '/run/s',
+    port: 5432,
+    settings: {},
+    readOnly: false,
+    ownSharedMemory: true,
+  };
 
   it('that the design rests on are forced on the command line', () => {
     const args = postgresArguments('/data', forcedSettings(options));
