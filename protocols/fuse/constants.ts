@@ -42,7 +42,6 @@ export const InitFlag = {
   NO_OPEN_SUPPORT: 1 << 17,
   PARALLEL_DIROPS: 1 << 18,
   MAX_PAGES: 1 << 22,
-  NO_OPENDIR_SUPPORT: 1 << 24,
   EXPLICIT_INVAL_DATA: 1 << 25,
   INIT_EXT: 1 << 30,
 } as const;

@@ -68,6 +68,14 @@ export function createReply(attributes: Attributes, openFlags: number): Buffer {
   return body;
 }
 
+/**
+ * Answer to OPENDIR: no handle, and the kernel keeps no listing. (With ENOSYS it would keep listings for ever, also the
+ * one that a starting Postgres was shown.)
+ */
+export function openDirectoryReply(): Buffer {
+  return Buffer.alloc(16);
+}
+
 function fillEntry(body: Buffer, attributes: Attributes): Buffer {
   writeU64(body, attributes.nodeId, 0);
   writeU64(body, TIME_TO_LIVE_SECONDS, 16);
@@ -148,7 +156,6 @@ export function initReply(request: InitRequest, options: InitReplyOptions): Buff
     InitFlag.NO_OPEN_SUPPORT |
     InitFlag.PARALLEL_DIROPS |
     InitFlag.MAX_PAGES |
-    InitFlag.NO_OPENDIR_SUPPORT |
     InitFlag.EXPLICIT_INVAL_DATA;
   const withTimeout = options.requestTimeoutSeconds > 0 && (request.flags & InitFlag.INIT_EXT) !== 0;
   const body = Buffer.alloc(64);

@@ -20,6 +20,7 @@ import {
   directoryReply,
   entryReply,
   initReply,
+  openDirectoryReply,
   statfsReply,
   writtenReply,
 } from '../../../protocols/fuse/replies.ts';
@@ -132,6 +133,8 @@ export class FileServer {
         return undefined;
       case Opcode.INTERRUPT:
         return undefined;
+      case Opcode.OPENDIR:
+        return openDirectoryReply();
       case Opcode.RELEASE:
       case Opcode.RELEASEDIR:
       case Opcode.DESTROY:
