@@ -31,6 +31,7 @@ export async function benchStart({ long, say }: BenchOptions): Promise<Figure[]>
       await system.suspend();
       await pause(1000);
       for (const { pid } of system.processes('compute-host')) signal(pid, 'SIGKILL');
+      await pause(100);
       cold.push(await wake());
     }
     const stockStarts: number[] = [];
