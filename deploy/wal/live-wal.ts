@@ -56,7 +56,7 @@ export async function readLiveWal(options: LiveWalOptions): Promise<void> {
       const id = replicaId(branch.timeline as TimelineId, `sk${number}` as NodeId);
       try {
         const channel = await openChannel(bus, network, 'safekeeper', id, { timeoutMs: TIMEOUT_MS });
-        const reader = new WalReader(channel, clock);
+        const reader = new WalReader(channel, clock, { committedOnly: true });
         readers.push({ reader, status: await reader.status() });
       } catch (error) {
         failure = error;

@@ -5,7 +5,13 @@
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
-import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT, slruSegmentName } from '../../protocols/postgres/redo/slru.ts';
+import {
+  SLRU_DB,
+  SLRU_FOLDERS,
+  SLRU_PAGES_PER_SEGMENT,
+  SLRU_SPC,
+  slruSegmentName,
+} from '../../protocols/postgres/redo/slru.ts';
 import type { StateSink } from '../../protocols/postgres/state/sink.ts';
 
 const FORK_SUFFIXES = ['', '_fsm', '_vm', '_init'];
@@ -37,6 +43,8 @@ export class PageStore implements StateSink {
   readonly relations = new Map<string, StoredRelation>();
   readonly databases = new Set<number>();
   readonly values = new Map<string, Uint8Array>();
+  /** The first page that is left, of each transaction status log that was truncated. */
+  readonly truncatedSlrus = new Map<number, number>();
   readonly #base: string;
   #last: StoredRelation | undefined;
 
@@ -123,7 +131,13 @@ export class PageStore implements StateSink {
     else this.values.set(key, value);
   }
 
-  truncateSlru(): void {}
+  /** Only whole segment files go: those whose last page precedes the cutoff. */
+  truncateSlru(slru: number, cutoffPage: number): void {
+    const gone = cutoffPage - (cutoffPage % SLRU_PAGES_PER_SEGMENT);
+    this.truncatedSlrus.set(slru, gone);
+    const relation = this.relation(SLRU_SPC, SLRU_DB, slru, 0);
+    for (const page of [...relation.pages.keys()]) if (page < gone) relation.pages.delete(page);
+  }
 
   #scan(): void {
     this.#scanFolder(1664, 0, join(this.#base, 'global'));

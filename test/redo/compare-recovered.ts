@@ -9,7 +9,7 @@ import { PAGE_BYTES } from '../../protocols/lsn.ts';
 import type { CheckpointFields } from '../../protocols/pages/types.ts';
 import { parseControlFile } from '../../protocols/postgres/control-file.ts';
 import { maskPage } from '../../protocols/postgres/redo/masks.ts';
-import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT } from '../../protocols/postgres/redo/slru.ts';
+import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT, slruSegmentName } from '../../protocols/postgres/redo/slru.ts';
 import { twoPhaseFilePath } from '../../protocols/postgres/state/data-files.ts';
 import type { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
 import { RMGR_HEAP } from '../../protocols/postgres/wal/resource-managers.ts';
@@ -50,6 +50,13 @@ export function compareWithRecovered(
     if (relation.spc === 0) compareSlru(relation, recovered, result);
     else if (relation.fork !== FORK_FSM && !isUnlogged(store, relation)) {
       compareRelation(store, relation, recovered, result);
+    }
+  }
+  for (const [slru, first] of store.truncatedSlrus) {
+    const folder = SLRU_FOLDERS[slru]!;
+    const segment = Math.floor(first / SLRU_PAGES_PER_SEGMENT);
+    for (const name of readdirSync(join(recovered, folder))) {
+      if (Number.parseInt(name, 16) < segment) result.findings.push(`${folder}/${name} was truncated`);
     }
   }
   for (const db of [0, ...store.databases]) {
@@ -120,10 +127,7 @@ function firstDifference(
 
 function compareSlru(relation: StoredRelation, recovered: string, result: RecoveredComparison): void {
   for (const [number, page] of relation.pages) {
-    const name = Math.floor(number / SLRU_PAGES_PER_SEGMENT)
-      .toString(16)
-      .toUpperCase()
-      .padStart(4, '0');
+    const name = slruSegmentName(number);
     const file = join(recovered, SLRU_FOLDERS[relation.rel]!, name);
     if (!existsSync(file)) {
       result.findings.push(`${SLRU_FOLDERS[relation.rel]}/${name} is not there`);

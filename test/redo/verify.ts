@@ -1,19 +1,17 @@
 /**
- * `node test/redo/verify.ts [heap|indexes] [setting=value …]`: runs the redo oracle and prints, for each record type, how many images redo reproduced.
+ * `node test/redo/verify.ts [heap|indexes|rare|pgbench] [setting=value …]`: runs the redo oracle and prints, for each record type, how many images redo reproduced.
  */
 
 import { replayAndCompare, total } from '../../deploy/wal/replay.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import { recordRun, recoverWithStock } from './cluster.ts';
 import { compareWithRecovered } from './compare-recovered.ts';
-import { runIndexWorkload } from './index-workload.ts';
-import { runWorkload } from './workload.ts';
+import { findWorkload } from './workloads.ts';
 
 const args = process.argv.slice(2);
-const workload = args[0] === 'indexes' ? runIndexWorkload : runWorkload;
+const workload = findWorkload(args.find((argument) => !argument.includes('=')) ?? 'heap');
 const settings = {
-  wal_consistency_checking: 'all',
-  full_page_writes: 'off',
+  ...workload.settings,
   ...Object.fromEntries(
     args
       .filter((argument) => argument.includes('='))
@@ -21,7 +19,7 @@ const settings = {
   ),
 };
 
-const recorded = await recordRun(settings, workload);
+const recorded = await recordRun(settings, workload.run);
 try {
   const started = performance.now();
   const result = replayAndCompare(recorded.base, recorded.wal);

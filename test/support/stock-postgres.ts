@@ -85,8 +85,8 @@ export class StockPostgres {
     }
   }
 
-  connect(): Promise<PgClient> {
-    return PgClient.connect(this.target);
+  connect(database = this.target.database): Promise<PgClient> {
+    return PgClient.connect({ ...this.target, database });
   }
 
   get pid(): number | undefined {

@@ -169,6 +169,13 @@ export function resourceManagerName(rmid: number): string {
   return RESOURCE_MANAGERS[rmid] ?? `resource manager ${rmid}`;
 }
 
+/** Names of all types of records that a version knows, without the forms that also initialise a page. */
+export function recordNames(pgVersion: number): string[] {
+  return Object.entries(OPERATIONS).flatMap(([rmid, operations]) =>
+    Object.keys(operations).map((operation) => recordName(pgVersion, Number(rmid), Number(operation))),
+  );
+}
+
 /** Name of a record by its version, resource manager and info byte. */
 export function recordName(pgVersion: number, rmid: number, info: number): string {
   const hasInitFlag = rmid === RMGR_HEAP || rmid === RMGR_HEAP2 || rmid === RMGR_BRIN;
