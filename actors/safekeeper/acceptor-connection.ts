@@ -35,6 +35,7 @@ import {
   packRequestNumber,
   packStatus,
   READ_WAL_BYTES_MAX,
+  type ReadWalRequest,
   readReadWal,
   readRequestNumber,
   readStartWal,
@@ -224,8 +225,8 @@ export class AcceptorConnection {
         });
         return;
       case FRAME_READ_WAL: {
-        const { request, from, length } = readReadWal(body);
-        this.#answerRead(request, from, length).catch((error) => this.#failRequest(request, error));
+        const wanted = readReadWal(body);
+        this.#answerRead(wanted).catch((error) => this.#failRequest(wanted.request, error));
         return;
       }
       case FRAME_ASK_STATUS:
@@ -240,9 +241,10 @@ export class AcceptorConnection {
     }
   }
 
-  async #answerRead(request: number, from: Lsn, length: number): Promise<void> {
+  async #answerRead({ request, from, length, committedOnly }: ReadWalRequest): Promise<void> {
     if (length > READ_WAL_BYTES_MAX) throw new PalimpsestError('invalid-argument', `read of ${length} bytes`);
-    const bytes = new Uint8Array(length);
+    const limit = committedOnly ? Math.max(0, this.#replica.commitLsn - from) : length;
+    const bytes = new Uint8Array(Math.min(length, limit));
     const count = await this.#replica.read(from, bytes);
     this.#channel.send(FRAME_WAL_BYTES, packRequestNumber(request), bytes.subarray(0, count));
   }

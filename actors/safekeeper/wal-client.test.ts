@@ -145,4 +145,31 @@ describe('a WAL reader', () => {
     reader.close();
     await expect(reader.read(START, 1)).rejects.toMatchObject({ code: 'unavailable' });
   });
+
+  it('is given committed WAL alone when it asks for no other', async () => {
+    const cluster = new Cluster({ seed: 9, members: 3, startLsn: START });
+    const { scheduler } = cluster;
+    await cluster.start();
+    const compute = cluster.compute('c');
+    await scheduler.until(compute.elect(5000), 6000);
+    await scheduler.until(compute.write(40), 10_000);
+    await scheduler.run(20);
+    const [survivor, ...others] = cluster.members;
+    for (const node of others) cluster.nodes.get(node)!.kill();
+    const writing = compute.write(10);
+    writing.catch(() => {});
+    await scheduler.run(50);
+    const committed = cluster.committedEnd as Lsn;
+    const clock = new WorldClock(scheduler);
+    const read = async (committedOnly: boolean, from: number) => {
+      const channel = await scheduler.until(cluster.network.dial({ name: 'reader', clock }, survivor!), 1000);
+      const reader = new WalReader(channel, clock, { committedOnly });
+      const bytes = await scheduler.until(reader.read(from as Lsn, 50), 1000);
+      reader.close();
+      return bytes.length;
+    };
+    expect(await read(false, committed)).toBe(50);
+    expect(await read(true, committed)).toBe(0);
+    expect(await read(true, committed - 20)).toBe(20);
+  });
 });

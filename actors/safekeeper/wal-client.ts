@@ -50,18 +50,20 @@ interface Pending {
 export class WalReader {
   readonly #channel: Channel;
   readonly #clock: Clock | undefined;
+  readonly #committedOnly: boolean;
   readonly #pending = new Map<number, Pending>();
   #nextRequest = STREAM_REQUEST + 1;
   #closed: PalimpsestError | undefined;
 
-  constructor(channel: Channel, clock?: Clock) {
+  constructor(channel: Channel, clock?: Clock, options: { committedOnly?: boolean } = {}) {
     this.#channel = channel;
     this.#clock = clock;
+    this.#committedOnly = options.committedOnly ?? false;
     channel.onClose((reason) => this.#fail(reason?.message ?? 'the connection to the safekeeper was closed'));
     channel.onFrame((type, body) => this.#receive(type, body));
   }
 
-  /** Reads `length` bytes from `from`; fewer only where the safekeeper's durable WAL ends. */
+  /** Reads `length` bytes from `from`; fewer only where the safekeeper's durable (or committed) WAL ends. */
   async read(from: Lsn, length: number): Promise<Uint8Array> {
     const first = await this.#readPiece(from, Math.min(length, READ_WAL_BYTES_MAX));
     if (first.length === length || first.length < Math.min(length, READ_WAL_BYTES_MAX)) return first;
@@ -87,7 +89,10 @@ export class WalReader {
   }
 
   #readPiece(from: Lsn, length: number): Promise<Uint8Array> {
-    return this.#request((number) => this.#channel.send(FRAME_READ_WAL, packReadWal(number, from, length)));
+    const committedOnly = this.#committedOnly;
+    return this.#request((request) =>
+      this.#channel.send(FRAME_READ_WAL, packReadWal({ request, from, length, committedOnly })),
+    );
   }
 
   #request<T>(send: (number: number) => void): Promise<T> {
@@ -126,16 +131,38 @@ export class WalReader {
   }
 }
 
-const readers = new WeakMap<Channel, WalReader>();
+export interface CommittedReadOptions {
+  clock: Clock;
+  /** Connects to a safekeeper's replica of the timeline. */
+  dial: (node: NodeId) => Promise<Channel>;
+  safekeepers: NodeId[];
+}
 
-/** Reads WAL over a channel that is used for nothing else. See WalReader.read. */
-export function readWal(channel: Channel, from: Lsn, length: number, clock?: Clock): Promise<Uint8Array> {
-  let reader = readers.get(channel);
-  if (!reader) {
-    reader = new WalReader(channel, clock);
-    readers.set(channel, reader);
+/**
+ * Reads committed WAL from the first safekeeper that has some of it: up to `length` bytes, none when nobody has any.
+ * Throws the last failure when that might be the reason.
+ */
+export async function readCommittedWal(
+  { clock, dial, safekeepers }: CommittedReadOptions,
+  from: Lsn,
+  length: number,
+): Promise<Uint8Array> {
+  let failure: unknown;
+  for (const node of safekeepers) {
+    try {
+      const reader = new WalReader(await dial(node), clock, { committedOnly: true });
+      try {
+        const bytes = await reader.read(from, length);
+        if (bytes.length > 0) return bytes;
+      } finally {
+        reader.close();
+      }
+    } catch (error) {
+      failure = error;
+    }
   }
-  return reader.read(from, length);
+  if (failure) throw failure;
+  return new Uint8Array(0);
 }
 
 export interface WalStreamOptions {

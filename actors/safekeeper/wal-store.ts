@@ -22,6 +22,8 @@ import { WalSegments } from './wal-segments.ts';
 /** Also the most that may wait for the disk. */
 const RING_BYTES = 2 * 1024 * 1024;
 const DISK_FULL_RETRY_MS = 500;
+/** Divides a segment. */
+const REWRITE_BYTES = 1024 * 1024;
 /** The next segment's file is created when the current one is this full. */
 const PREPARE_NEXT_AT = WAL_SEGMENT_BYTES / 2;
 
@@ -108,6 +110,7 @@ export class WalStore {
     if (commitLsn > options.startLsn) await assertLogReaches(segments, commitLsn);
     const end = await findEndOfWal(segments, { from: commitLsn, pgVersion: options.pgVersion });
     await segments.zeroFrom(end);
+    await writeAgain(segments, commitLsn, end);
     return new WalStore(options, segments, end);
   }
 
@@ -301,6 +304,21 @@ export class WalStore {
     this.#preparedSegment = number + 1;
     // Only a preparation: an error will come back where it matters.
     this.#segments.prepareNext(at).catch(() => {});
+  }
+}
+
+/**
+ * Writes what was found once more, durably: a process that ended after a failed write may have left it in the system's
+ * cache only, where it reads well until the power fails.
+ */
+async function writeAgain(segments: WalSegments, from: Lsn, end: Lsn): Promise<void> {
+  const chunk = new Uint8Array(REWRITE_BYTES);
+  for (let at: number = from; at < end; ) {
+    const limit = Math.min(end, at - (at % REWRITE_BYTES) + REWRITE_BYTES);
+    const part = chunk.subarray(0, limit - at);
+    await segments.read(at as Lsn, part);
+    await segments.write(at as Lsn, [part], part.length);
+    at = limit;
   }
 }
 

@@ -2,7 +2,8 @@
  * Finds the exact LSN that a branch point means: "head", an LSN, or a moment in time.
  *
  * 1. The head counts every commit that was acknowledged before the question: it is the newest commit LSN that a quorum of
- *    safekeepers knows, after those that have unfinished WAL had the time to hear of its commit.
+ *    safekeepers knows, after those that have unfinished WAL had the time to hear of its commit. When nobody is there to
+ *    tell them (everything was killed), the compute is woken: its election settles the tail.
  * 2. The result ends a whole record.
  * 3. A point before a timeline's own start belongs to its ancestor, and the answer names that ancestor.
  */
@@ -30,6 +31,8 @@ const COMMAND_TIMEOUT_MS = 5_000;
 /** A safekeeper hears of a commit within a few milliseconds of its WAL; after this there is nobody to tell it. */
 const COMMIT_NEWS_MS = 12;
 const COMMIT_NEWS_STEP_MS = 2;
+/** For a compute that has to be started so that its election commits what was acknowledged. */
+const WAKE_TIMEOUT_MS = 30_000;
 /** Replies after the quorum's are waited for this long. */
 const STRAGGLER_MS = 20;
 /** Ancestors of ancestors; a deeper tree than this is a loop. */
@@ -119,6 +122,13 @@ export async function headLsn(question: PointQuestion, status: TimelineStatus): 
   let head = Math.max(...replies.map((reply) => reply.commitLsn));
   while (head < flushed && clock.monotonic() < deadline) {
     await clock.sleep(COMMIT_NEWS_STEP_MS);
+    replies = await replicaStatuses(question, status);
+    head = Math.max(head, ...replies.map((reply) => reply.commitLsn));
+  }
+  if (head < flushed) {
+    // Does nothing but answer when the compute runs.
+    const wake = { type: 'wake', tenant: status.tenant };
+    await question.send('compute', status.timeline, wake, { timeoutMs: WAKE_TIMEOUT_MS });
     replies = await replicaStatuses(question, status);
     head = Math.max(head, ...replies.map((reply) => reply.commitLsn));
   }

@@ -119,6 +119,7 @@ describe('a branch point', () => {
   function world(replicas: Record<string, { commitLsn: number; flushLsn: number }[] | 'down'>): Send {
     return async (kind, id, command) => {
       if (kind === 'timeline') return { state: 'active', members: SPEC.members, ...statuses[id] };
+      if (kind === 'compute') return { socketDir: '/run/x', port: 5432 };
       if (kind === 'pageserver' && command.type === 'resolve') return { lsn: (command.lsn as number) - 3 };
       if (kind === 'pageserver') return { lsn: 450, commitTimeMs: 5 };
       const answers = replicas[id.split('-')[1]!]!;
@@ -150,6 +151,16 @@ describe('a branch point', () => {
     expect((await ask(world({ sk1: [...tail], sk2: [...tail], sk3: 'down' }), { kind: 'head' })).lsn).toBe(
       880,
     );
+  });
+
+  it('at the head wakes the compute when nobody else can commit what was acknowledged', async () => {
+    let woken = false;
+    const tail = () => [woken ? { commitLsn: 900, flushLsn: 900 } : { commitLsn: 700, flushLsn: 900 }];
+    const send: Send = async (kind, id, command) => {
+      if (kind === 'compute' && command.type === 'wake') woken = true;
+      return world({ sk1: tail(), sk2: tail(), sk3: 'down' })(kind, id, command, { timeoutMs: 1 });
+    };
+    expect((await ask(send, { kind: 'head' })).lsn).toBe(900);
   });
 
   it('needs a quorum', async () => {

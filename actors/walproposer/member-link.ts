@@ -151,7 +151,7 @@ export class MemberLink {
     const request = this.#nextRequest++;
     return new Promise((resolve, reject) => {
       this.#reads.set(request, { resolve, reject });
-      channel.send(FRAME_READ_WAL, packReadWal(request, from, length));
+      channel.send(FRAME_READ_WAL, packReadWal({ request, from, length, committedOnly: false }));
     });
   }
 

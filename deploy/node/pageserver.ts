@@ -13,7 +13,7 @@ import { PageCache } from '../../actors/pageserver/page-cache.ts';
 import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
-import { readWal } from '../../actors/safekeeper/wal-client.ts';
+import { readCommittedWal } from '../../actors/safekeeper/wal-client.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
@@ -152,24 +152,8 @@ async function makeTools(
     redo: new PageRedo(relations),
     pool: new ChunkPool(configuration.openLayerBytes ?? OPEN_LAYER_BYTES),
     dialSafekeeper,
-    async readWal({ timeline, safekeepers }, from, length) {
-      let failure: unknown;
-      for (const member of safekeepers) {
-        try {
-          const channel = await dialSafekeeper(member, timeline);
-          try {
-            const bytes = await readWal(channel, from, length, clock);
-            if (bytes.length > 0) return bytes;
-          } finally {
-            channel.close();
-          }
-        } catch (error) {
-          failure = error;
-        }
-      }
-      if (failure) throw failure;
-      return new Uint8Array(0);
-    },
+    readWal: ({ timeline, safekeepers }, from, length) =>
+      readCommittedWal({ clock, dial: (node) => dialSafekeeper(node, timeline), safekeepers }, from, length),
   };
 }
 

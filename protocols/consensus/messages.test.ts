@@ -69,7 +69,10 @@ test('rare messages are maps that come back', () => {
 test('frames of WAL readers come back', () => {
   expect(readStartWal(packStartWal(FAR))).toBe(FAR);
   expect(readWalHeader(packWalHeader(FAR, 24 as Lsn))).toEqual({ beginLsn: FAR, commitLsn: 24 });
-  expect(readReadWal(packReadWal(5, FAR, 1000))).toEqual({ request: 5, from: FAR, length: 1000 });
+  for (const committedOnly of [false, true]) {
+    const wanted = { request: 5, from: FAR, length: 1000, committedOnly };
+    expect(readReadWal(packReadWal(wanted))).toEqual(wanted);
+  }
   const status = {
     node: 'sk1' as NodeId,
     term: 2 as Term,

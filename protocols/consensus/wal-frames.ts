@@ -3,7 +3,8 @@
  *
  *   START_WAL {from}            ->   WAL {beginLsn, commitLsn, bytes}*   committed WAL only, for ever; a frame without
  *                                    bytes tells an advance of the commit LSN, or that the sender is alive
- *   READ_WAL {request, from, length} ->  WAL_BYTES {request, bytes}      durable WAL, committed or not; short at its end
+ *   READ_WAL {request, from, length, committedOnly} ->  WAL_BYTES {request, bytes}   durable WAL; short at its end, or
+ *                                    at the end of what is committed
  *   ASK_STATUS {request}        ->   STATUS {request, status}
  *   a request that fails        ->   READ_FAILED {request, error}
  */
@@ -62,16 +63,30 @@ export function readWalHeader(body: Uint8Array): { beginLsn: Lsn; commitLsn: Lsn
   return { beginLsn: readU64(body, 0) as Lsn, commitLsn: readU64(body, 8) as Lsn };
 }
 
-export function packReadWal(request: number, from: Lsn, length: number): Uint8Array {
-  const bytes = new Uint8Array(16);
+export interface ReadWalRequest {
+  request: number;
+  from: Lsn;
+  length: number;
+  /** An uncommitted tail may differ from what will be committed there: only a proposer that recovers it wants it. */
+  committedOnly: boolean;
+}
+
+export function packReadWal({ request, from, length, committedOnly }: ReadWalRequest): Uint8Array {
+  const bytes = new Uint8Array(17);
   writeU32(bytes, 0, request);
   writeU64(bytes, 4, from);
   writeU32(bytes, 12, length);
+  bytes[16] = committedOnly ? 1 : 0;
   return bytes;
 }
 
-export function readReadWal(body: Uint8Array): { request: number; from: Lsn; length: number } {
-  return { request: readU32(body, 0), from: readU64(body, 4) as Lsn, length: readU32(body, 12) };
+export function readReadWal(body: Uint8Array): ReadWalRequest {
+  return {
+    request: readU32(body, 0),
+    from: readU64(body, 4) as Lsn,
+    length: readU32(body, 12),
+    committedOnly: body[16] === 1,
+  };
 }
 
 /** The number that a request or its answer begins with. */

@@ -10,7 +10,7 @@ import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import { TEMPLATE_FORMAT } from '../../actors/pageserver/template.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
-import { readWal } from '../../actors/safekeeper/wal-client.ts';
+import { readCommittedWal } from '../../actors/safekeeper/wal-client.ts';
 import { PageserverNode } from '../../deploy/node/pageserver-node.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
 import { KIND_IMAGE } from '../../protocols/layers/format.ts';
@@ -103,24 +103,12 @@ export class PageserverMachine {
       redo: new PageRedo(relations),
       pool: new ChunkPool(16 * MEGABYTE),
       dialSafekeeper,
-      async readWal({ timeline, safekeepers }, from, length) {
-        let failure: unknown;
-        for (const member of safekeepers) {
-          try {
-            const channel = await dialSafekeeper(member, timeline);
-            try {
-              const bytes = await readWal(channel, from, length, clock);
-              if (bytes.length > 0) return bytes;
-            } finally {
-              channel.close();
-            }
-          } catch (error) {
-            failure = error;
-          }
-        }
-        if (failure) throw failure;
-        return new Uint8Array(0);
-      },
+      readWal: ({ timeline, safekeepers }, from, length) =>
+        readCommittedWal(
+          { clock, dial: (node) => dialSafekeeper(node, timeline), safekeepers },
+          from,
+          length,
+        ),
     };
   }
 }
