@@ -110,14 +110,19 @@ export function channelContract(name: string, create: () => Promise<ChannelFixtu
     it('delivers nothing while paused and everything, in order, after', async () => {
       const { client, server } = await pair();
       const got: number[] = [];
+      const paused = Promise.withResolvers<void>();
       const done = new Promise<void>((resolve) => {
         server.onFrame((type) => {
           got.push(type);
-          if (type === 3) server.pause();
+          if (type === 3) {
+            server.pause();
+            paused.resolve();
+          }
           if (type === 20) resolve();
         });
       });
       for (let type = 1; type <= 20; type++) client.send(type, Buffer.alloc(100));
+      await paused.promise;
       await tick(30);
       expect(got).toEqual([1, 2, 3]);
       server.resume();
