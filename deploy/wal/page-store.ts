@@ -17,6 +17,7 @@ import type { StateSink } from '../../protocols/postgres/state/sink.ts';
 const FORK_SUFFIXES = ['', '_fsm', '_vm', '_init'];
 /** Postgres cuts relations into files of 1 GiB: `16384`, `16384.1`, … */
 const PAGES_PER_FILE = 131072;
+const OPEN_FILES_MAX = 200;
 
 export interface StoredRelation {
   spc: number;
@@ -46,11 +47,19 @@ export class PageStore implements StateSink {
   /** The first page that is left, of each transaction status log that was truncated. */
   readonly truncatedSlrus = new Map<number, number>();
   readonly #base: string;
+  /** Files that pages were read from, kept open: opening takes longer than reading. */
+  readonly #descriptors = new Map<string, number>();
   #last: StoredRelation | undefined;
 
   constructor(baseDirectory: string) {
     this.#base = baseDirectory;
     this.#scan();
+  }
+
+  /** Closes the files; they are opened again when needed. */
+  close(): void {
+    for (const descriptor of this.#descriptors.values()) closeSync(descriptor);
+    this.#descriptors.clear();
   }
 
   /** The page as it is now, to be changed in place. */
@@ -59,7 +68,7 @@ export class PageStore implements StateSink {
     let page = relation.pages.get(block);
     if (page === undefined) {
       page = new Uint8Array(PAGE_BYTES);
-      if (block < relation.baseBlocks) readRelationBlock(relation.baseFile!, block, page);
+      if (block < relation.baseBlocks) this.#readRelationBlock(relation.baseFile!, block, page);
       else if (spc === 0) this.#loadSlruPage(rel, block, page);
       relation.pages.set(block, page);
     }
@@ -175,9 +184,26 @@ export class PageStore implements StateSink {
     }
   }
 
+  #readRelationBlock(file: string, block: number, page: Uint8Array): void {
+    const segment = Math.floor(block / PAGES_PER_FILE);
+    this.#readBlock(segment === 0 ? file : `${file}.${segment}`, block % PAGES_PER_FILE, page);
+  }
+
+  /** Reads one page of a file; what is beyond its end, or has no file, reads as zeros. */
+  #readBlock(file: string, block: number, page: Uint8Array): void {
+    let descriptor = this.#descriptors.get(file);
+    if (descriptor === undefined) {
+      if (!existsSync(file)) return;
+      if (this.#descriptors.size >= OPEN_FILES_MAX) this.close();
+      descriptor = openSync(file, 'r');
+      this.#descriptors.set(file, descriptor);
+    }
+    readSync(descriptor, page, 0, PAGE_BYTES, block * PAGE_BYTES);
+  }
+
   #loadSlruPage(slru: number, number: number, page: Uint8Array): void {
     const file = join(this.#base, SLRU_FOLDERS[slru]!, slruSegmentName(number));
-    if (existsSync(file)) readBlock(file, number % SLRU_PAGES_PER_SEGMENT, page);
+    this.#readBlock(file, number % SLRU_PAGES_PER_SEGMENT, page);
   }
 }
 
@@ -200,20 +226,5 @@ function blocksOf(file: string): number {
     const path = segment === 0 ? file : `${file}.${segment}`;
     if (!existsSync(path)) return blocks;
     blocks += Math.floor(statSync(path).size / PAGE_BYTES);
-  }
-}
-
-function readRelationBlock(file: string, block: number, page: Uint8Array): void {
-  const segment = Math.floor(block / PAGES_PER_FILE);
-  readBlock(segment === 0 ? file : `${file}.${segment}`, block % PAGES_PER_FILE, page);
-}
-
-/** Reads one page of a file; what is beyond its end reads as zeros. */
-function readBlock(file: string, block: number, page: Uint8Array): void {
-  const descriptor = openSync(file, 'r');
-  try {
-    readSync(descriptor, page, 0, PAGE_BYTES, block * PAGE_BYTES);
-  } finally {
-    closeSync(descriptor);
   }
 }

@@ -74,6 +74,8 @@ export interface ReplayResult {
 }
 
 export interface ReplayOptions {
+  /** Stop after the first record with a finding. */
+  stopsAtFirst?: boolean;
   onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
 
@@ -98,7 +100,14 @@ export function replayAndCompare(
     stateFromControlFile(control, start + CHECKPOINT_RECORD_BYTES),
   );
   const decoder = new WalStreamDecoder(start, { pgVersion: control.pgVersion });
-  const end = folder.readRecords(decoder, (record) => replay.apply(record), options);
+  const end = folder.readRecords(
+    decoder,
+    (record) => {
+      replay.apply(record);
+      return !options.stopsAtFirst || replay.findings.length === 0;
+    },
+    options,
+  );
   return {
     store: replay.store,
     fold: replay.fold,
@@ -112,7 +121,8 @@ export function replayAndCompare(
   };
 }
 
-function readControlFile(baseDirectory: string): ControlFile {
+/** pg_control of a data directory that was shut down cleanly; throws PalimpsestError for any other. */
+export function readControlFile(baseDirectory: string): ControlFile {
   const file = join(baseDirectory, 'global/pg_control');
   if (!existsSync(file)) {
     throw new PalimpsestError(

@@ -3,7 +3,16 @@
  * node_modules/.cache when a version is first asked for. Each is pinned; npm checks it against the registry's hash.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PalimpsestError } from '../../protocols/errors.ts';
@@ -39,6 +48,8 @@ export async function installPostgres(version: number): Promise<string> {
   mkdirSync(CACHE, { recursive: true });
   // Into a folder of its own that is renamed at the end, so that an interrupted one is never used.
   const work = mkdtempSync(join(CACHE, 'install-'));
+  // Postgres runs as another user, who has to get in.
+  chmodSync(work, 0o755);
   try {
     const args = installArguments(version, work);
     if (args === undefined)

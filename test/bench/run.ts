@@ -13,6 +13,7 @@ import { benchCommit } from './commit.ts';
 import { type BenchOptions, type Figure, printFigures } from './figures.ts';
 import { benchMemory } from './memory.ts';
 import { benchRead } from './read.ts';
+import { benchRedo } from './redo.ts';
 import { benchStart } from './start.ts';
 
 const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
@@ -21,6 +22,7 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   read: benchRead,
   branch: benchBranch,
   memory: benchMemory,
+  redo: benchRedo,
 };
 
 const words = process.argv.slice(2);

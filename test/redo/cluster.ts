@@ -25,14 +25,22 @@ export interface OracleRun {
   destroy(): void;
 }
 
-/** Makes a cluster, keeps a copy of it, runs `workload`, and ends Postgres as a crash would. */
+/**
+ * Makes a cluster, lets `prepare` fill it, keeps a copy of it, runs `workload`, and ends Postgres as a crash would.
+ */
 export async function recordRun(
   settings: Record<string, string>,
   workload: (postgres: StockPostgres) => Promise<void>,
+  prepare?: (postgres: StockPostgres) => Promise<void>,
 ): Promise<OracleRun> {
   const postgres = await StockPostgres.create({ ...KEEP_ALL_WAL, ...settings });
   const base = join(postgres.folder, 'base-copy');
   try {
+    if (prepare) {
+      await postgres.start();
+      await prepare(postgres);
+      await postgres.stop();
+    }
     await copyFolder(join(postgres.folder, 'data'), base);
     await postgres.start();
     await workload(postgres);
@@ -48,11 +56,14 @@ export async function recordRun(
   };
 }
 
-/** Lets stock Postgres recover the base directory with the run's WAL; `use` gets the data directory, shut down. */
+/**
+ * Lets stock Postgres recover the base directory with the run's WAL; `use` gets the data directory, shut down, and what
+ * Postgres logged.
+ */
 export async function recoverWithStock<T>(
   recorded: OracleRun,
   settings: Record<string, string>,
-  use: (dataDirectory: string) => T,
+  use: (dataDirectory: string, log: string) => T,
 ): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), 'recovered-'));
   const { uid, gid } = postgresUser();
@@ -67,8 +78,9 @@ export async function recoverWithStock<T>(
   const postgres = StockPostgres.fromFolder(folder, { ...KEEP_ALL_WAL, ...settings });
   try {
     await postgres.start();
+    const { log } = postgres;
     await postgres.stop();
-    return use(data);
+    return use(data, log);
   } finally {
     await postgres.destroy();
   }

@@ -13,6 +13,7 @@ export class StockPostgres {
   readonly target: PgTarget;
   readonly #settings: Record<string, string>;
   #child: ChildProcess | undefined;
+  #log = '';
 
   private constructor(folder: string, settings: Record<string, string>) {
     this.folder = folder;
@@ -68,10 +69,10 @@ export class StockPostgres {
       ...postgresUser(),
     });
     this.#child = child;
-    let log = '';
-    child.stderr!.on('data', (chunk: Buffer) => (log = (log + chunk).slice(-4000)));
+    this.#log = '';
+    child.stderr!.on('data', (chunk: Buffer) => (this.#log = (this.#log + chunk).slice(-4000)));
     for (;;) {
-      if (child.exitCode !== null) throw new Error(`stock Postgres ended: ${log}`);
+      if (child.exitCode !== null) throw new Error(`stock Postgres ended: ${this.#log}`);
       try {
         const client = await PgClient.connect({ ...this.target, timeoutMs: 2000 });
         await client.value('select 1');
@@ -87,6 +88,11 @@ export class StockPostgres {
 
   connect(database = this.target.database): Promise<PgClient> {
     return PgClient.connect({ ...this.target, database });
+  }
+
+  /** The last 4,000 characters that it logged since its start. */
+  get log(): string {
+    return this.#log;
   }
 
   get pid(): number | undefined {

@@ -1,0 +1,170 @@
+/**
+ * Redo beside stock Postgres: the WAL of one pgbench run without page images, decoded, replayed, and recovered by the
+ * same binaries; a heap page of ten records; and what decoding allocates.
+ */
+import { Session } from 'node:inspector/promises';
+import { PageStore } from '../../deploy/wal/page-store.ts';
+import { Replay, readControlFile } from '../../deploy/wal/replay.ts';
+import { WalFolder } from '../../deploy/wal/wal-folder.ts';
+import { PAGE_BYTES } from '../../protocols/lsn.ts';
+import { applyRecordToPage } from '../../protocols/postgres/redo/pages.ts';
+import { stateFromControlFile } from '../../protocols/postgres/state/initial-state.ts';
+import { DecodedRecord, decodeRecord } from '../../protocols/postgres/wal/record.ts';
+import { RMGR_HEAP } from '../../protocols/postgres/wal/resource-managers.ts';
+import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
+import { type OracleRun, recordRun, recoverWithStock } from '../redo/cluster.ts';
+import { bench, initialise } from '../support/pgbench.ts';
+import { type BenchOptions, type Figure, median } from './figures.ts';
+
+const SETTINGS = { full_page_writes: 'off', shared_buffers: '512MB', synchronous_commit: 'off' };
+const PAGE_RECORDS = 10;
+const PAGE_ROUNDS = 20_000;
+
+export async function benchRedo({ long, say }: BenchOptions): Promise<Figure[]> {
+  const scale = long ? 20 : 5;
+  const seconds = long ? 30 : 8;
+  say(`redo: pgbench scale ${scale} for ${seconds} s`);
+  const recorded = await recordRun(
+    SETTINGS,
+    async (postgres) => {
+      await bench(postgres.target, { clients: 4, seconds });
+    },
+    (postgres) => initialise(postgres.target, scale).then(() => {}),
+  );
+  try {
+    return await measure(recorded, say);
+  } finally {
+    recorded.destroy();
+  }
+}
+
+async function measure(recorded: OracleRun, say: (text: string) => void): Promise<Figure[]> {
+  const rounds = 3;
+  const stock: number[] = [];
+  const replays: number[] = [];
+  const decodes: number[] = [];
+  const size = decodeAll(recorded);
+  for (let round = 0; round < rounds; round++) {
+    say(`redo: round ${round + 1} of ${rounds}`);
+    stock.push(size.bytes / 1e6 / (await recoverWithStock(recorded, SETTINGS, (_, log) => redoSeconds(log))));
+    replays.push(size.bytes / 1e6 / replayAll(recorded));
+    decodes.push(size.bytes / 1e6 / decodeAll(recorded).seconds);
+  }
+  const allocated = await allocatedByDecoding(recorded);
+  const note = `${(size.bytes / 1e6).toFixed(0)} MB, ${size.records} records of ${(size.bytes / size.records).toFixed(0)} bytes`;
+  return [
+    { name: 'whole replay', unit: 'MB/s', ours: median(replays), stock: median(stock), note },
+    { name: 'decode with CRC', unit: 'MB/s', ours: median(decodes) },
+    { name: `heap page of ${PAGE_RECORDS} records`, unit: 'µs', ours: heapPage(recorded) },
+    {
+      name: 'allocated by decoding, per record',
+      unit: 'bytes',
+      ours: allocated.bytes / allocated.records,
+      note: `${(allocated.bytes / 1024).toFixed(0)} KiB in all; most in ${allocated.top}`,
+    },
+  ];
+}
+
+/** `redo done at 0/… system usage: CPU: …, elapsed: 1.59 s` */
+function redoSeconds(log: string): number {
+  const match = /redo done at .* elapsed: ([\d.]+) s/.exec(log);
+  if (!match) throw new Error(`Postgres did not say how long its redo took: ${log}`);
+  return Number(match[1]);
+}
+
+function openWal({ base, wal }: OracleRun) {
+  const control = readControlFile(base);
+  const decoder = new WalStreamDecoder(control.checkpointLsn, { pgVersion: control.pgVersion });
+  return { control, decoder, folder: new WalFolder(wal) };
+}
+
+function decodeAll(recorded: OracleRun): { seconds: number; bytes: number; records: number } {
+  const { control, decoder, folder } = openWal(recorded);
+  let records = 0;
+  const started = performance.now();
+  const end = folder.readRecords(decoder, () => {
+    records++;
+  });
+  return { seconds: (performance.now() - started) / 1000, bytes: end.lsn - control.checkpointLsn, records };
+}
+
+function replayAll(recorded: OracleRun): number {
+  const started = performance.now();
+  const { control, decoder, folder } = openWal(recorded);
+  const store = new PageStore(recorded.base);
+  const replay = new Replay(store, stateFromControlFile(control, control.checkpointLsn));
+  folder.readRecords(decoder, (record) => replay.apply(record));
+  store.close();
+  if (replay.findings.length > 0) throw new Error(replay.findings.join('\n'));
+  return (performance.now() - started) / 1000;
+}
+
+/** Microseconds for a copy of the page and ten records, decoded and applied. */
+function heapPage(recorded: OracleRun): number {
+  const { control, decoder, folder } = openWal(recorded);
+  const store = new PageStore(recorded.base);
+  const found = new Map<number, { bytes: Uint8Array; lsn: number; end: number }[]>();
+  let rel = 0;
+  let full: number | undefined;
+  folder.readRecords(decoder, (record) => {
+    if (record.rmid !== RMGR_HEAP || record.maxBlock !== 0 || (record.info & 0x70) !== 0x40) return true;
+    // The accounts come first in each transaction.
+    if (rel === 0) rel = record.rel[0]!;
+    if (record.rel[0] !== rel) return true;
+    const list = found.get(record.block[0]!) ?? [];
+    const bytes = record.bytes.slice(record.offset, record.offset + record.length);
+    list.push({ bytes, lsn: record.lsn, end: record.end });
+    found.set(record.block[0]!, list);
+    if (list.length === PAGE_RECORDS) full = record.block[0]!;
+    return full === undefined;
+  });
+  if (full === undefined) throw new Error(`no page has ${PAGE_RECORDS} updates`);
+  const records = found.get(full)!;
+  const record = new DecodedRecord(control.pgVersion);
+  record.lsn = records[0]!.lsn;
+  decodeRecord(records[0]!.bytes, 0, records[0]!.bytes.length, record);
+  const [spc, db] = [record.spc[0]!, record.db[0]!];
+  const before = store.page(spc, db, rel, 0, full).slice();
+  store.close();
+  const page = new Uint8Array(PAGE_BYTES);
+  let best = Number.POSITIVE_INFINITY;
+  for (let attempt = 0; attempt < 5; attempt++) {
+    const started = performance.now();
+    for (let round = 0; round < PAGE_ROUNDS; round++) {
+      page.set(before);
+      for (const { bytes, lsn, end } of records) {
+        record.lsn = lsn;
+        record.end = end;
+        decodeRecord(bytes, 0, bytes.length, record);
+        applyRecordToPage(record, page, spc, db, rel, 0, full);
+      }
+    }
+    best = Math.min(best, ((performance.now() - started) * 1000) / PAGE_ROUNDS);
+  }
+  return best;
+}
+
+/** Everything that V8 allocates while all records are decoded, what is collected meanwhile included. */
+async function allocatedByDecoding(recorded: OracleRun) {
+  const session = new Session();
+  session.connect();
+  await session.post('HeapProfiler.startSampling', {
+    samplingInterval: 1024,
+    includeObjectsCollectedByMajorGC: true,
+    includeObjectsCollectedByMinorGC: true,
+  });
+  const { records } = decodeAll(recorded);
+  const { profile } = await session.post('HeapProfiler.stopSampling');
+  session.disconnect();
+  const sums = new Map<string, number>();
+  const visit = (node: typeof profile.head): void => {
+    const { functionName, url } = node.callFrame;
+    const key = `${functionName || '(anonymous)'} of ${url.split('/').at(-1)}`;
+    sums.set(key, (sums.get(key) ?? 0) + node.selfSize);
+    for (const child of node.children) visit(child);
+  };
+  visit(profile.head);
+  const bytes = [...sums.values()].reduce((sum, value) => sum + value, 0);
+  const top = [...sums].sort((a, b) => b[1] - a[1])[0]?.[0] ?? 'nothing';
+  return { bytes, records, top };
+}
