@@ -14,21 +14,21 @@ import { RMGR_HEAP } from '../../protocols/postgres/wal/resource-managers.ts';
 import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
 import { type OracleRun, recordRun, recoverWithStock } from '../redo/cluster.ts';
 import { bench, initialise } from '../support/pgbench.ts';
+import type { StockPostgres } from '../support/stock-postgres.ts';
 import { type BenchOptions, type Figure, median } from './figures.ts';
 
 const SETTINGS = { full_page_writes: 'off', shared_buffers: '512MB', synchronous_commit: 'off' };
+const ROUNDS_MAX = 60;
 const PAGE_RECORDS = 10;
 const PAGE_ROUNDS = 20_000;
 
 export async function benchRedo({ long, say }: BenchOptions): Promise<Figure[]> {
   const scale = long ? 20 : 5;
-  const seconds = long ? 30 : 8;
-  say(`redo: pgbench scale ${scale} for ${seconds} s`);
+  const walBytes = long ? 150e6 : 40e6;
+  say(`redo: pgbench scale ${scale}, ${walBytes / 1e6} MB of WAL`);
   const recorded = await recordRun(
     SETTINGS,
-    async (postgres) => {
-      await bench(postgres.target, { clients: 4, seconds });
-    },
+    (postgres) => writeWal(postgres, walBytes),
     (postgres) => initialise(postgres.target, scale).then(() => {}),
   );
   try {
@@ -38,23 +38,42 @@ export async function benchRedo({ long, say }: BenchOptions): Promise<Figure[]> 
   }
 }
 
+async function writeWal(postgres: StockPostgres, bytes: number): Promise<void> {
+  const client = await postgres.connect();
+  const start = await client.value('select pg_current_wal_lsn()');
+  const written = () => client.number(`select pg_wal_lsn_diff(pg_current_wal_lsn(), '${start}')`);
+  for (let round = 0; round < ROUNDS_MAX && (await written()) < bytes; round++) {
+    await bench(postgres.target, { clients: 4, seconds: 4 });
+  }
+  await client.close();
+}
+
 async function measure(recorded: OracleRun, say: (text: string) => void): Promise<Figure[]> {
   const rounds = 3;
   const stock: number[] = [];
   const replays: number[] = [];
+  // On a machine that others use, too, only the time on a processor says something.
+  const stockCpu: number[] = [];
+  const replaysCpu: number[] = [];
   const decodes: number[] = [];
   const size = decodeAll(recorded);
   for (let round = 0; round < rounds; round++) {
     say(`redo: round ${round + 1} of ${rounds}`);
-    stock.push(size.bytes / 1e6 / (await recoverWithStock(recorded, SETTINGS, (_, log) => redoSeconds(log))));
+    const seconds = await recoverWithStock(recorded, SETTINGS, (_, log) => redoSeconds(log));
+    stock.push(size.bytes / 1e6 / seconds.elapsed);
+    stockCpu.push(size.bytes / 1e6 / seconds.cpu);
+    const before = process.cpuUsage();
     replays.push(size.bytes / 1e6 / replayAll(recorded));
+    const { user, system } = process.cpuUsage(before);
+    replaysCpu.push(size.bytes / (user + system));
     decodes.push(size.bytes / 1e6 / decodeAll(recorded).seconds);
   }
   const allocated = await allocatedByDecoding(recorded);
   const note = `${(size.bytes / 1e6).toFixed(0)} MB, ${size.records} records of ${(size.bytes / size.records).toFixed(0)} bytes`;
   return [
     { name: 'whole replay', unit: 'MB/s', ours: median(replays), stock: median(stock), note },
-    { name: 'decode with CRC', unit: 'MB/s', ours: median(decodes) },
+    { name: 'whole replay, processor time', unit: 'MB/s', ours: median(replaysCpu), stock: median(stockCpu) },
+    { name: 'decode with CRC', unit: 'MB/s', ours: Math.max(...decodes), note: 'best of three' },
     { name: `heap page of ${PAGE_RECORDS} records`, unit: 'µs', ours: heapPage(recorded) },
     {
       name: 'allocated by decoding, per record',
@@ -65,11 +84,11 @@ async function measure(recorded: OracleRun, say: (text: string) => void): Promis
   ];
 }
 
-/** `redo done at 0/… system usage: CPU: …, elapsed: 1.59 s` */
-function redoSeconds(log: string): number {
-  const match = /redo done at .* elapsed: ([\d.]+) s/.exec(log);
+/** `redo done at 0/… system usage: CPU: user: 1.20 s, system: 0.30 s, elapsed: 1.59 s` */
+function redoSeconds(log: string): { elapsed: number; cpu: number } {
+  const match = /redo done at .* user: ([\d.]+) s, system: ([\d.]+) s, elapsed: ([\d.]+) s/.exec(log);
   if (!match) throw new Error(`Postgres did not say how long its redo took: ${log}`);
-  return Number(match[1]);
+  return { elapsed: Number(match[3]), cpu: Number(match[1]) + Number(match[2]) };
 }
 
 function openWal({ base, wal }: OracleRun) {

@@ -18,7 +18,6 @@ export const UNREACHABLE: Readonly<Record<string, string>> = {
   'Tablespace/CREATE': 'tablespaces of users are refused',
   'Tablespace/DROP': 'tablespaces of users are refused',
   'Gist/ASSIGN_LSN': 'written with wal_level=minimal only, which computes do not allow',
-  'Hash/SPLIT_CLEANUP': 'needs a crash in the middle of a split of a bucket',
 };
 
 /** Images compared, and records of types that only the recovered directory shows. */

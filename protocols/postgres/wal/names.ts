@@ -171,9 +171,10 @@ export function resourceManagerName(rmid: number): string {
 
 /** Names of all types of records that a version knows, without the forms that also initialise a page. */
 export function recordNames(pgVersion: number): string[] {
-  return Object.entries(OPERATIONS).flatMap(([rmid, operations]) =>
+  const names = Object.entries(OPERATIONS).flatMap(([rmid, operations]) =>
     Object.keys(operations).map((operation) => recordName(pgVersion, Number(rmid), Number(operation))),
   );
+  return pgVersion >= 17 ? names : names.filter((name) => name !== 'XLOG/CHECKPOINT_REDO');
 }
 
 /** Name of a record by its version, resource manager and info byte. */
