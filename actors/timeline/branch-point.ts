@@ -127,8 +127,7 @@ export async function headLsn(question: PointQuestion, status: TimelineStatus): 
   }
   if (head < flushed) {
     // Does nothing but answer when the compute runs.
-    const wake = { type: 'wake', tenant: status.tenant };
-    await question.send('compute', status.timeline, wake, { timeoutMs: WAKE_TIMEOUT_MS });
+    await question.send('compute', status.timeline, { type: 'wake' }, { timeoutMs: WAKE_TIMEOUT_MS });
     replies = await replicaStatuses(question, status);
     head = Math.max(head, ...replies.map((reply) => reply.commitLsn));
   }
