@@ -18,6 +18,11 @@ const FORK_SUFFIXES = ['', '_fsm', '_vm', '_init'];
 /** Postgres cuts relations into files of 1 GiB: `16384`, `16384.1`, … */
 const PAGES_PER_FILE = 131072;
 const OPEN_FILES_MAX = 200;
+/** A power of two. */
+const RECENT_RELATIONS = 64;
+const SLAB_PAGES = 64;
+/** Divides PAGES_PER_FILE. */
+const PAGES_PER_READ = 8;
 
 export interface StoredRelation {
   spc: number;
@@ -28,6 +33,8 @@ export interface StoredRelation {
   /** Blocks that the file in the base directory still provides. */
   baseBlocks: number;
   baseFile: string | undefined;
+  /** What was read of that file, by the first block. */
+  basePieces: Map<number, Uint8Array>;
   pages: Map<number, Uint8Array>;
   /** Resource manager that last changed each page. */
   changedBy: Map<number, number>;
@@ -49,7 +56,10 @@ export class PageStore implements StateSink {
   readonly #base: string;
   /** Files that pages were read from, kept open: opening takes longer than reading. */
   readonly #descriptors = new Map<string, number>();
-  #last: StoredRelation | undefined;
+  /** Relations looked up lately, by a hash of their number: most records follow one of a few. */
+  #recent: (StoredRelation | undefined)[] = new Array(RECENT_RELATIONS).fill(undefined);
+  #slab = new Uint8Array(0);
+  #slabUsed = SLAB_PAGES;
 
   constructor(baseDirectory: string) {
     this.#base = baseDirectory;
@@ -64,28 +74,57 @@ export class PageStore implements StateSink {
 
   /** The page as it is now, to be changed in place. */
   page(spc: number, db: number, rel: number, fork: number, block: number): Uint8Array {
-    const relation = this.relation(spc, db, rel, fork);
-    let page = relation.pages.get(block);
-    if (page === undefined) {
-      page = new Uint8Array(PAGE_BYTES);
-      if (block < relation.baseBlocks) this.#readRelationBlock(relation.baseFile!, block, page);
-      else if (spc === 0) this.#loadSlruPage(rel, block, page);
-      relation.pages.set(block, page);
-    }
-    return page;
+    return this.pageOf(this.relation(spc, db, rel, fork), block);
+  }
+
+  /** The page of a relation that was looked up before. */
+  pageOf(relation: StoredRelation, block: number): Uint8Array {
+    return relation.pages.get(block) ?? this.#loadPage(relation, block);
   }
 
   relation(spc: number, db: number, rel: number, fork: number): StoredRelation {
-    const last = this.#last;
-    if (last && last.rel === rel && last.fork === fork && last.db === db && last.spc === spc) return last;
+    const slot = (rel * 4 + fork) & (RECENT_RELATIONS - 1);
+    const recent = this.#recent[slot];
+    if (recent && recent.rel === rel && recent.fork === fork && recent.db === db && recent.spc === spc)
+      return recent;
     const key = `${spc}/${db}/${rel}/${fork}`;
     let relation = this.relations.get(key);
     if (relation === undefined) {
       relation = emptyRelation(spc, db, rel, fork);
       this.relations.set(key, relation);
     }
-    this.#last = relation;
+    this.#recent[slot] = relation;
     return relation;
+  }
+
+  #loadPage(relation: StoredRelation, block: number): Uint8Array {
+    const page = block < relation.baseBlocks ? this.#basePage(relation, block) : this.#newPage();
+    if (relation.spc === SLRU_SPC) this.#loadSlruPage(relation.rel, block, page);
+    relation.pages.set(block, page);
+    return page;
+  }
+
+  /** A page of the base directory; its neighbours are read with it, since one system call costs more than the bytes. */
+  #basePage(relation: StoredRelation, block: number): Uint8Array {
+    const first = block - (block % PAGES_PER_READ);
+    let piece = relation.basePieces.get(first);
+    if (piece === undefined) {
+      piece = new Uint8Array(PAGES_PER_READ * PAGE_BYTES);
+      this.#readRelation(relation.baseFile!, first, piece);
+      relation.basePieces.set(first, piece);
+    }
+    const at = (block - first) * PAGE_BYTES;
+    return piece.subarray(at, at + PAGE_BYTES);
+  }
+
+  /** Pages are cut from larger buffers, which cost less than one buffer each. */
+  #newPage(): Uint8Array {
+    if (this.#slabUsed === SLAB_PAGES) {
+      this.#slab = new Uint8Array(SLAB_PAGES * PAGE_BYTES);
+      this.#slabUsed = 0;
+    }
+    const at = this.#slabUsed++ * PAGE_BYTES;
+    return this.#slab.subarray(at, at + PAGE_BYTES);
   }
 
   extendRelation(spc: number, db: number, rel: number, fork: number, block: number): void {
@@ -106,7 +145,7 @@ export class PageStore implements StateSink {
 
   dropRelation(spc: number, db: number, rel: number): void {
     for (let fork = 0; fork < 4; fork++) this.relations.delete(`${spc}/${db}/${rel}/${fork}`);
-    this.#last = undefined;
+    this.#recent.fill(undefined);
   }
 
   createDatabase(db: number): void {
@@ -117,7 +156,7 @@ export class PageStore implements StateSink {
     this.databases.delete(db);
     this.values.delete(`relmap/${db}`);
     for (const [key, relation] of this.relations) if (relation.db === db) this.relations.delete(key);
-    this.#last = undefined;
+    this.#recent.fill(undefined);
   }
 
   copyDatabase(sourceDb: number, targetDb: number, sourceSpc: number, targetSpc: number): void {
@@ -184,13 +223,13 @@ export class PageStore implements StateSink {
     }
   }
 
-  #readRelationBlock(file: string, block: number, page: Uint8Array): void {
+  #readRelation(file: string, block: number, pages: Uint8Array): void {
     const segment = Math.floor(block / PAGES_PER_FILE);
-    this.#readBlock(segment === 0 ? file : `${file}.${segment}`, block % PAGES_PER_FILE, page);
+    this.#read(segment === 0 ? file : `${file}.${segment}`, block % PAGES_PER_FILE, pages);
   }
 
-  /** Reads one page of a file; what is beyond its end, or has no file, reads as zeros. */
-  #readBlock(file: string, block: number, page: Uint8Array): void {
+  /** Reads pages of a file; what is beyond its end, or has no file, reads as zeros. */
+  #read(file: string, block: number, pages: Uint8Array): void {
     let descriptor = this.#descriptors.get(file);
     if (descriptor === undefined) {
       if (!existsSync(file)) return;
@@ -198,12 +237,12 @@ export class PageStore implements StateSink {
       descriptor = openSync(file, 'r');
       this.#descriptors.set(file, descriptor);
     }
-    readSync(descriptor, page, 0, PAGE_BYTES, block * PAGE_BYTES);
+    readSync(descriptor, pages, 0, pages.length, block * PAGE_BYTES);
   }
 
   #loadSlruPage(slru: number, number: number, page: Uint8Array): void {
     const file = join(this.#base, SLRU_FOLDERS[slru]!, slruSegmentName(number));
-    this.#readBlock(file, number % SLRU_PAGES_PER_SEGMENT, page);
+    this.#read(file, number % SLRU_PAGES_PER_SEGMENT, page);
   }
 }
 
@@ -216,6 +255,7 @@ function emptyRelation(spc: number, db: number, rel: number, fork: number): Stor
     blocks: 0,
     baseBlocks: 0,
     baseFile: undefined,
+    basePieces: new Map(),
     pages: new Map(),
     changedBy: new Map(),
   };

@@ -220,10 +220,11 @@ export class Replay {
   }
 
   readonly #applyToPage = (spc: number, db: number, rel: number, fork: number, block: number): void => {
-    const page = this.store.page(spc, db, rel, fork, block);
+    const relation = this.store.relation(spc, db, rel, fork);
+    const page = this.store.pageOf(relation, block);
     try {
       applyRecordToPage(this.#record, page, spc, db, rel, fork, block);
-      this.store.relation(spc, db, rel, fork).changedBy.set(block, this.#record.rmid);
+      relation.changedBy.set(block, this.#record.rmid);
     } catch (error) {
       this.#failed = true;
       if (error instanceof UnsupportedRecordError) {

@@ -143,24 +143,42 @@ export function addItem(
   writeU16(page, PD_UPPER, upper);
 }
 
-/** Moves all tuples together at the end, in line pointer order from the special space downwards. */
+/**
+ * Moves all tuples together at the end, in line pointer order from the special space downwards. Tuples that lie side by side
+ * in that order already, as most do, move as one piece.
+ */
 function compactTuples(page: Uint8Array, lines: number): void {
   compactionCopy.set(page);
   let upper = readU16(page, PD_SPECIAL);
+  // The piece under way: where it lies in the copy, and where its end goes.
+  let from = 0;
+  let end = 0;
+  let target = upper;
   for (let number = 1; number <= lines; number++) {
     const pointer = linePointer(compactionCopy, number);
     const length = lineLength(pointer);
     if (length === 0) continue;
     const aligned = maxAlign(length);
     const offset = lineOffset(pointer);
-    upper -= aligned;
-    if (upper < PAGE_HEADER_BYTES || offset + aligned > PAGE_BYTES) {
+    if (upper - aligned < PAGE_HEADER_BYTES || offset + aligned > PAGE_BYTES) {
       throw new PageContentError('tuples overlap');
     }
-    if (offset !== upper) page.set(compactionCopy.subarray(offset, offset + aligned), upper);
+    if (offset + aligned !== from) {
+      movePiece(page, from, end, target);
+      end = offset + aligned;
+      target = upper;
+    }
+    from = offset;
+    upper -= aligned;
     setLinePointerBits(page, number, (pointer & ~0x7fff) | upper);
   }
+  movePiece(page, from, end, target);
   writeU16(page, PD_UPPER, upper);
+}
+
+/** Puts the copy's bytes from..end so that they end at `target`. */
+function movePiece(page: Uint8Array, from: number, end: number, target: number): void {
+  if (end > from && end !== target) page.set(compactionCopy.subarray(from, end), target - (end - from));
 }
 
 function setFlag(page: Uint8Array, flag: number, on: boolean): void {
