@@ -24,7 +24,13 @@ import { INIT_FILES_MARK, initFilePaths, isInitFile, usableInitFiles } from './s
 import { KEPT_FILES, partingWal } from './start/parting.ts';
 import type { DataFiles, PostgresLauncher, PostgresProcess } from './start/ports.ts';
 import { ReplicationConnection } from './start/replication.ts';
-import { configurationFile, forcedSettings, PROPOSER_NAME, postgresArguments } from './start/settings.ts';
+import {
+  chosenWalLevel,
+  configurationFile,
+  forcedSettings,
+  PROPOSER_NAME,
+  postgresArguments,
+} from './start/settings.ts';
 import { INTERNAL_ROLE } from './start/skeleton.ts';
 import { planStart, type StartPlan } from './start/start-plan.ts';
 import type { StoragePages } from './storage-pages.ts';
@@ -216,7 +222,9 @@ export class ComputeRun {
 
   #forcedSettings(): Record<string, string> {
     const { socketDirectory, port, ownSharedMemory } = this.#options;
-    const settings = this.#spec.settings ?? {};
+    const kept = this.#given.get('postgresql.auto.conf');
+    const walLevel = kept && chosenWalLevel(new TextDecoder().decode(kept));
+    const settings = { ...(walLevel ? { wal_level: walLevel } : {}), ...this.#spec.settings };
     return forcedSettings({ socketDirectory, port, settings, readOnly: false, ownSharedMemory });
   }
 

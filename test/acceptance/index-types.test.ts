@@ -110,6 +110,7 @@ describe('after a suspend and resume', () => {
     await system.start();
     await main(async (client) => {
       await client.query('create extension bloom; create extension amcheck');
+      await client.query("alter system set wal_level = 'logical'");
       for (const { name, table, rows, index } of CASES) {
         await client.query(`create table t_${name} (${table}) with (autovacuum_enabled = off)`);
         await client.query(`create index i_${name} on t_${name} using ${index}`);
@@ -117,6 +118,8 @@ describe('after a suspend and resume', () => {
       }
     });
     await rest();
+    // Everything from here on is written as for logical decoding.
+    expect(await main((client) => client.value('show wal_level'))).toBe('logical');
   });
   afterAll(() => system.destroy());
 

@@ -5,7 +5,7 @@
 /** The name under which the proposer's connection is a synchronous standby. */
 export const PROPOSER_NAME = 'walproposer';
 
-/** Settings that a project may choose before a start, but not from inside. */
+/** What may be chosen before a start. */
 const WAL_LEVELS = new Set(['replica', 'logical']);
 
 export interface ForcedSettingsOptions {
@@ -48,6 +48,11 @@ export function forcedSettings(options: ForcedSettingsOptions): Record<string, s
     dynamic_shared_memory_type: options.ownSharedMemory ? 'posix' : 'mmap',
     ssl: 'off',
   };
+}
+
+/** The wal_level that somebody chose with ALTER SYSTEM: `wal_level = 'logical'`; it counts at the next start, as in Postgres. */
+export function chosenWalLevel(autoConfiguration: string): string | undefined {
+  return /^wal_level = '(\w+)'$/m.exec(autoConfiguration)?.[1];
 }
 
 /** Written to postgresql.conf: what a small machine needs, overridden by the project's and by ALTER SYSTEM. */
