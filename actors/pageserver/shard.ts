@@ -36,7 +36,7 @@ const IDLE_FLUSH_MS = 15_000;
 const IDLE_FLUSH_BYTES_MIN = 4 * 1024 * 1024;
 /** A layer that is older is written whatever its size. */
 const AGE_FLUSH_MS = 10 * 60 * 1000;
-const COPY_BATCH_PAGES = 64;
+const COPY_BATCH_PAGES = 256;
 
 /** Where a shard's history goes on below its own layers: another shard, or a template. */
 export interface ShardParent extends Ancestor {
@@ -71,6 +71,8 @@ export class Shard {
   #lastLsn: number;
   #lastIngestAt = 0;
   #openSince = 0;
+  /** While a database is copied. */
+  #copying = false;
   #failure: PalimpsestError | undefined;
   #closed = false;
 
@@ -288,9 +290,14 @@ export class Shard {
     hotPages.length = 0;
   }
 
+  /** Nobody may read at the copy's LSN before all of it is there, and the open layer stays the same until then. */
   async #copyAndGoOn(): Promise<void> {
-    this.#advance();
-    await this.#copyDatabase();
+    this.#copying = true;
+    try {
+      await this.#copyDatabase();
+    } finally {
+      this.#copying = false;
+    }
     await this.#drain();
   }
 
@@ -299,25 +306,38 @@ export class Shard {
     const copy = this.#ingest.pendingCopy!;
     this.#ingest.pendingCopy = undefined;
     const { relations } = this.#tools;
-    const { head, layer } = this.#ingest;
-    for (let relation = 0; relation < head.sizes.length; relation++) {
+    const { head } = this.#ingest;
+    // Pages of many relations are read together: with many layers below, each read looks into all of them.
+    let batch = new CopyBatch();
+    const sources = head.sizes.length;
+    for (let relation = 0; relation < sources; relation++) {
       const blocks = head.sizes[relation]!;
       if (blocks < 0 || relations.db[relation] !== copy.sourceDb) continue;
       if (relations.spc[relation] !== copy.sourceSpc) continue;
       const { rel, fork } = relations.tag(relation);
       const target = relations.idOf(copy.targetSpc, copy.targetDb, rel, fork);
       this.#ingest.setSize(target, copy.lsn, blocks, NO_CUT);
-      for (let block = 0; block < blocks; block += COPY_BATCH_PAGES) {
-        const count = Math.min(COPY_BATCH_PAGES, blocks - block);
-        const pages = new Uint8Array(count * PAGE_BYTES);
-        await this.reader.read(consecutive(relation, block, count), copy.lsn, pages);
-        for (let i = 0; i < count; i++) layer.addImage(target, block + i, copy.lsn, pages, i * PAGE_BYTES);
+      for (let block = 0; block < blocks; block++) {
+        if (batch.add(relation, target, block) < COPY_BATCH_PAGES) continue;
+        await this.#copyPages(batch, copy.lsn);
+        batch = new CopyBatch();
       }
     }
+    await this.#copyPages(batch, copy.lsn);
+  }
+
+  async #copyPages({ sources, targets, blocks }: CopyBatch, lsn: number): Promise<void> {
+    const pages = new Uint8Array(blocks.length * PAGE_BYTES);
+    const request = { relations: Int32Array.from(sources), blocks: Float64Array.from(blocks) };
+    await this.reader.read(request, lsn, pages);
+    const { layer } = this.#ingest;
+    for (let i = 0; i < blocks.length; i++)
+      layer.addImage(targets[i]!, blocks[i]!, lsn, pages, i * PAGE_BYTES);
   }
 
   #freeze(): void {
     const frozen = this.#ingest.layer;
+    if (this.#copying) return;
     if (frozen.endLsn <= frozen.startLsn) return;
     this.#ingest.addWaypoint();
     const open = this.#newLayer(frozen.endLsn, this.#ingest.head);
@@ -384,11 +404,18 @@ export class Shard {
   }
 }
 
-function consecutive(relation: number, firstBlock: number, count: number) {
-  return {
-    relations: new Int32Array(count).fill(relation),
-    blocks: Float64Array.from({ length: count }, (_, i) => firstBlock + i),
-  };
+/** Pages to be copied, each from its source relation to its target at the same block. */
+class CopyBatch {
+  readonly sources: number[] = [];
+  readonly targets: number[] = [];
+  readonly blocks: number[] = [];
+
+  /** Returns the number of pages in the batch. */
+  add(source: number, target: number, block: number): number {
+    this.sources.push(source);
+    this.targets.push(target);
+    return this.blocks.push(block);
+  }
 }
 
 /** Where encodeTimelineState keeps the newest commit's time. */
