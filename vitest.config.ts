@@ -4,6 +4,8 @@
  */
 import { defineConfig } from 'vitest/config';
 
+/** Tests of minutes, named `*.long.test.ts`, run only when they are asked for. */
+const LONG = process.env.PALIMPSEST_LONG === '1';
 const sources = ['actors', 'protocols', 'runtime', 'deploy', 'simulations'];
 
 export default defineConfig({
@@ -30,7 +32,7 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['test/*/**/*.test.ts'],
-          exclude: ['test/contracts/**', 'test/support/**'],
+          exclude: ['test/contracts/**', 'test/support/**', ...(LONG ? [] : ['**/*.long.test.ts'])],
           pool: 'forks',
           // One file after another in one worker at a time: each may use the whole machine.
           fileParallelism: false,

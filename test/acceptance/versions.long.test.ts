@@ -4,10 +4,10 @@
  */
 import { describe, expect, it } from 'vitest';
 import { bench, initialise } from '../support/pgbench.ts';
-import { LONG, missingTools, runTool } from '../support/programs.ts';
+import { missingTools, runTool } from '../support/programs.ts';
 import { clientEnvironment, withSystem } from '../support/system.ts';
 
-describe.skipIf(!LONG)('Postgres', () => {
+describe('Postgres', () => {
   it.each([15, 16, 17, 18])('%i runs from end to end', { timeout: 400_000 }, async (version) => {
     if (missingTools('pgbench', 'pg_amcheck')) return;
     await withSystem({ args: ['--pg-version', String(version)], startLimitMs: 300_000 }, async (system) => {
