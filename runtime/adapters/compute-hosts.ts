@@ -26,6 +26,8 @@ import type { Random } from '../ports/random.ts';
 import type { PostgresBinaries, PostgresUser } from './postgres-binaries.ts';
 
 const READY_TIMEOUT_MS = 20_000;
+/** A request to a host that has just died fails before its end is known. */
+const LOST_HOST_GRACE_MS = 200;
 
 export interface LocalComputeHostsOptions {
   clock: Clock;
@@ -105,9 +107,25 @@ export class LocalComputeHosts implements ComputeHosts {
 
   async start(spec: ComputeSpec, { timeoutMs }: { timeoutMs: number }): Promise<ComputeHandle> {
     if (this.#closing) throw new PalimpsestError('unavailable', 'Palimpsest is being stopped');
+    try {
+      const { host, warm } = this.#take(spec.pgVersion);
+      return await this.#startIn(host, spec, { warm, timeoutMs }).catch((error) => {
+        // A host of the reserve may have died without anybody noticing: that is no fault of this start.
+        if (!host.wasLost || this.#closing) throw error;
+        return this.#startIn(this.#spawn(spec.pgVersion, false), spec, { warm: false, timeoutMs });
+      });
+    } finally {
+      this.#options.clock.setTimer(0, () => this.fillReserve());
+    }
+  }
+
+  async #startIn(
+    host: HostProcess,
+    spec: ComputeSpec,
+    { warm, timeoutMs }: { warm: boolean; timeoutMs: number },
+  ): Promise<ComputeHandle> {
     const { clock, bus } = this.#options;
     const began = clock.monotonic();
-    const { host, warm } = this.#take(spec.pgVersion);
     try {
       await host.ready;
       const readyMs = Math.round((clock.monotonic() - began) * 100) / 100;
@@ -118,11 +136,10 @@ export class LocalComputeHosts implements ComputeHosts {
       ]);
       return host.running(spec, started, { warm, phasesMs: { host: readyMs, ...started.phasesMs } });
     } catch (error) {
-      host.kill();
+      await Promise.race([host.ended, clock.sleep(LOST_HOST_GRACE_MS)]);
+      if (!host.hasEnded) host.kill();
       await host.ended;
       throw error;
-    } finally {
-      clock.setTimer(0, () => this.fillReserve());
     }
   }
 
@@ -181,6 +198,7 @@ class HostProcess {
   readonly #options: LocalComputeHostsOptions;
   readonly #child: ChildProcess;
   #end: ComputeEnd | undefined;
+  #killed = false;
   #activity: ((sinceMs: number | undefined) => void) | undefined;
   /** A report that came before anybody listened. */
   #lastActivity: { sinceMs: number | undefined } | undefined;
@@ -250,6 +268,7 @@ class HostProcess {
   }
 
   kill(): void {
+    this.#killed = true;
     this.#child.kill('SIGKILL');
   }
 
@@ -275,6 +294,11 @@ class HostProcess {
         }),
       kill: () => this.kill(),
     };
+  }
+
+  /** Whether its process ended without a word, and not because it was killed from here. */
+  get wasLost(): boolean {
+    return this.hasEnded && !this.#killed && this.#end === undefined;
   }
 
   #take(report: HostReport): void {
