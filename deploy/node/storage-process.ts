@@ -1,0 +1,130 @@
+/**
+ * What the processes of safekeepers and pageservers have in common: they join the bus of their parent, listen on one
+ * socket, serve their figures, and end cleanly when their standard input closes (the parent is gone), when the bus is
+ * lost, and on a signal.
+ */
+import type { NodeId } from '../../protocols/ids.ts';
+import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
+import { NodeDisk } from '../../runtime/adapters/node-disk.ts';
+import { MetricsRegistry } from '../../runtime/adapters/open-metrics.ts';
+import { createLog, type LogLevel } from '../../runtime/adapters/pino-log.ts';
+import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
+import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
+import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import { ChannelDoor } from '../../runtime/channels/door.ts';
+import { serveMetrics } from '../../runtime/metrics/collect.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import { busAddress, doorAddress } from './run-paths.ts';
+
+export interface StorageProcessConfiguration {
+  node: NodeId;
+  /** This node's own folder. */
+  dataDir: string;
+  /** Where the sockets of the installation are. */
+  runDir: string;
+  /** The parent's bus; by default in the run directory. */
+  busAddress?: string;
+  logLevel?: LogLevel;
+}
+
+export interface StorageProcess {
+  node: NodeId;
+  bus: SocketBus;
+  network: SocketChannelNetwork;
+  door: ChannelDoor;
+  disk: NodeDisk;
+  journals: FileJournalStore;
+  clock: SystemClock;
+  random: SystemRandom;
+  log: Log;
+  metrics: MetricsRegistry;
+  /** Ends the process cleanly, once. */
+  fail(reason: string): void;
+}
+
+/** What runs in the process. */
+export interface StorageHost {
+  start(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const EXIT_FAILED = 1;
+/** The process before this one may need a moment to leave the socket. */
+const LISTEN_TRIES = 20;
+const LISTEN_RETRY_MS = 100;
+
+/**
+ * Runs `makeHost`'s host until the process has to end. `what` names it in the log; a close that takes longer than
+ * `closeTimeoutMs` is given up, which loses nothing.
+ */
+export async function runStorageProcess(
+  configuration: StorageProcessConfiguration,
+  { what, closeTimeoutMs }: { what: string; closeTimeoutMs: number },
+  makeHost: (process: StorageProcess) => Promise<StorageHost>,
+): Promise<void> {
+  const { node, dataDir, runDir } = configuration;
+  const log = createLog({ level: configuration.logLevel ?? 'info', bindings: { node } });
+  try {
+    const clock = new SystemClock();
+    const network = new SocketChannelNetwork();
+    const disk = new NodeDisk(dataDir);
+    await disk.makeDirectory('.');
+    const address = configuration.busAddress ?? busAddress(runDir);
+    const bus = await SocketBus.connect({ network, address, clock, log });
+    // Listening first keeps a second process of this node, or one that is still ending, away from the files.
+    const door = new ChannelDoor(network, doorAddress(runDir, node), bus);
+    await listen(door, clock);
+    const journals = new FileJournalStore({ disk, clock, log });
+    const metrics = new MetricsRegistry();
+    serveMetrics(bus, node, metrics);
+    const random = new SystemRandom();
+    const fail = (reason: string) => end(EXIT_FAILED, reason);
+    const host = await makeHost({
+      node,
+      bus,
+      network,
+      door,
+      disk,
+      journals,
+      clock,
+      random,
+      log,
+      metrics,
+      fail,
+    });
+    let ending = false;
+    function end(code: number, reason: string): void {
+      if (ending) return;
+      ending = true;
+      log.info({ reason }, `the ${what} ends`);
+      clock.setTimer(closeTimeoutMs, () => process.exit(EXIT_FAILED));
+      void host
+        .close()
+        .then(() => door.close())
+        .finally(() => process.exit(code));
+    }
+    const orphaned = () => end(0, 'the parent is gone');
+    process.stdin.on('end', orphaned).on('error', orphaned).resume();
+    process.on('SIGTERM', () => end(0, 'asked to'));
+    process.on('SIGINT', () => end(0, 'asked to'));
+    bus.onClose(() => fail('the bus is lost'));
+    await host.start();
+    log.info({}, `the ${what} is ready`);
+  } catch (error) {
+    log.error({ error }, `the ${what} cannot start`);
+    process.exit(EXIT_FAILED);
+  }
+}
+
+async function listen(door: ChannelDoor, clock: SystemClock): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await door.listen();
+      return;
+    } catch (error) {
+      if (attempt === LISTEN_TRIES) throw error;
+      await clock.sleep(LISTEN_RETRY_MS);
+    }
+  }
+}
