@@ -6,6 +6,8 @@ import { type DestinationStream, type Logger, pino, stdSerializers } from 'pino'
 import { PinoPretty } from 'pino-pretty';
 import type { Log } from '../ports/log.ts';
 
+const PENDING_LINES_BYTES_MAX = 1024 * 1024;
+
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
 export interface LogOptions {
@@ -34,7 +36,7 @@ export function createLog(options: LogOptions = {}): Log {
 }
 
 function destinationOf(options: LogOptions): DestinationStream {
-  if (options.file !== undefined) return pino.destination({ dest: options.file, mkdir: true, sync: false });
+  if (options.file !== undefined) return tolerant({ dest: options.file, mkdir: true, sync: false });
   if (options.pretty ?? process.stderr.isTTY) {
     return PinoPretty({
       destination: 2,
@@ -44,7 +46,14 @@ function destinationOf(options: LogOptions): DestinationStream {
       errorLikeObjectKeys: ['error', 'err'],
     });
   }
-  return pino.destination({ dest: 2, sync: true });
+  return tolerant({ dest: 2, sync: true });
+}
+
+/** A full disk costs lines of the log, not the process: what cannot be written is kept up to a bound, then dropped. */
+function tolerant(options: { dest: string | number; mkdir?: boolean; sync: boolean }): DestinationStream {
+  const destination = pino.destination({ ...options, maxLength: PENDING_LINES_BYTES_MAX });
+  destination.on('error', () => {});
+  return destination;
 }
 
 class PinoLog implements Log {

@@ -4,6 +4,7 @@ import { collectMetrics, serveMetrics } from '../metrics/collect.ts';
 import type { Log } from '../ports/log.ts';
 import { serveMetricsOverHttp } from './http-metrics.ts';
 import { MetricsRegistry, renderOpenMetrics } from './open-metrics.ts';
+import { createLog } from './pino-log.ts';
 import { SystemClock } from './system-clock.ts';
 import { SystemRandom } from './system-random.ts';
 
@@ -85,5 +86,16 @@ describe('randomness', () => {
     for (const count of [0, 1, 16, 4_096, 100_000]) expect(random.bytes(count).length).toBe(count);
     expect(random.bytes(16)).not.toEqual(random.bytes(16));
     expect(() => random.int(0)).toThrow(RangeError);
+  });
+});
+
+describe('a log file', () => {
+  it('that cannot take another byte costs its lines, not the process', async () => {
+    const log = createLog({ level: 'info', file: '/dev/full' });
+    for (let i = 0; i < 100; i++) {
+      log.info({ i }, 'a line that finds no room');
+      if (i % 10 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
   });
 });
