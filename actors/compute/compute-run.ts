@@ -1,7 +1,8 @@
 /**
  * One life of a compute, in its host process: from a spec to a running Postgres, and to its end.
  *
- * 1. Election first: it fixes the LSN and ends every other compute of the timeline.
+ * 1. Election first: it fixes the LSN and ends every other compute of the timeline. The basebackup there is asked for when
+ *    the vote is won, and used when the election is over.
  * 2. The checkpoint is appended, the data directory written and Postgres started while the quorum syncs; nobody is let in
  *    before the checkpoint is committed and replication runs, since a commit before that would not be held.
  * 3. The end of any part (Postgres, the mount, the proposer, replication) ends all of it, at once, and exactly once.
@@ -20,6 +21,7 @@ import { ACTIVITY_QUERY, IdleClock, readActivity } from './activity.ts';
 import type { RelationFiles } from './relation-files.ts';
 import type { ComputeEnd, ComputeSpec, StartPhases } from './spec.ts';
 import { SqlClient, sqlIdentifier, sqlLiteral } from './sql-client.ts';
+import { FIRST_PAGES_FILE, type FirstPages } from './start/first-pages.ts';
 import { INIT_FILES_MARK, initFilePaths, isInitFile, usableInitFiles } from './start/init-files.ts';
 import { KEPT_FILES, partingWal } from './start/parting.ts';
 import type { DataFiles, PostgresLauncher, PostgresProcess } from './start/ports.ts';
@@ -55,6 +57,7 @@ export interface ComputeRunOptions {
   files: DataFiles;
   relations: RelationFiles;
   pages: StoragePages;
+  firstPages: FirstPages;
   postgres: PostgresLauncher;
   dialSafekeeper(node: NodeId): Promise<Channel>;
   dataDirectory: string;
@@ -129,11 +132,18 @@ export class ComputeRun {
     try {
       const connecting = this.#options.pages.connect();
       connecting.catch(() => {});
-      const { term, lsn: startLsn } = await this.#proposer.elect({ timeoutMs: ELECTION_TIMEOUT_MS });
+      let answering: Promise<Basebackup> | undefined;
+      const { term, lsn: startLsn } = await this.#proposer.elect({
+        timeoutMs: ELECTION_TIMEOUT_MS,
+        onPosition: (position) => {
+          answering = connecting.then(() => this.#options.pages.getBasebackup(position));
+          answering.catch(() => {});
+        },
+      });
       phase('elect');
-      await connecting;
-      const basebackup = await this.#options.pages.getBasebackup(startLsn);
+      const basebackup = await answering!;
       this.#checkBasebackup(basebackup, startLsn);
+      this.#fetchAhead(basebackup);
       phase('basebackup');
       const plan = planStart({ basebackup, nowSeconds: Math.floor(clock.now() / 1000) });
       this.#proposer.append(startLsn, plan.appended);
@@ -205,6 +215,12 @@ export class ComputeRun {
     );
   }
 
+  #fetchAhead({ files, lsn: startLsn }: Basebackup): void {
+    const { relations, firstPages } = this.#options;
+    if (!relations.lazy) return;
+    firstPages.begin(files.find(({ path }) => path === FIRST_PAGES_FILE)?.data, startLsn);
+  }
+
   async #writeDataDirectory(basebackup: Basebackup, plan: StartPlan, startLsn: Lsn): Promise<void> {
     const { files, relations } = this.#options;
     for (const { name, pieces } of plan.segments)
@@ -212,7 +228,7 @@ export class ComputeRun {
     relations.open({ startLsn, databases: basebackup.databases });
     for (const { path, data } of basebackup.files) {
       if (isKept(path)) this.#given.set(path, data);
-      if (isInitFile(path) || path === INIT_FILES_MARK) continue;
+      if (isInitFile(path) || path === INIT_FILES_MARK || path === FIRST_PAGES_FILE) continue;
       if (path.startsWith('base/') || path.startsWith('global/')) relations.writeLocalFile(path, data);
       else files.write(path, data);
     }
@@ -353,6 +369,8 @@ export class ComputeRun {
       fileAt(path, relations.readLocalFile(path)),
     );
     const kept = KEPT_FILES.flatMap((path) => fileAt(path, files.read(path)));
+    const firstPages = this.#options.firstPages.listToKeep();
+    if (firstPages) kept.push({ path: FIRST_PAGES_FILE, data: firstPages });
     const changed = [...initFiles, ...kept].filter(({ path, data }) => {
       const given = this.#given.get(path);
       return !given || Buffer.compare(given, data) !== 0;

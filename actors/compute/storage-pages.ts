@@ -5,6 +5,7 @@
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
+import type { PageTag } from '../../protocols/pages/messages.ts';
 import type { Basebackup, ReadPoint, RelationEntry, RelationTag } from '../../protocols/pages/types.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -47,6 +48,10 @@ export class StoragePages implements PageSource {
         .catch((error) => this.#again(error, (next) => next.getPages(request, into)));
     }
     return this.#ask((next) => next.getPages(request, into));
+  }
+
+  getPageList(request: ReadPoint & { pages: PageTag[] }): Promise<Uint8Array> {
+    return this.#ask((client) => client.getPageList(request));
   }
 
   getDirectory(request: ReadPoint & { db: number }): Promise<RelationEntry[]> {

@@ -60,6 +60,7 @@ export class Walproposer {
   #attempts = 0;
   /** Set while elect() waits. */
   #election: { resolve: () => void; reject: (error: Error) => void } | undefined;
+  #onPosition: ((lsn: Lsn) => void) | undefined;
   #takingOver = false;
   #commitListeners: ((commitLsn: Lsn) => void)[] = [];
   #deposedListeners: ((reason: string) => void)[] = [];
@@ -125,10 +126,16 @@ export class Walproposer {
 
   /**
    * Wins the timeline and brings a quorum to one log. Resolves with the LSN at which Postgres goes on: the end of
-   * the last whole record. Throws `unavailable` when no quorum answers in time, `deposed` when another proposer wins.
+   * the last whole record. `onPosition` learns that LSN as soon as the vote is won, while the quorum is still being brought
+   * there: it is the right one if, and only if, the election succeeds. Throws `unavailable` when no quorum answers in
+   * time, `deposed` when another proposer wins.
    */
-  async elect(options: { timeoutMs: number }): Promise<{ term: Term; lsn: Lsn }> {
+  async elect(options: {
+    timeoutMs: number;
+    onPosition?(lsn: Lsn): void;
+  }): Promise<{ term: Term; lsn: Lsn }> {
     if (this.#over) throw this.#over;
+    this.#onPosition = options.onPosition;
     let timer: Timer | undefined;
     try {
       await new Promise<void>((resolve, reject) => {
@@ -285,6 +292,7 @@ export class Walproposer {
       this.#log.info({ term, lsn: formatLsn(lsn), donor: donor.node }, 'elected');
       for (const link of this.#links)
         if (link.state === 'voted' && link.vote) this.#tellElected(link, link.vote);
+      this.#onPosition?.(lsn);
     } catch (error) {
       this.#takingOver = false;
       if (error instanceof PalimpsestError && error.code === 'corrupt') return this.#finish(error);

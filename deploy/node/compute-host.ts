@@ -23,6 +23,7 @@ import {
   type StoppedReply,
 } from '../../actors/compute/host-protocol.ts';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
+import { FirstPages } from '../../actors/compute/start/first-pages.ts';
 import { forcedSettings, postgresArguments } from '../../actors/compute/start/settings.ts';
 import { StoragePages } from '../../actors/compute/storage-pages.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
@@ -43,6 +44,7 @@ import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
+import { rehearseStart } from './start-rehearsal.ts';
 
 export interface ComputeHostConfiguration {
   hostId: string;
@@ -166,7 +168,7 @@ const postgres = new LocalPostgres({
 
 const storage: FileStorage = {
   source: {
-    getPages: (request, into) => pages.getPages(request, into),
+    getPages: (request, into) => firstPages.getPages(request, into),
     getDirectory: (request) => pages.getDirectory(request),
   },
   startLsn: ZERO_LSN,
@@ -174,6 +176,7 @@ const storage: FileStorage = {
   statistics: { fetchRequests: 0, fetchedPages: 0, overlayPages: 0, writtenPages: 0 },
 };
 let pages: StoragePages;
+let firstPages: FirstPages;
 
 const [bus, mount] = await Promise.all([
   SocketBus.connect({ network, address: configuration.busAddress, clock, log }),
@@ -213,6 +216,7 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
     open: () => openChannel(bus, network, 'pageserver', spec.timeline, { timeoutMs: CHANNEL_TIMEOUT_MS }),
     timeoutMs: configuration.pageTimeoutMs,
   });
+  firstPages = new FirstPages({ source: pages, clock });
   run = new ComputeRun(
     {
       clock,
@@ -221,6 +225,7 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
       files,
       relations: (mount as ComputeMount).relations,
       pages,
+      firstPages,
       postgres,
       dialSafekeeper: (node: NodeId) =>
         openChannel(bus, network, 'safekeeper', replicaId(spec.timeline as TimelineId, node), {
@@ -280,4 +285,9 @@ serveCommands<HostCommand>(bus, COMPUTE_HOST_KIND, configuration.hostId, async (
 await bus.flush();
 report({ type: 'ready', lazy });
 // Nobody waits for this: a start that comes before it has only less done ahead.
-setTimeout(runPostgresAhead, RUN_AHEAD_DELAY_MS);
+setTimeout(() => {
+  runPostgresAhead();
+  if (run || !configuration.inReserve) return;
+  const mountPoint = lazy ? join(configuration.runDirectory, 'mnt') : undefined;
+  void rehearseStart({ clock, mountPoint });
+}, RUN_AHEAD_DELAY_MS);

@@ -1,8 +1,8 @@
 /**
  * Host processes of computes on this machine: spawned in namespaces of their own, one kept warm in reserve.
  *
- * The reserve is refilled only after a start is over, so that the two do not compete for the processor while a client
- * waits. A host's folders are removed when its process is gone.
+ * The reserve is refilled only a moment after a start is over, so that the two do not compete for the processor while a
+ * client waits. A host's folders are removed when its process is gone.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
@@ -26,6 +26,9 @@ import type { Random } from '../ports/random.ts';
 import type { PostgresBinaries, PostgresUser } from './postgres-binaries.ts';
 
 const READY_TIMEOUT_MS = 20_000;
+/** The client that has waited for a start gets the processor first: its first queries come now. */
+const REFILL_DELAY_MS = 400;
+const RESERVE_RETRY_MS = 10_000;
 /** A request to a host that has just died fails before its end is known. */
 const LOST_HOST_GRACE_MS = 200;
 
@@ -115,7 +118,7 @@ export class LocalComputeHosts implements ComputeHosts {
         return this.#startIn(this.#spawn(spec.pgVersion, false), spec, { warm: false, timeoutMs });
       });
     } finally {
-      this.#options.clock.setTimer(0, () => this.fillReserve());
+      this.#options.clock.setTimer(REFILL_DELAY_MS, () => this.fillReserve());
     }
   }
 
@@ -172,8 +175,18 @@ export class LocalComputeHosts implements ComputeHosts {
     const id = `h${[...random.bytes(4)].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`;
     const host = new HostProcess({ id, pgVersion, inReserve, namespaces: this.#namespaces }, this.#options);
     this.#all.add(host);
-    void host.ended.then(() => this.#all.delete(host));
+    void host.ended.then(() => {
+      this.#all.delete(host);
+      this.#replaceInReserve(host);
+    });
     return host;
+  }
+
+  /** One that has died in reserve is replaced at once, unless it never came up: then after a while. */
+  #replaceInReserve(host: HostProcess): void {
+    if (!this.#reserve.includes(host)) return;
+    this.#reserve = this.#reserve.filter((other) => other !== host);
+    this.#options.clock.setTimer(host.isReady ? 0 : RESERVE_RETRY_MS, () => this.fillReserve());
   }
 }
 
