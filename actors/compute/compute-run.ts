@@ -38,6 +38,11 @@ import { planStart, type StartPlan } from './start/start-plan.ts';
 import type { StoragePages } from './storage-pages.ts';
 
 const ELECTION_TIMEOUT_MS = 10_000;
+/**
+ * Safekeepers beyond the quorum get WAL this much later, in fewer and larger pieces: all share this machine's processor
+ * and disk. It is also what a commit waits longer at most while one of the quorum is slow but not gone.
+ */
+const BEYOND_QUORUM_LAG_MS = 4;
 const COMMIT_TIMEOUT_MS = 10_000;
 const POSTGRES_READY_TIMEOUT_MS = 30_000;
 const STATEMENT_TIMEOUT_MS = 5_000;
@@ -101,6 +106,7 @@ export class ComputeRun {
     this.#proposer = new Walproposer({
       clock: options.clock,
       log: options.log,
+      lagMs: BEYOND_QUORUM_LAG_MS,
       dial: options.dialSafekeeper,
       spec: {
         tenant: spec.tenant,
