@@ -10,19 +10,20 @@
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
-import { formatLsn, type Lsn, lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { formatLsn, type Lsn, lsn } from '../../protocols/lsn.ts';
 import type { Basebackup } from '../../protocols/pages/types.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Sockets } from '../../runtime/ports/sockets.ts';
 import { Walproposer } from '../walproposer/walproposer.ts';
-import { ACTIVITY_QUERY, IdleClock, readActivity } from './activity.ts';
+import { ActivityWatch } from './activity-watch.ts';
 import type { RelationFiles } from './relation-files.ts';
 import type { ComputeEnd, ComputeSpec, StartPhases } from './spec.ts';
-import { SqlClient, sqlIdentifier, sqlLiteral } from './sql-client.ts';
+import { sqlIdentifier, sqlLiteral } from './sql-client.ts';
+import { writeDataDirectory } from './start/data-directory.ts';
 import { FIRST_PAGES_FILE, type FirstPages } from './start/first-pages.ts';
-import { INIT_FILES_MARK, initFilePaths, isInitFile, usableInitFiles } from './start/init-files.ts';
+import { initFilePaths, isInitFile, usableInitFiles } from './start/init-files.ts';
 import { KEPT_FILES, partingWal } from './start/parting.ts';
 import type { DataFiles, PostgresLauncher, PostgresProcess } from './start/ports.ts';
 import { ReplicationConnection } from './start/replication.ts';
@@ -34,7 +35,7 @@ import {
   postgresArguments,
 } from './start/settings.ts';
 import { INTERNAL_ROLE } from './start/skeleton.ts';
-import { planStart, type StartPlan } from './start/start-plan.ts';
+import { planStart } from './start/start-plan.ts';
 import type { StoragePages } from './storage-pages.ts';
 
 const ELECTION_TIMEOUT_MS = 10_000;
@@ -47,8 +48,6 @@ const COMMIT_TIMEOUT_MS = 10_000;
 const POSTGRES_READY_TIMEOUT_MS = 30_000;
 const STATEMENT_TIMEOUT_MS = 5_000;
 const SHUTDOWN_TIMEOUT_MS = 20_000;
-/** Looks at the activity that must have found nobody before it counts as idle. */
-const IDLE_LOOKS_MIN = 3;
 /** Postgres' own end, when that is the reason, is known this much later than its connections'. */
 const REASON_GRACE_MS = 20;
 const READY_LINE = 'database system is ready to accept connections';
@@ -87,12 +86,9 @@ export class ComputeRun {
   readonly #options: ComputeRunOptions;
   readonly #spec: ComputeSpec;
   readonly #proposer: Walproposer;
-  readonly #idleClock: IdleClock;
+  readonly #activity: ActivityWatch;
   #postgres: PostgresProcess | undefined;
   #replication: ReplicationConnection | undefined;
-  #internal: SqlClient | undefined;
-  #activityTimer: Timer | undefined;
-  #idleSinceMs: number | undefined;
   #receivedLsn = 0 as Lsn;
   /** Kept files as the basebackup had them. */
   readonly #given = new Map<string, Uint8Array>();
@@ -102,7 +98,15 @@ export class ComputeRun {
   constructor(options: ComputeRunOptions, spec: ComputeSpec) {
     this.#options = options;
     this.#spec = spec;
-    this.#idleClock = new IdleClock(options.clock.now());
+    const { clock, log, sockets, activityIntervalMs: intervalMs, onIdle } = options;
+    this.#activity = new ActivityWatch({
+      clock,
+      log,
+      sockets,
+      socketPath: this.#socketPath(),
+      intervalMs,
+      onIdle,
+    });
     this.#proposer = new Walproposer({
       clock: options.clock,
       log: options.log,
@@ -127,7 +131,7 @@ export class ComputeRun {
 
   /** Resolves when clients may connect. Throws what went wrong; then everything has ended. */
   async start(): Promise<StartedCompute> {
-    const { clock, relations } = this.#options;
+    const { clock } = this.#options;
     const phasesMs: StartPhases = {};
     let last = clock.monotonic();
     const phase = (name: string) => {
@@ -156,7 +160,9 @@ export class ComputeRun {
       this.#receivedLsn = plan.endLsn;
       const committed = this.#proposer.committed(plan.endLsn, { timeoutMs: COMMIT_TIMEOUT_MS });
       committed.catch(() => {});
-      await this.#writeDataDirectory(basebackup, plan, startLsn);
+      for (const { path, data } of basebackup.files) if (isKept(path)) this.#given.set(path, data);
+      const { files, relations } = this.#options;
+      await writeDataDirectory({ files, relations, basebackup, plan, startLsn });
       phase('data-directory');
       this.#startPostgres();
       await Promise.all([this.#whenReady(), committed]);
@@ -167,7 +173,7 @@ export class ComputeRun {
       phase('replication');
       await this.#prepareDatabase();
       phase('prepare');
-      this.#scheduleActivity();
+      this.#activity.start();
       return { term, startLsn, phasesMs };
     } catch (error) {
       this.#end({ reason: 'crashed', detail: (error as Error).message });
@@ -180,8 +186,7 @@ export class ComputeRun {
     if (this.#ended) throw new PalimpsestError('unavailable', 'the compute has ended already');
     if (this.#stopping) throw new PalimpsestError('conflict', 'the compute is stopping already');
     this.#stopping = true;
-    this.#activityTimer?.cancel();
-    this.#internal?.close();
+    this.#activity.close();
     const postgres = this.#postgres!;
     postgres.shutDownFast();
     const exit = await this.#within(postgres.exited, SHUTDOWN_TIMEOUT_MS, 'shutting down Postgres');
@@ -202,10 +207,8 @@ export class ComputeRun {
   }
 
   /** Looks at the activity now; undefined while somebody uses the compute. */
-  async idleSince(): Promise<number | undefined> {
-    const client = await this.#internalClient();
-    const rows = await client.query(ACTIVITY_QUERY);
-    return this.#idleClock.observe(readActivity(rows), this.#options.clock.now());
+  idleSince(): Promise<number | undefined> {
+    return this.#activity.idleSince();
   }
 
   /** Ends everything at once. */
@@ -225,21 +228,6 @@ export class ComputeRun {
     const { relations, firstPages } = this.#options;
     if (!relations.lazy) return;
     firstPages.begin(files.find(({ path }) => path === FIRST_PAGES_FILE)?.data, startLsn);
-  }
-
-  async #writeDataDirectory(basebackup: Basebackup, plan: StartPlan, startLsn: Lsn): Promise<void> {
-    const { files, relations } = this.#options;
-    for (const { name, pieces } of plan.segments)
-      files.writeSparse(`pg_wal/${name}`, WAL_SEGMENT_BYTES, pieces);
-    relations.open({ startLsn, databases: basebackup.databases });
-    for (const { path, data } of basebackup.files) {
-      if (isKept(path)) this.#given.set(path, data);
-      if (isInitFile(path) || path === INIT_FILES_MARK || path === FIRST_PAGES_FILE) continue;
-      if (path.startsWith('base/') || path.startsWith('global/')) relations.writeLocalFile(path, data);
-      else files.write(path, data);
-    }
-    relations.writeLocalFile('global/pg_control', plan.controlFile);
-    await relations.ready();
   }
 
   #forcedSettings(): Record<string, string> {
@@ -317,7 +305,7 @@ export class ComputeRun {
   async #prepareDatabase(): Promise<void> {
     const roles = this.#spec.roles ?? [];
     if (roles.length === 0) return;
-    const client = await this.#internalClient();
+    const client = await this.#activity.client();
     for (const { name, password } of roles) {
       await client.query(
         `SET log_min_error_statement = panic; ALTER ROLE ${sqlIdentifier(name)} PASSWORD ${sqlLiteral(password)}`,
@@ -325,46 +313,8 @@ export class ComputeRun {
     }
   }
 
-  async #internalClient(): Promise<SqlClient> {
-    if (this.#internal && !this.#internal.closed) return this.#internal;
-    const { clock, sockets } = this.#options;
-    this.#internal = await SqlClient.connect({
-      clock,
-      sockets,
-      target: { path: this.#socketPath() },
-      user: INTERNAL_ROLE,
-      database: 'postgres',
-      timeoutMs: STATEMENT_TIMEOUT_MS,
-    });
-    return this.#internal;
-  }
-
   #socketPath(): string {
     return `${this.#options.socketDirectory}/.s.PGSQL.${this.#options.port}`;
-  }
-
-  #scheduleActivity(): void {
-    const { clock, activityIntervalMs } = this.#options;
-    this.#activityTimer = clock.setTimer(activityIntervalMs, () => {
-      this.idleSince()
-        .then(
-          (sinceMs) => this.#reportIdle(sinceMs),
-          (error: Error) => this.#options.log.debug({ err: error }, 'the activity could not be seen'),
-        )
-        .finally(() => {
-          if (!this.#stopping && !this.#ended) this.#scheduleActivity();
-        });
-    });
-  }
-
-  /** Short pauses between statements are no idleness: each report becomes an event that is kept. */
-  #reportIdle(sinceMs: number | undefined): void {
-    const { clock, activityIntervalMs, onIdle } = this.#options;
-    const long = sinceMs !== undefined && clock.now() - sinceMs >= activityIntervalMs * IDLE_LOOKS_MIN;
-    const idleSinceMs = long ? sinceMs : undefined;
-    if (idleSinceMs === this.#idleSinceMs || this.#stopping) return;
-    this.#idleSinceMs = idleSinceMs;
-    onIdle(idleSinceMs);
   }
 
   async #leaveBehind(): Promise<void> {
@@ -421,8 +371,7 @@ export class ComputeRun {
     if (this.#ended) return;
     this.#ended = end;
     this.#postgres?.kill();
-    this.#activityTimer?.cancel();
-    this.#internal?.close();
+    this.#activity.close();
     this.#replication?.close();
     this.#proposer.close();
     this.#options.pages.close();

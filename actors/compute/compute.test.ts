@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { createActor, type SnapshotFrom } from 'xstate';
+import type { Lsn } from '../../protocols/lsn.ts';
 import type { DecideEnvironment } from '../../runtime/host/definition.ts';
 import { IdleClock, readActivity } from './activity.ts';
 import { computeDefinition } from './compute.ts';
+import { computeId, parseComputeId } from './compute-id.ts';
 import { computeStatus, decideCompute } from './decide.ts';
 import type { ComputeCommand, ComputeEvent } from './events.ts';
 import { CRASHES_MAX, computeMachine, restartDelayMs } from './machine.ts';
@@ -131,6 +133,18 @@ describe('ends', () => {
     expect(fold([...events, STARTING, STARTED, crash(10)]).value).toBe('failed');
     expect(fold([...events, STARTING, STARTED, crash(3_600_000)]).value).toBe('crashed');
     expect([restartDelayMs(1), restartDelayMs(2), restartDelayMs(99)]).toEqual([250, 500, 30_000]);
+  });
+
+  it('of a moment are told with the moment, as events of its timeline', () => {
+    const id = computeId({ timeline: 'timeline1', fixedLsn: 0x2000010 as Lsn });
+    expect(parseComputeId(id)).toEqual({ timeline: 'timeline1', fixedLsn: 0x2000010 });
+    expect(parseComputeId('timeline1')).toEqual({ timeline: 'timeline1' });
+    const told = computeDefinition({} as never).lifecycle!(STARTING, fold([]), id);
+    expect(told).toMatchObject({
+      tenant: 't1',
+      timeline: 'timeline1',
+      data: { at: '0/2000010', why: 'wake' },
+    });
   });
 
   it('are lifecycle events of the timeline', () => {

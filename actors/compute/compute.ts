@@ -6,6 +6,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { ActorDefinition, ActorHandle } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
+import { parseComputeId } from './compute-id.ts';
 import { computeStatus, decideCompute } from './decide.ts';
 import { type ComputeServices, computeEffects } from './effects.ts';
 import type { ComputeCommand, ComputeEvent, ComputeStatus } from './events.ts';
@@ -22,11 +23,11 @@ export function computeDefinition(services: ComputeServices): ActorDefinition<Co
     decide: decideCompute,
     effects: computeEffects(services),
     lifecycle(event, snapshot, id) {
-      const { tenant } = snapshot.context as ComputeContext;
-      if (event.type === 'compute.starting') {
-        return { tenant: event.tenant, timeline: id, type: event.type, data: { why: event.why } };
-      }
-      return { tenant, timeline: id, type: event.type, data: told(event) };
+      const { timeline, fixedLsn } = parseComputeId(id);
+      const { type } = event;
+      const tenant = type === 'compute.starting' ? event.tenant : (snapshot.context as ComputeContext).tenant;
+      const at = fixedLsn === undefined ? {} : { at: formatLsn(fixedLsn) };
+      return { tenant, timeline, type, data: { ...at, ...told(event) } };
     },
   };
 }
@@ -38,6 +39,8 @@ function told(event: ComputeEvent): Record<string, unknown> {
       const { hostId, term, startLsn, warm, lazy, phasesMs } = event.compute;
       return { hostId, term, startLsn: formatLsn(startLsn), warm, lazy, phasesMs };
     }
+    case 'compute.starting':
+      return { why: event.why };
     case 'compute.suspended':
       return { lsn: formatLsn(event.lsn) };
     default: {

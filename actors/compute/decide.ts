@@ -3,6 +3,7 @@
  */
 import type { AnyMachineSnapshot } from 'xstate';
 import type { DecideEnvironment, Decision } from '../../runtime/host/definition.ts';
+import { parseComputeId } from './compute-id.ts';
 import type { ComputeCommand, ComputeEvent, ComputeStatus } from './events.ts';
 import type { ComputeContext } from './machine.ts';
 
@@ -45,7 +46,7 @@ export function decideCompute(
 /** What anybody may know of a compute. */
 export function computeStatus(snapshot: AnyMachineSnapshot): ComputeStatus {
   const context = snapshot.context as ComputeContext;
-  const status: ComputeStatus = { timeline: context.id, state: snapshot.value as string };
+  const status: ComputeStatus = { ...parseComputeId(context.id), state: snapshot.value as string };
   if (context.compute) {
     status.compute = context.compute;
     status.startedMs = context.startedMs;

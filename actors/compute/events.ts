@@ -37,6 +37,8 @@ export type ComputeCommand =
 
 export interface ComputeStatus {
   timeline: string;
+  /** Set for a read-only compute of this moment. */
+  fixedLsn?: number;
   state: string;
   compute?: RunningCompute;
   startedMs?: number;

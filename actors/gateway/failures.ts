@@ -19,10 +19,20 @@ const WAKE_STATES: Partial<Record<ErrorCode, string>> = {
   unsupported: '0A000',
 };
 
+/** SQLSTATE for each way in which a moment may not be found. */
+const MOMENT_STATES: Partial<Record<ErrorCode, string>> = {
+  ...WAKE_STATES,
+  'invalid-argument': '22023',
+};
+
 export function describeUnknown(
   lookup: Exclude<BranchLookup, { status: 'found' }>,
   routing: Routing,
 ): ErrorFields {
+  if (lookup.status === 'no-moment') {
+    const { code, message, hint } = lookup.error;
+    return { severity: 'FATAL', code: MOMENT_STATES[code] ?? 'XX000', message, ...(hint ? { hint } : {}) };
+  }
   if (lookup.status === 'unknown-project') {
     return {
       severity: 'FATAL',

@@ -9,6 +9,7 @@
  * 2. A client that has not said what it wants within `startupTimeoutMs` is dropped.
  * 3. A cancel request reaches only the connection whose key it carries.
  */
+import type { WireError } from '../../protocols/errors.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Counter, Gauge, Metrics } from '../../runtime/ports/metrics.ts';
@@ -17,13 +18,16 @@ import { Session } from './session.ts';
 
 /** What a name in `options=endpoint=…` leads to. */
 export type BranchLookup =
+  /** `timeline` is the id of the compute: the branch's timeline, or a moment of one. */
   | { status: 'found'; timeline: string }
+  /** The branch has no such moment, or it cannot be found out now. */
+  | { status: 'no-moment'; error: WireError }
   | { status: 'unknown-project'; projects: string[] }
   | { status: 'unknown-branch'; branches: string[] };
 
 export interface BranchDirectory {
   /** `project` and `branch` are as the client wrote them; undefined means the default. */
-  find(project: string | undefined, branch: string | undefined): BranchLookup;
+  find(project: string | undefined, branch: string | undefined): BranchLookup | Promise<BranchLookup>;
 }
 
 export interface Computes {

@@ -129,7 +129,8 @@ export class Session {
       }
       if (packet.kind === 'startup') {
         this.#startupTimer?.cancel();
-        this.#route(packet.version, packet.parameters);
+        this.#state = 'waking';
+        void this.#route(packet.version, packet.parameters);
         return;
       }
       if (++this.#encryptionRequests > ENCRYPTION_REQUESTS_MAX) {
@@ -140,14 +141,15 @@ export class Session {
     }
   }
 
-  #route(version: number, parameters: [string, string][]): void {
+  async #route(version: number, parameters: [string, string][]): Promise<void> {
     const value = (name: string) => parameters.find(([key]) => key === name)?.[1];
     const routing = parseRouting(value('options'));
     if (value('user') === RESERVED_USER) {
       this.fail({ severity: 'FATAL', code: '28000', message: `role "${RESERVED_USER}" is reserved` });
       return;
     }
-    const found = this.#gateway.options.directory.find(routing.project, routing.endpoint);
+    const found = await this.#gateway.options.directory.find(routing.project, routing.endpoint);
+    if (this.#state !== 'waking') return;
     if (found.status !== 'found') {
       this.fail(describeUnknown(found, routing));
       return;
@@ -156,7 +158,6 @@ export class Session {
     this.#gateway.joined(found.timeline);
     const kept = parameters.filter(([name]) => name !== 'options');
     if (routing.options !== undefined) kept.push(['options', routing.options]);
-    this.#state = 'waking';
     void this.#wake(encodeStartup(version, kept), this.#now() + this.#gateway.limits.wakeTimeoutMs);
   }
 

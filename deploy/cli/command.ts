@@ -3,15 +3,22 @@
  */
 import { type Command, InvalidArgumentError } from 'commander';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { connect, type PalimpsestClient } from '../client/index.ts';
+import { type BranchStart, connect, type PalimpsestClient } from '../client/index.ts';
 import { exitCodeOf } from './exit-codes.ts';
 import { Output } from './output.ts';
+import { parsePoint } from './values.ts';
 
 export const DEFAULT_DATA_DIR = '.palimpsest';
 
 export interface CommonOptions {
   data: string;
   json?: boolean;
+}
+
+/** Options of `withMoment`. */
+export interface MomentOptions extends CommonOptions {
+  project: string;
+  at?: BranchStart;
 }
 
 /** Adds what every command takes. */
@@ -24,6 +31,15 @@ export function withCommonOptions(command: Command): Command {
 /** Adds `--project`. */
 export function withProject(command: Command): Command {
   return withCommonOptions(command).option('--project <name>', 'project', 'default');
+}
+
+/** Adds `--project` and `--at`, for what can be done with a branch as it was at a moment. */
+export function withMoment(command: Command): Command {
+  return withProject(command).option(
+    '--at <point>',
+    'as it was then, read-only: LSN, time, or how long ago (5m); or write BRANCH@POINT',
+    parser((text) => parsePoint(text, Date.now())),
+  );
 }
 
 /** Makes an argument parser of commander out of one that throws PalimpsestErrors. */

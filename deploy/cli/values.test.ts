@@ -6,6 +6,7 @@ import { subjectPattern } from './commands/events.ts';
 import { exitCodeOf } from './exit-codes.ts';
 import { table } from './output.ts';
 import {
+  parseBranch,
   parseDurationSeconds,
   parsePgVersion,
   parsePoint,
@@ -73,6 +74,17 @@ describe('numbers', () => {
     for (const text of ['0', '2', '7']) expect(() => parseSafekeepers(text)).toThrow(/safekeepers/);
     expect(() => parsePgVersion('14')).toThrow(/not supported/);
     expect([parsePort('5432'), parseSafekeepers('5'), parsePgVersion('18')]).toEqual([5432, 5, 18]);
+  });
+});
+
+describe('a branch at a moment', () => {
+  it('is named in one word, or with --at, but not both', () => {
+    expect(parseBranch(undefined, undefined, NOW)).toEqual({ name: 'main' });
+    expect(parseBranch('dev', { lsn: '0/1' }, NOW)).toEqual({ name: 'dev', at: { lsn: '0/1' } });
+    expect(parseBranch('dev@0/1A', undefined, NOW)).toEqual({ name: 'dev', at: { lsn: '0/1A' } });
+    expect(parseBranch('@5m', undefined, NOW)).toEqual({ name: 'main', at: { timeMs: NOW - 300_000 } });
+    expect(() => parseBranch('dev@0/1', { lsn: '0/1' }, NOW)).toThrow('names a moment already');
+    expect(() => parseBranch('dev@', undefined, NOW)).toThrow('neither an LSN nor a time');
   });
 });
 

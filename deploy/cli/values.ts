@@ -59,6 +59,22 @@ export function parsePoint(text: string, nowMs: number): BranchStart {
   );
 }
 
+/**
+ * A branch as an argument: `NAME`, or `NAME@POINT` for its state at a moment; the point may also come from `--at`. Without a
+ * name it is `main`.
+ */
+export function parseBranch(
+  text: string | undefined,
+  at: BranchStart | undefined,
+  nowMs: number,
+): { name: string; at?: BranchStart } {
+  const mark = text?.indexOf('@') ?? -1;
+  const name = (mark < 0 ? text : text!.slice(0, mark)) || 'main';
+  if (mark < 0) return at === undefined ? { name } : { name, at };
+  if (at !== undefined) throw invalid(`"${text}" names a moment already`, 'leave --at out');
+  return { name, at: parsePoint(text!.slice(mark + 1), nowMs) };
+}
+
 /** `--since`: a time as above, how long ago, or milliseconds since 1970. */
 export function parseSince(text: string, nowMs: number): number {
   if (/^\d+$/.test(text)) return Number(text);

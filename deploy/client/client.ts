@@ -20,6 +20,7 @@ import {
   CONTROL_KIND,
   type ControlCommand,
   type EventsView,
+  type MomentView,
   type ProjectView,
   type StatusView,
 } from './control.ts';
@@ -76,8 +77,8 @@ export class PalimpsestClient {
     return this.command({ type: 'status' });
   }
 
-  /** The connection string of a branch, for any Postgres driver. */
-  async url(branch = 'main', options: { project?: string } = {}): Promise<string> {
+  /** The connection string of a branch, for any Postgres driver; with `at` of its state at that moment, read-only. */
+  async url(branch = 'main', options: { project?: string; at?: BranchStart } = {}): Promise<string> {
     const { url } = await this.command<{ url: string }>({ type: 'branch.url', name: branch, ...options });
     return url;
   }
@@ -117,6 +118,11 @@ export class PalimpsestClient {
   /** Stops a branch's compute; what it holds stays, and the next client starts it again. */
   suspend(name: string, options: { project?: string } = {}): Promise<BranchView> {
     return this.command({ type: 'branch.suspend', name, ...options });
+  }
+
+  /** Stops the read-only compute of a moment. */
+  suspendMoment(name: string, at: BranchStart, options: { project?: string } = {}): Promise<MomentView> {
+    return this.command({ type: 'branch.suspend', name, at, ...options });
   }
 
   resume(name: string, options: { project?: string } = {}): Promise<BranchView> {

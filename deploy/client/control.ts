@@ -25,9 +25,10 @@ export type ControlCommand =
   | { type: 'branch.list'; project?: string }
   | { type: 'branch.rename'; project?: string; name: string; to: string }
   | { type: 'branch.delete'; project?: string; name: string }
-  | { type: 'branch.suspend'; project?: string; name: string }
-  | { type: 'branch.resume'; project?: string; name: string }
-  | { type: 'branch.url'; project?: string; name: string }
+  /** With `at`, about the read-only compute of that moment instead of the branch's own. */
+  | { type: 'branch.suspend'; project?: string; name: string; at?: BranchStart }
+  | { type: 'branch.resume'; project?: string; name: string; at?: BranchStart }
+  | { type: 'branch.url'; project?: string; name: string; at?: BranchStart }
   | { type: 'metrics' }
   /** Events after the cursor `after`, or without one, not older than `sinceMs`. */
   | { type: 'events.read'; pattern: string; after?: number; sinceMs?: number; limit: number };
@@ -45,6 +46,18 @@ export interface BranchView {
   /** suspended, starting, running, … */
   compute: string;
   /** Client connections at the gateway. */
+  connections: number;
+}
+
+/** A read-only compute of a moment. */
+export interface MomentView {
+  project: string;
+  /** The branch whose own history has the moment. */
+  branch: string;
+  timeline: string;
+  /** `X/Y` */
+  lsn: string;
+  compute: string;
   connections: number;
 }
 
@@ -83,6 +96,8 @@ export interface StatusView {
   processes: ProcessView[];
   projects: ProjectView[];
   branches: BranchView[];
+  /** Read-only computes that run, or did a moment ago. */
+  moments: MomentView[];
 }
 
 /** Events with the place to read on from. */

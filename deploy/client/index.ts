@@ -10,4 +10,11 @@ export {
   PalimpsestClient,
   type SubscribeOptions,
 } from './client.ts';
-export type { BranchStart, BranchView, ProcessView, ProjectView, StatusView } from './control.ts';
+export type {
+  BranchStart,
+  BranchView,
+  MomentView,
+  ProcessView,
+  ProjectView,
+  StatusView,
+} from './control.ts';

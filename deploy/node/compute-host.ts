@@ -22,13 +22,14 @@ import {
   type StartedReply,
   type StoppedReply,
 } from '../../actors/compute/host-protocol.ts';
-import type { ComputeSpec } from '../../actors/compute/spec.ts';
+import { ReadOnlyRun } from '../../actors/compute/read-only-run.ts';
+import type { ComputeEnd, ComputeSpec } from '../../actors/compute/spec.ts';
 import { FirstPages } from '../../actors/compute/start/first-pages.ts';
 import { forcedSettings, postgresArguments } from '../../actors/compute/start/settings.ts';
 import { StoragePages } from '../../actors/compute/storage-pages.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
-import { ZERO_LSN } from '../../protocols/lsn.ts';
+import { lsn, ZERO_LSN } from '../../protocols/lsn.ts';
 import { type ComputeMount, prepareRelationFiles } from '../../runtime/adapters/compute-mount.ts';
 import { LocalDataFiles } from '../../runtime/adapters/data-files.ts';
 import { createLog, type LogLevel } from '../../runtime/adapters/pino-log.ts';
@@ -83,7 +84,7 @@ const clock = new SystemClock();
 const network = new SocketChannelNetwork();
 const sockets = new NodeSockets();
 
-let run: ComputeRun | undefined;
+let run: ComputeRun | ReadOnlyRun | undefined;
 let lazy = true;
 
 function report(message: HostReport): void {
@@ -217,38 +218,42 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
     timeoutMs: configuration.pageTimeoutMs,
   });
   firstPages = new FirstPages({ source: pages, clock });
-  run = new ComputeRun(
-    {
-      clock,
-      log: log.child({ timeline: spec.timeline }),
-      sockets,
-      files,
-      relations: (mount as ComputeMount).relations,
-      pages,
-      firstPages,
-      postgres,
-      dialSafekeeper: (node: NodeId) =>
-        openChannel(bus, network, 'safekeeper', replicaId(spec.timeline as TimelineId, node), {
-          timeoutMs: CHANNEL_TIMEOUT_MS,
-        }),
-      dataDirectory: directories.data,
-      socketDirectory: directories.socket,
-      port: PORT,
-      ownSharedMemory,
-      activityIntervalMs: configuration.activityIntervalMs,
-      onIdle: (sinceMs) => report(sinceMs === undefined ? { type: 'idle' } : { type: 'idle', sinceMs }),
-      onEnd: (end) => {
-        log.info({ end }, 'the compute has ended');
-        report({ type: 'end', end });
-        // The reply to a stop command still has to leave.
-        setTimeout(
-          () => process.exit(end.reason === 'stopped' ? 0 : EXIT_FAILED),
-          end.reason === 'stopped' ? 20 : 0,
-        );
-      },
+  const options = {
+    clock,
+    log: log.child({ timeline: spec.timeline }),
+    sockets,
+    files,
+    relations: (mount as ComputeMount).relations,
+    pages,
+    firstPages,
+    postgres,
+    dialSafekeeper: (node: NodeId) =>
+      openChannel(bus, network, 'safekeeper', replicaId(spec.timeline as TimelineId, node), {
+        timeoutMs: CHANNEL_TIMEOUT_MS,
+      }),
+    dataDirectory: directories.data,
+    socketDirectory: directories.socket,
+    port: PORT,
+    ownSharedMemory,
+    activityIntervalMs: configuration.activityIntervalMs,
+    onIdle: (sinceMs: number | undefined) =>
+      report(sinceMs === undefined ? { type: 'idle' } : { type: 'idle', sinceMs }),
+    onEnd: (end: ComputeEnd) => {
+      log.info({ end }, 'the compute has ended');
+      report({ type: 'end', end });
+      // The reply to a stop command still has to leave.
+      setTimeout(
+        () => process.exit(end.reason === 'stopped' ? 0 : EXIT_FAILED),
+        end.reason === 'stopped' ? 20 : 0,
+      );
     },
-    spec,
-  );
+  };
+  if (spec.fixedLsn === undefined) {
+    run = new ComputeRun(options, spec);
+  } else {
+    storage.fixedLsn = lsn(spec.fixedLsn);
+    run = new ReadOnlyRun(options, { ...spec, fixedLsn: storage.fixedLsn });
+  }
   const started = await run.start();
   return { ...started, lazy, socketDirectory: directories.socket, port: PORT };
 }

@@ -3,6 +3,7 @@
  * start, and what their effects need.
  */
 import type { AnyMachineSnapshot } from 'xstate';
+import { parseComputeId } from '../../actors/compute/compute-id.ts';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import type { BranchLookup } from '../../actors/gateway/gateway.ts';
 import { FIRST_BRANCH, invalidName, tenantStatus } from '../../actors/tenant/decide.ts';
@@ -148,13 +149,15 @@ export class ControlActors {
     return { timeline, project: tenantStatus(this.#tenant(timeline.tenant).snapshot()) };
   }
 
-  /** What the compute of this timeline is to be; waits until its pages can be read. */
+  /** What the compute of this id is to be; waits until its pages can be read. */
   async computeSpec(id: string): Promise<ComputeSpec> {
-    await this.attachments.attached(id);
-    const { timeline, project } = this.timelineWithProject(id);
+    const { timeline: timelineId, fixedLsn } = parseComputeId(id);
+    await this.attachments.attached(timelineId);
+    const { timeline, project } = this.timelineWithProject(timelineId);
     return {
       tenant: project.tenant,
-      timeline: id,
+      timeline: timelineId,
+      ...(fixedLsn === undefined ? {} : { fixedLsn }),
       pgVersion: timeline.pgVersion,
       systemId: timeline.systemId,
       startLsn: timeline.startLsn,

@@ -1,10 +1,11 @@
 /**
  * Answers the control address: what the CLI and the client library ask for.
  */
+import { computeId } from '../../actors/compute/compute-id.ts';
+import type { ComputeStatus } from '../../actors/compute/events.ts';
 import type { BranchStatus, TenantStatus } from '../../actors/tenant/events.ts';
-import type { BranchPoint } from '../../actors/timeline/events.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { formatLsn, parseLsn } from '../../protocols/lsn.ts';
+import { formatLsn, type Lsn, lsn } from '../../protocols/lsn.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type {
@@ -13,11 +14,13 @@ import type {
   ControlCommand,
   DiskView,
   EventsView,
+  MomentView,
   ProcessView,
   ProjectView,
   StatusView,
 } from '../client/control.ts';
 import type { ControlActors } from './control-actors.ts';
+import { branchPoint, type Moments } from './moments.ts';
 
 const WAKE_TIMEOUT_MS = 60_000;
 const SUSPEND_TIMEOUT_MS = 60_000;
@@ -28,7 +31,9 @@ export interface ControlServiceOptions {
   actors: ControlActors;
   bus: Bus;
   /** Everything of `status` that does not come from the actors. */
-  about: Omit<StatusView, 'projects' | 'branches' | 'processes' | 'disk'>;
+  about: Omit<StatusView, 'projects' | 'branches' | 'moments' | 'processes' | 'disk'>;
+  moments: Moments;
+  momentStatuses(): ComputeStatus[];
   disk(): Promise<DiskView>;
   processes(): ProcessView[];
   connections(timeline: string): number;
@@ -79,11 +84,15 @@ export class ControlService {
         await actors.deleteBranch(command.project, command.name);
         return {};
       case 'branch.suspend':
-        return this.#compute(command, 'suspend', SUSPEND_TIMEOUT_MS);
+        return command.at === undefined
+          ? this.#compute(command, 'suspend', SUSPEND_TIMEOUT_MS)
+          : this.#moment({ ...command, at: command.at }, 'suspend', SUSPEND_TIMEOUT_MS);
       case 'branch.resume':
-        return this.#compute(command, 'wake', WAKE_TIMEOUT_MS);
+        return command.at === undefined
+          ? this.#compute(command, 'wake', WAKE_TIMEOUT_MS)
+          : this.#moment({ ...command, at: command.at }, 'wake', WAKE_TIMEOUT_MS);
       case 'branch.url':
-        return { url: this.url(command.project, command.name) };
+        return this.#url(command);
       case 'events.read':
         return this.#options.readEvents({ ...command, limit: Math.min(command.limit, EVENTS_MAX) });
       default:
@@ -91,13 +100,22 @@ export class ControlService {
     }
   }
 
-  /** The connection string of a branch. */
-  url(project: string | undefined, name: string): string {
+  /** The connection string of a branch, or of its moment at `lsn`. */
+  url(project: string | undefined, name: string, lsn?: Lsn): string {
     const { name: projectName, password } = this.#options.actors.project(project);
     this.#options.actors.branch(project, name);
-    const words = projectName === 'default' ? `endpoint=${name}` : `project=${projectName} endpoint=${name}`;
+    const endpoint = lsn === undefined ? name : `${name}@${formatLsn(lsn)}`;
+    const words =
+      projectName === 'default' ? `endpoint=${endpoint}` : `project=${projectName} endpoint=${endpoint}`;
     const options = encodeURIComponent(words);
     return `postgres://postgres:${password}@127.0.0.1:${this.#options.about.port}/postgres?options=${options}`;
+  }
+
+  async #url({ project, name, at }: Extract<ControlCommand, { type: 'branch.url' }>): Promise<object> {
+    if (at === undefined) return { url: this.url(project, name) };
+    const { timeline } = this.#options.actors.branch(project, name);
+    const { lsn } = await this.#options.moments.resolve(timeline, branchPoint(at));
+    return { url: this.url(project, name, lsn), lsn: formatLsn(lsn) };
   }
 
   async #status(): Promise<StatusView> {
@@ -111,6 +129,7 @@ export class ControlService {
       processes: this.#options.processes(),
       projects: projects.map(projectView),
       branches,
+      moments: this.#options.momentStatuses().map((status) => this.#momentView(status)),
     };
   }
 
@@ -137,6 +156,34 @@ export class ControlService {
     if (type === 'wake') await actors.attachments.attached(branch.timeline);
     await sendCommand(bus, 'compute', branch.timeline, { type }, { timeoutMs });
     return this.#view(actors.project(command.project).name, branch);
+  }
+
+  /** The same for the read-only compute of a moment. */
+  async #moment(
+    command: { project?: string; name: string; at: BranchStart },
+    type: 'suspend' | 'wake',
+    timeoutMs: number,
+  ): Promise<MomentView> {
+    const { actors, moments, bus } = this.#options;
+    const { timeline } = actors.branch(command.project, command.name);
+    const moment = await moments.resolve(timeline, branchPoint(command.at));
+    const target = { timeline: moment.timeline, fixedLsn: moment.lsn };
+    await sendCommand(bus, 'compute', computeId(target), { type }, { timeoutMs });
+    return this.#momentView({ ...target, state: await this.#computeState(computeId(target)) });
+  }
+
+  #momentView({ timeline, fixedLsn, state }: ComputeStatus): MomentView {
+    const at = lsn(fixedLsn!);
+    const projects = this.#options.actors.projects();
+    const project = projects.find(({ branches }) => branches.some((branch) => branch.timeline === timeline));
+    return {
+      project: project?.name ?? '',
+      branch: project?.branches.find((branch) => branch.timeline === timeline)?.name ?? '',
+      timeline,
+      lsn: formatLsn(at),
+      compute: state,
+      connections: this.#options.connections(computeId({ timeline, fixedLsn: at })),
+    };
   }
 
   async #view(project: string, branch: BranchStatus): Promise<BranchView> {
@@ -178,15 +225,4 @@ function projectView(project: TenantStatus): ProjectView {
     createdAt: new Date(project.createdMs).toISOString(),
     branches: project.branches.length,
   };
-}
-
-function branchPoint(at: BranchStart | undefined): BranchPoint {
-  if (at?.lsn !== undefined) {
-    const lsn = parseLsn(at.lsn);
-    if (lsn === undefined) {
-      throw new PalimpsestError('invalid-argument', `"${at.lsn}" is not an LSN`, 'write it like 0/1A2B3C4');
-    }
-    return { kind: 'lsn', lsn };
-  }
-  return at?.timeMs === undefined ? { kind: 'head' } : { kind: 'time', timeMs: at.timeMs };
 }

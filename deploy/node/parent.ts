@@ -38,6 +38,7 @@ import { Computes } from './computes.ts';
 import { ControlActors } from './control-actors.ts';
 import { ControlService } from './control-service.ts';
 import { type DataDirectory, openDataDirectory } from './data-directory.ts';
+import { Moments } from './moments.ts';
 import { ParentRuntime } from './parent-runtime.ts';
 import { busAddress } from './run-paths.ts';
 import { StorageProcesses } from './storage-processes.ts';
@@ -111,13 +112,14 @@ class EmbeddedSystem {
     const { bus, clock, log } = this.#runtime;
 
     const control = new ControlActors({ spawner: this.#runtime.actors, ...this.#runtime.services });
-    const { gateway, port } = await this.#openGateway(control);
+    const moments = new Moments({ actors: control, bus, clock });
+    const { gateway, port } = await this.#openGateway(moments);
     this.#step('starting storage');
     const storage = this.#startStorage(() => void this.#reattach(control));
     const hosts = this.#makeHosts();
     control.attachments.beginEpoch(() => this.#untilServed('pageserver-node', PAGESERVER));
     await control.load();
-    this.#makeComputes(control, hosts);
+    await this.#makeComputes(control, hosts);
     await this.#untilStorageServes(control, storage);
     hosts.fillReserve();
     void control.attachments.attachAll(control.activeTimelines(() => false));
@@ -135,6 +137,8 @@ class EmbeddedSystem {
         safekeepers: this.#directory.installation.safekeepers,
         suspendAfterSeconds: this.#options.suspendAfterSeconds,
       },
+      moments,
+      momentStatuses: () => this.#computes?.moments() ?? [],
       disk: () => diskView(root),
       processes: () => storage.status(),
       connections: (timeline) => gateway.connections(timeline),
@@ -211,14 +215,14 @@ class EmbeddedSystem {
   }
 
   /** Takes the port early, so that a taken one is known before anything is started; clients wait for `open`. */
-  async #openGateway(control: ControlActors) {
+  async #openGateway(directory: Moments) {
     const { clock, log, metrics } = this.#runtime;
     const gateway = new Gateway({
       sockets: new NodeSockets(),
       clock,
       log: log.child({ actor: 'gateway' }),
       metrics,
-      directory: control,
+      directory,
       computes: {
         wake: async (timeline, options) => {
           const { socketDirectory, port } = await this.#computes!.wake(timeline, options);
@@ -271,7 +275,7 @@ class EmbeddedSystem {
     return hosts;
   }
 
-  #makeComputes(control: ControlActors, hosts: LocalComputeHosts): void {
+  async #makeComputes(control: ControlActors, hosts: LocalComputeHosts): Promise<void> {
     const suspendAfterMs = this.#options.suspendAfterSeconds * 1000;
     const { bus, clock, journals, actors } = this.#runtime;
     const computes = new Computes({
@@ -285,6 +289,7 @@ class EmbeddedSystem {
       },
       tenantOf: (timeline) => control.timelineWithProject(timeline).project.tenant,
     });
+    await computes.clean();
     computes.serve();
     this.#computes = computes;
     this.#then('computes', () => computes.suspendAll());

@@ -2,6 +2,8 @@
  * Settings of a compute: those that the design rests on, which nobody may change, and defaults, which anybody may.
  */
 
+import type { ControlParameters } from '../../../protocols/pages/types.ts';
+
 /** The name under which the proposer's connection is a synchronous standby. */
 export const PROPOSER_NAME = 'walproposer';
 
@@ -47,6 +49,28 @@ export function forcedSettings(options: ForcedSettingsOptions): Record<string, s
     huge_pages: 'off',
     dynamic_shared_memory_type: options.ownSharedMemory ? 'posix' : 'mmap',
     ssl: 'off',
+  };
+}
+
+/**
+ * What a compute of a fixed moment is forced to beside: it is a standby that gets no WAL, so it stays at its moment and
+ * refuses every write. A standby must allow at least as much of everything as the cluster that wrote the WAL.
+ */
+export function fixedMomentSettings(parameters: ControlParameters): Record<string, string> {
+  return {
+    hot_standby: 'on',
+    max_connections: String(parameters.maxConnections),
+    max_worker_processes: String(parameters.maxWorkerProcesses),
+    max_wal_senders: String(Math.max(10, parameters.maxWalSenders)),
+    max_prepared_transactions: String(parameters.maxPreparedTransactions),
+    max_locks_per_transaction: String(parameters.maxLocksPerTransaction),
+    // There is no more WAL to come: it need not be looked for again and again, and from nowhere else.
+    wal_retrieve_retry_interval: '1h',
+    primary_conninfo: '',
+    primary_slot_name: '',
+    restore_command: '',
+    archive_cleanup_command: '',
+    recovery_target_timeline: 'current',
   };
 }
 

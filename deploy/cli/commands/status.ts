@@ -1,6 +1,6 @@
 /** `palimpsest status` */
 import type { Command } from 'commander';
-import type { StatusView } from '../../client/index.ts';
+import type { MomentView, StatusView } from '../../client/index.ts';
 import { type CommonOptions, runWithClient, withCommonOptions } from '../command.ts';
 import { table } from '../output.ts';
 import { branchTable } from './branch.ts';
@@ -44,8 +44,22 @@ function statusText(status: StatusView): string {
       `project ${project.name} (Postgres ${project.pgVersion}, ${project.state})`,
       branchTable(branches),
     );
+    const moments = status.moments.filter((moment) => moment.project === project.name);
+    if (moments.length > 0) parts.push('', momentTable(moments));
   }
   return parts.join('\n');
+}
+
+function momentTable(moments: MomentView[]): string {
+  return table(
+    ['READ-ONLY AT', 'COMPUTE', 'CLIENTS'],
+    moments.map(({ branch, lsn, compute, connections }) => [
+      `${branch}@${lsn}`,
+      compute,
+      String(connections),
+    ]),
+    '',
+  );
 }
 
 function diskText({ freeBytes, totalBytes, isFull }: StatusView['disk']): string {

@@ -2,35 +2,34 @@
 import { spawn } from 'node:child_process';
 import type { Command } from 'commander';
 import { PalimpsestError } from '../../../protocols/errors.ts';
-import { type CommonOptions, runWithClient, withProject } from '../command.ts';
-
-interface UrlOptions extends CommonOptions {
-  project: string;
-}
+import { type MomentOptions, runWithClient, withMoment } from '../command.ts';
+import { parseBranch } from '../values.ts';
 
 export function addUrlCommands(program: Command): void {
-  withProject(
+  withMoment(
     program
       .command('url [branch]')
       .description('print the connection string of a branch (main), password included'),
-  ).action((branch: string | undefined, options: UrlOptions) =>
+  ).action((branch: string | undefined, options: MomentOptions) =>
     runWithClient(options, async (client, output) => {
-      const url = await client.url(branch ?? 'main', { project: options.project });
+      const { name, ...moment } = parseBranch(branch, options.at, Date.now());
+      const url = await client.url(name, { project: options.project, ...moment });
       output.result({ url }, url);
       return 0;
     }),
   );
 
-  withProject(
+  withMoment(
     program
       .command('psql [branch] [args...]')
       .description('open psql on a branch (main); what follows -- goes to psql')
       .allowExcessArguments(),
-  ).action((branch: string | undefined, args: string[], options: UrlOptions) =>
+  ).action((branch: string | undefined, args: string[], options: MomentOptions) =>
     runWithClient(options, async (client) => {
       // After `--` come psql's own words, also when no branch is named before.
       const named = branch !== undefined && !branch.startsWith('-');
-      const url = await client.url(named ? branch : 'main', { project: options.project });
+      const { name, ...moment } = parseBranch(named ? branch : undefined, options.at, Date.now());
+      const url = await client.url(name, { project: options.project, ...moment });
       return runPsql(url, named || branch === undefined ? args : [branch, ...args]);
     }),
   );

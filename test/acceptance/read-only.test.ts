@@ -1,0 +1,138 @@
+/**
+ * Read-only computes of a moment: beside the branch's own, any number of them, without a trace in storage.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { PgClient, parsePgUrl } from '../support/pg-client.ts';
+import { eventually } from '../support/processes.ts';
+import { TestSystem } from '../support/system.ts';
+
+interface Event {
+  data: Record<string, unknown>;
+}
+
+interface Moment {
+  branch: string;
+  lsn: string;
+  compute: string;
+}
+
+describe('a branch as it was at a moment', () => {
+  const system = new TestSystem({ suspendAfter: 4 });
+  let before: string;
+  let between: string;
+
+  const at = async (point: string) => PgClient.connect(parsePgUrl(await system.url(`main@${point}`)));
+  const moments = async () => (await system.json<{ moments: Moment[] }>(['status'])).moments;
+
+  beforeAll(async () => {
+    await system.start();
+    await system.with('main', async (client) => {
+      await client.query(
+        'create table kept as select i as id, md5(i::text) as body from generate_series(1, 3000) i',
+      );
+      await client.query('create index on kept (id)');
+      before = await client.value('select pg_current_wal_lsn()');
+      await client.query('delete from kept where id <= 1000');
+      between = await client.value('select pg_current_wal_lsn()');
+      await client.query('drop table kept');
+    });
+  });
+  afterAll(() => system.destroy());
+
+  it('is read at several moments at once, while the branch goes on', async () => {
+    const main = await system.connect();
+    const first = await at(before);
+    const second = await at(between);
+    expect(await first.number('select count(*) from kept')).toBe(3000);
+    expect(await second.number('select count(*) from kept')).toBe(2000);
+    expect(await first.value('select body from kept where id = 500')).toBe(
+      await main.value(`select md5('500')`),
+    );
+    await main.query('create table later as select 1 as one');
+    expect(await main.number('select count(*) from later')).toBe(1);
+    await expect(first.query('select * from later')).rejects.toThrow('does not exist');
+    const running = (await moments()).filter(({ compute }) => compute === 'running');
+    expect(running.map(({ branch, lsn }) => `${branch}@${lsn}`).sort()).toEqual(
+      [`main@${before}`, `main@${between}`].sort(),
+    );
+    for (const client of [main, first, second]) await client.close();
+  });
+
+  it("refuses writes with Postgres' own error, also for a superuser who asks for a writable transaction", async () => {
+    const client = await at(before);
+    for (const statement of [
+      'insert into kept values (1)',
+      'create table other (id int)',
+      'begin read write',
+      'vacuum kept',
+    ]) {
+      await expect(client.query(statement), statement).rejects.toThrow(
+        /read-only|during recovery|read-write mode/,
+      );
+    }
+    expect(await client.number('select count(*) from kept')).toBe(3000);
+    await client.close();
+  });
+
+  it('leaves no trace: the branch goes on where it stopped, in the next term', async () => {
+    const newest = async (type: string) => {
+      const { stdout } = await system.run(['events', '--since', '1h', '--json', type]);
+      const events = stdout
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as Event);
+      return events.filter(({ data }) => data.at === undefined).at(-1)!.data;
+    };
+    await system.with('main', (client) => client.query('select 1'));
+    const { term } = await newest('compute.started');
+    await system.suspend('main');
+    const client = await at(before);
+    expect(await client.number('select count(*) from kept')).toBe(3000);
+    expect(await system.computeState('main')).toBe('suspended');
+    await system.with('main', (other) => other.query('select 1'));
+    const started = await newest('compute.started');
+    expect(started.startLsn).toBe((await newest('compute.suspended')).lsn);
+    expect(started.term).toBe(Number(term) + 1);
+    await client.close();
+  });
+
+  it('ends when somebody promotes it', async () => {
+    const client = await at(between);
+    await client.query('select pg_promote(false)').catch(() => {});
+    await eventually('the promoted compute to be gone', async () => {
+      const answer = await client.value('select 1').catch(() => 'gone');
+      return answer === 'gone';
+    });
+    // A new client gets the moment again, from storage.
+    const again = await at(between);
+    expect(await again.value('select pg_is_in_recovery()')).toBe('t');
+    await again.close();
+  });
+
+  it('is suspended by hand, and forgotten', async () => {
+    const result = await system.run(['suspend', `main@${before}`]);
+    expect(result.stdout).toContain(`branch main at ${before} is suspended`);
+    const running = (await moments()).filter(({ compute }) => compute === 'running');
+    expect(running.map(({ lsn }) => lsn)).not.toContain(before);
+  });
+
+  it('is suspended when nobody uses it', async () => {
+    const client = await at(between);
+    await eventually(
+      'the idle compute to be suspended',
+      async () => (await moments()).every(({ compute }) => compute === 'suspended'),
+      { limitMs: 30_000 },
+    );
+    await expect(client.query('select 1')).rejects.toThrow();
+    await client.close().catch(() => {});
+  });
+
+  it('is refused where there is no such moment', async () => {
+    await expect(at('FFFF/0')).rejects.toThrow();
+    const target = parsePgUrl(await system.url('main'));
+    const connect = (endpoint: string) => PgClient.connect({ ...target, options: `endpoint=${endpoint}` });
+    await expect(connect('main@FFFF/0')).rejects.toThrow('is in the future');
+    await expect(connect('main@yesterday')).rejects.toThrow('neither an LSN nor a time');
+    await expect(connect('other@0/1')).rejects.toThrow('branch "other@0/1" does not exist');
+  });
+});
