@@ -25,14 +25,13 @@ import {
   forcedSettings,
   postgresArguments,
 } from './start/settings.ts';
+import { STANDBY_FILE } from './start/skeleton.ts';
 import { planStart, type StartPlan } from './start/start-plan.ts';
 
 const POSTGRES_READY_TIMEOUT_MS = 30_000;
 const SHUTDOWN_TIMEOUT_MS = 20_000;
 const READY_LINE = 'database system is ready to accept read-only connections';
 const PROMOTED_LINE = 'database system is ready to accept connections';
-/** Its presence makes Postgres a standby. */
-const STANDBY_FILE = 'standby.signal';
 
 type ReadOnlySpec = ComputeSpec & { fixedLsn: Lsn };
 

@@ -8,6 +8,7 @@ import { addBranchCommands } from './commands/branch.ts';
 import { addComputeCommands } from './commands/compute.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addEventsCommand } from './commands/events.ts';
+import { addMountCommand } from './commands/mount.ts';
 import { addProjectCommands } from './commands/project.ts';
 import { addStartCommand } from './commands/start.ts';
 import { addStatusCommand } from './commands/status.ts';
@@ -43,6 +44,7 @@ function buildProgram(): Command {
   addUrlCommands(program);
   addBranchCommands(program);
   addProjectCommands(program);
+  addMountCommand(program);
   addComputeCommands(program);
   addEventsCommand(program);
   addDoctorCommand(program);

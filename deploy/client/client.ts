@@ -20,6 +20,7 @@ import {
   CONTROL_KIND,
   type ControlCommand,
   type EventsView,
+  type FoundMoment,
   type MomentView,
   type ProjectView,
   type StatusView,
@@ -81,6 +82,11 @@ export class PalimpsestClient {
   async url(branch = 'main', options: { project?: string; at?: BranchStart } = {}): Promise<string> {
     const { url } = await this.command<{ url: string }>({ type: 'branch.url', name: branch, ...options });
     return url;
+  }
+
+  /** The exact position of a moment in a branch's history; of its newest state without `at`. */
+  findMoment(name: string, options: { project?: string; at?: BranchStart } = {}): Promise<FoundMoment> {
+    return this.command({ type: 'moment.find', name, ...options });
   }
 
   async projects(): Promise<ProjectView[]> {

@@ -29,6 +29,8 @@ export type ControlCommand =
   | { type: 'branch.suspend'; project?: string; name: string; at?: BranchStart }
   | { type: 'branch.resume'; project?: string; name: string; at?: BranchStart }
   | { type: 'branch.url'; project?: string; name: string; at?: BranchStart }
+  /** The exact position of a moment, and what its history is read by. */
+  | { type: 'moment.find'; project?: string; name: string; at?: BranchStart }
   | { type: 'metrics' }
   /** Events after the cursor `after`, or without one, not older than `sinceMs`. */
   | { type: 'events.read'; pattern: string; after?: number; sinceMs?: number; limit: number };
@@ -59,6 +61,14 @@ export interface MomentView {
   lsn: string;
   compute: string;
   connections: number;
+}
+
+/** Where the history of a moment is. */
+export interface FoundMoment {
+  /** The timeline that has it: the branch's own, or an ancestor. */
+  timeline: string;
+  /** `X/Y` */
+  lsn: string;
 }
 
 export interface ProjectView {

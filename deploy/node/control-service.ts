@@ -14,6 +14,7 @@ import type {
   ControlCommand,
   DiskView,
   EventsView,
+  FoundMoment,
   MomentView,
   ProcessView,
   ProjectView,
@@ -93,6 +94,8 @@ export class ControlService {
           : this.#moment({ ...command, at: command.at }, 'wake', WAKE_TIMEOUT_MS);
       case 'branch.url':
         return this.#url(command);
+      case 'moment.find':
+        return this.#findMoment(command);
       case 'events.read':
         return this.#options.readEvents({ ...command, limit: Math.min(command.limit, EVENTS_MAX) });
       default:
@@ -116,6 +119,13 @@ export class ControlService {
     const { timeline } = this.#options.actors.branch(project, name);
     const { lsn } = await this.#options.moments.resolve(timeline, branchPoint(at));
     return { url: this.url(project, name, lsn), lsn: formatLsn(lsn) };
+  }
+
+  async #findMoment(command: Extract<ControlCommand, { type: 'moment.find' }>): Promise<FoundMoment> {
+    const { actors, moments } = this.#options;
+    const { timeline } = actors.branch(command.project, command.name);
+    const moment = await moments.resolve(timeline, branchPoint(command.at));
+    return { timeline: moment.timeline, lsn: formatLsn(moment.lsn) };
   }
 
   async #status(): Promise<StatusView> {

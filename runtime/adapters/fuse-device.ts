@@ -14,6 +14,7 @@ import { Socket } from 'node:net';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { REPLY_HEADER_BYTES, REQUEST_BYTES_MAX } from '../../protocols/fuse/constants.ts';
 import { writeReplyHeader } from '../../protocols/fuse/replies.ts';
+import { MountWatch, type WatchedMountOptions } from './mount-watch.ts';
 
 const DEVICE_PATH = '/dev/fuse';
 
@@ -55,17 +56,22 @@ export class FuseDevice {
 
   /** Mounts on an existing directory; the kernel's first request (INIT) comes once `serve` was called. */
   async mount(options: MountOptions): Promise<void> {
-    const mountOptions = [
-      'fd=3',
-      'rootmode=040000',
-      `user_id=${process.getuid?.() ?? 0}`,
-      `group_id=${process.getgid?.() ?? 0}`,
-      'allow_other',
-      'default_permissions',
-    ].join(',');
-    const args = ['-i', '-t', 'fuse', '-o', mountOptions, options.name, options.directory];
-    await runMount(args, this.#descriptor);
+    await runMount(mountArguments(options), this.#descriptor);
     raiseReadahead(options.directory, options.readaheadKib);
+  }
+
+  /**
+   * Mounts where others can see it, with a small process that watches over it: the mount is gone as soon as this process
+   * ends, however it ends, even by SIGKILL. Resolves when it is mounted.
+   */
+  async mountWatched(options: WatchedMountOptions): Promise<MountWatch> {
+    const watch = await MountWatch.start(
+      options.directory,
+      mountArguments(options, options.readOnly),
+      this.#descriptor,
+    );
+    raiseReadahead(options.directory, options.readaheadKib);
+    return watch;
   }
 
   serve(onRequest: (request: Buffer) => void, onEnd: (reason: Error | undefined) => void): void {
@@ -95,13 +101,31 @@ export function isMounted(directory: string): boolean {
   return mountEntry(directory) !== undefined;
 }
 
-function mountEntry(directory: string): { device: string } | undefined {
+export function mountEntry(directory: string): { device: string; type: string; name: string } | undefined {
   const wanted = directory.replaceAll('\\', '\\134').replaceAll(' ', '\\040');
+  // The last one lies on top.
+  let found: { device: string; type: string; name: string } | undefined;
   for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
     const fields = line.split(' ');
-    if (fields[4] === wanted) return { device: fields[2]! };
+    if (fields[4] !== wanted) continue;
+    const [type, name] = fields.slice(fields.indexOf('-') + 1);
+    found = { device: fields[2]!, type: type!, name: name! };
   }
-  return undefined;
+  return found;
+}
+
+/** Arguments of `mount`, which finds the device at descriptor 3. */
+function mountArguments(options: Pick<MountOptions, 'directory' | 'name'>, isReadOnly = false): string[] {
+  const mountOptions = [
+    ...(isReadOnly ? ['ro'] : []),
+    'fd=3',
+    'rootmode=040000',
+    `user_id=${process.getuid?.() ?? 0}`,
+    `group_id=${process.getgid?.() ?? 0}`,
+    'allow_other',
+    'default_permissions',
+  ].join(',');
+  return ['-i', '-t', 'fuse', '-o', mountOptions, options.name, options.directory];
 }
 
 function runMount(args: string[], descriptor: number): Promise<void> {

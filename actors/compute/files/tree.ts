@@ -27,6 +27,8 @@ export interface FileTreeOptions {
   pool: SlotPool;
   /** Holds all else. */
   scratch: SlotPool;
+  /** Of the root directory; 0755 when absent. */
+  rootPermissions?: number;
 }
 
 export class FileTree {
@@ -50,7 +52,7 @@ export class FileTree {
     this.#storage = options.storage;
     this.#pool = options.pool;
     this.#scratch = options.scratch;
-    this.root = this.#addDirectory(undefined, '', 0o755);
+    this.root = this.#addDirectory(undefined, '', options.rootPermissions ?? 0o755);
     this.base = this.#addDirectory(this.root, 'base', DIRECTORY_PERMISSIONS);
     this.global = this.#addDirectory(this.root, 'global', DIRECTORY_PERMISSIONS, { db: 0, remote: true });
   }
@@ -136,6 +138,17 @@ export class FileTree {
     const content = this.#localContent();
     this.#addFile(directory, name, FILE_PERMISSIONS, content);
     if (data.length > 0) content.write(0, data);
+  }
+
+  /** Makes the local directory at `path` and those on the way, where they are missing. */
+  makeDirectory(path: string): DirectoryNode {
+    let directory = this.root;
+    for (const name of path.split('/')) {
+      const known = directory.children.get(name);
+      if (known instanceof FileNode) throw new RangeError(`${path} is not a directory`);
+      directory = known ?? this.createDirectory(directory, name, DIRECTORY_PERMISSIONS);
+    }
+    return directory;
   }
 
   /** The content at `path` below the root; undefined when there is none (or its directory was not asked for yet). */

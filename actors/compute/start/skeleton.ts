@@ -29,6 +29,9 @@ export const DATA_DIRECTORIES = [
   'pg_xact',
 ] as const;
 
+/** Its presence makes Postgres a standby. */
+export const STANDBY_FILE = 'standby.signal';
+
 /** Closed to Postgres itself, so that CREATE TABLESPACE fails: such data would be lost with the compute. */
 export const CLOSED_DIRECTORY = 'pg_tblspc';
 
