@@ -1,11 +1,14 @@
 /** The simulator itself: a run is a function of its seed, known bugs are found, and seeds that once failed pass. */
 import { describe, expect, it } from 'vitest';
 import { takeTurns } from '../runtime/adapters/event-loop-turns.ts';
+import { account } from './examples/account.ts';
+import { pictureOf, renderPicture } from './picture/page.ts';
 import { findCanarySeed } from './runs/canary-table.ts';
 import { runTwice } from './runs/determinism.ts';
 import { runSeed } from './runs/run-seed.ts';
 import { shrink } from './runs/shrink.ts';
 import { findScenario, SCENARIOS } from './scenarios/catalog.ts';
+import { RunRecorder } from './world/recorder.ts';
 
 const kitchenSink = findScenario('consensus-kitchen-sink')!;
 
@@ -25,6 +28,66 @@ describe('scenarios', () => {
       hashes.add((await runSeed({ scenario: kitchenSink, seed, takeTurns, effort: 0.05 })).hash);
     }
     expect(hashes.size).toBe(3);
+  });
+});
+
+describe('a run that is recorded', () => {
+  it('takes the same turns as one that is not', async () => {
+    const run = { scenario: kitchenSink, seed: 4, takeTurns, effort: 0.1 };
+    const recorder = new RunRecorder();
+    expect((await runSeed({ ...run, recorder })).hash).toBe((await runSeed(run)).hash);
+    expect(recorder.messages.length).toBeGreaterThan(100);
+    expect(recorder.states.some(({ actor, state }) => actor === 'compute' && state === 'running')).toBe(true);
+    expect(recorder.entries.some(({ text }) => text.includes('term.adopted'))).toBe(true);
+  });
+
+  it('becomes one page that loads nothing and cannot be broken by what it shows', async () => {
+    const recorder = new RunRecorder();
+    const result = await runSeed({ scenario: kitchenSink, seed: 4, takeTurns, effort: 0.05, recorder });
+    result.story.push({ timeUs: 0, actor: 'sk1', text: 'a text with </script> in it' });
+    const html = '<title>{{title}}</title><style>/* css */</style><script>/* data */\n/* scripts */</script>';
+    const page = renderPicture(
+      { html, css: 'b { c: d }', scripts: ['export const a = 1;'] },
+      pictureOf(result, recorder),
+    );
+    expect(page.match(/<\/script>/g)).toHaveLength(1);
+    expect(page).not.toMatch(/https?:|export const/);
+    const json = /globalThis\.DATA = (.*);\n/.exec(page)![1]!;
+    const data = JSON.parse(json) as ReturnType<typeof pictureOf>;
+    expect(data.machines).toEqual(expect.arrayContaining(['compute1', 'sk1', 'sk3']));
+    expect(data.kinds).toContain('append request');
+    for (const [from, to, kind, sentUs, endUs] of data.messages) {
+      expect(data.machines[from] && data.machines[to] && data.kinds[kind]).toBeTruthy();
+      expect(endUs).toBeGreaterThanOrEqual(sentUs);
+    }
+  });
+});
+
+describe('a fork', () => {
+  const run = { scenario: kitchenSink, seed: 5, takeTurns, effort: 0.1, record: true };
+  const take = (future: number) => runSeed({ ...run, fork: { event: 700, future } });
+
+  it("is the seed's own run up to its event, and the same in two runs", async () => {
+    const [own, one, again, other] = [await runSeed(run), await take(1), await take(1), await take(2)];
+    expect(one.recorded!.hashes.slice(0, 700)).toEqual(own.recorded!.hashes.slice(0, 700));
+    expect(again.hash).toBe(one.hash);
+    expect(new Set([own.hash, one.hash, other.hash]).size).toBe(3);
+    expect(one.violation).toBeUndefined();
+  });
+});
+
+describe("a scenario of one's own", () => {
+  it('holds, and finds its known bug', async () => {
+    const { violation } = await runSeed({ scenario: account, seed: 1, takeTurns });
+    expect(violation).toBeUndefined();
+    const row = await findCanarySeed({
+      scenario: account,
+      canary: 'deposit-twice',
+      firstSeed: 1,
+      seedsMax: 10,
+      takeTurns,
+    });
+    expect(row.invariant).toBe('the balance is what was deposited');
   });
 });
 
@@ -68,12 +131,15 @@ describe('known bugs', () => {
     }, 60_000);
   }
 
-  it('shrink to the few faults that they need', async () => {
+  it('shrink to the few decisions that they need', async () => {
     const run = { scenario: kitchenSink, seed: 6, canary: 'term-of-stranger', takeTurns };
     const failed = await runSeed(run);
     expect(failed.violation).toBeDefined();
-    const { result } = await shrink({ run, failed, runsMax: 50 });
+    const { result, only, simple, after } = await shrink({ run, failed, runsMax: 50 });
     expect(result.violation?.invariant).toBe(failed.violation?.invariant);
-    expect(result.faults.length).toBeLessThanOrEqual(3);
+    expect(after).toBeLessThanOrEqual(4);
+    // What it says repeats the failure.
+    const repeated = await runSeed({ ...run, only, simple });
+    expect(repeated.hash).toBe(result.hash);
   }, 60_000);
 });

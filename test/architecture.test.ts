@@ -32,7 +32,7 @@ const LAYERS: { from: RegExp; may: RegExp }[] = [
   // The simulated world runs the very nodes that deploy starts; those files are held to be free of I/O below.
   { from: /^simulations\//, may: /^((protocols|actors|runtime|simulations)\/|deploy\/node\/\w+-node\.ts$)/ },
   // The command line starts simulations, as it starts everything.
-  { from: /^deploy\/cli\/commands-sim\.ts$/, may: /^(protocols|runtime|deploy|simulations)\// },
+  { from: /^deploy\/cli\/sim\//, may: /^(protocols|runtime|deploy|simulations)\// },
   { from: /^deploy\//, may: /^(protocols|actors|runtime|deploy)\// },
 ];
 

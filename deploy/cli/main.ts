@@ -14,8 +14,8 @@ import { addStartCommand } from './commands/start.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addUrlCommands } from './commands/url.ts';
 import { addWalCommands } from './commands/wal.ts';
-import { addSimCommand } from './commands-sim.ts';
 import { EXIT_OK, EXIT_USAGE } from './exit-codes.ts';
+import { addSimCommand } from './sim/command.ts';
 
 const EXIT_CODES = `
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running, 4 not found, 5 conflict, 6 not available in time`;

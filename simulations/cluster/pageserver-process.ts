@@ -23,6 +23,7 @@ import type { HostServices } from '../../runtime/host/actor-host.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { type SimBucket, SimObjects } from '../world/objects.ts';
+import { observeActor, observedJournals } from './observe.ts';
 import type { Timeline } from './sim-postgres.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
@@ -65,7 +66,7 @@ export class PageserverMachine {
     await disk.makeDirectory('.');
     const door = new ChannelDoor(network, `tcp:${this.node}`, bus);
     await door.listen();
-    const journals = new FileJournalStore({ disk, clock, log });
+    const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const services: HostServices = { journals, bus, clock, random, log, metrics };
     const node = new PageserverNode({
       node: this.node,
@@ -78,6 +79,7 @@ export class PageserverMachine {
           onDown: () => this.#onExit(process),
         });
         await actor.start();
+        observeActor(process, actor);
         return actor;
       },
     });

@@ -12,6 +12,7 @@ import { ChannelDoor } from '../../runtime/channels/door.ts';
 import type { HostServices } from '../../runtime/host/actor-host.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
+import { observeActor, observedJournals } from './observe.ts';
 
 /** The live actor of a machine's replica, as oracles look at it. */
 export interface ReplicaProbe {
@@ -73,7 +74,7 @@ export class SafekeeperMachine {
     await disk.makeDirectory('.');
     const door = new ChannelDoor(network, `tcp:${this.node}`, bus);
     await door.listen();
-    const journals = new FileJournalStore({ disk, clock, log });
+    const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const services: HostServices = { journals, bus, clock, random, log, metrics };
     const host = new SafekeeperNode({
       node: this.node,
@@ -90,6 +91,7 @@ export class SafekeeperMachine {
         });
         await actor.start();
         this.#actor = actor as never;
+        observeActor(process, actor);
         const probe = this.probe();
         if (probe) this.#options.onReplica?.(probe);
         return actor;

@@ -79,7 +79,7 @@ export class SimPostgres {
 
   /** Wins an election, then serves clients until it is deposed, or fails. */
   async run(): Promise<void> {
-    const { timeline, workload, membersSeen } = this.#options;
+    const { machine, timeline, workload, membersSeen } = this.#options;
     const { clock, log } = this.#process.ports;
     const members = membersSeen?.(timeline.members, this.#random) ?? timeline.members;
     const proposer = new Walproposer({
@@ -90,6 +90,7 @@ export class SimPostgres {
       lagMs: workload.lagMs,
     });
     this.#proposer = proposer;
+    machine.tellState('compute', 'electing');
     proposer.onDeposed((reason) => this.#end(`deposed: ${reason}`));
     proposer.onCommit((lsn) => this.#onCommit(lsn));
     let elected: { term: number; lsn: Lsn };
@@ -123,6 +124,7 @@ export class SimPostgres {
     this.#wal.begin(lsn);
     this.#sent = lsn;
     this.#world.mark('compute: elected');
+    machine.tellState('compute', 'running');
     this.#world.tell(machine.name, `elected for term ${term} at ${formatLsn(lsn)}`);
     history.elected(term, `${machine.name}#${this.#process.ports.random.int(2 ** 30)}`, lsn);
     // Only now the history reaches up to here: the election has committed what the donor held.
@@ -225,6 +227,7 @@ export class SimPostgres {
   #end(reason: string): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    if (!this.#process.isDead) this.#options.machine.tellState('compute', 'ended');
     this.#proposer?.close();
     this.#options.onExit(reason);
   }

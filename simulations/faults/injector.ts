@@ -4,6 +4,7 @@
  * Fault budget: disks keep what they have synced, always; a disk's syncs fail on fewer machines than would break a quorum at
  * one time. What else breaks (all machines down, all links blocked) only costs time.
  */
+import type { SimEvent } from '../world/event-queue.ts';
 import type { SimMachine } from '../world/machine.ts';
 import type { SimNetwork } from '../world/network.ts';
 import type { SimBucket } from '../world/objects.ts';
@@ -25,7 +26,7 @@ export interface InjectorOptions {
   bucket?: SimBucket;
   targets: FaultTarget[];
   /** A compute starts on `machine` while another one may live (0), is killed (1) or stopped (2); or all start at once (3). */
-  onNewCompute(machine: string, how: number): void;
+  onNewCompute?(machine: string, how: number): void;
 }
 
 export class FaultInjector {
@@ -41,13 +42,28 @@ export class FaultInjector {
     for (const target of options.targets) this.#targets.set(target.machine.name, target);
   }
 
-  /** Schedules all faults of the plan, relative to now. */
-  arm(plan: Fault[]): void {
-    for (const fault of plan) {
-      this.#options.world.after(fault.atMs, undefined, `fault ${fault.kind}`, () => {
+  /** Schedules all faults of the plan, relative to now. When the run is forked, `redraw` gives what happens from then on. */
+  arm(plan: Fault[], redraw?: () => Fault[]): void {
+    const { world } = this.#options;
+    const armedMs = world.nowMs;
+    let pending = this.#schedule(plan, 0);
+    world.onFork(() => {
+      if (!redraw) return;
+      for (const event of pending) world.cancel(event);
+      const passedMs = world.nowMs - armedMs;
+      pending = this.#schedule(
+        redraw().filter(({ atMs }) => atMs > passedMs),
+        passedMs,
+      );
+    });
+  }
+
+  #schedule(plan: Fault[], passedMs: number): SimEvent[] {
+    return plan.map((fault) =>
+      this.#options.world.after(fault.atMs - passedMs, undefined, `fault ${fault.kind}`, () => {
         if (!this.#isHealed) this.#begin(fault);
-      });
-    }
+      }),
+    );
   }
 
   /** Whether a fault keeps the machine down at the moment. */
@@ -59,6 +75,7 @@ export class FaultInjector {
   heal(): void {
     const { world, network, bucket } = this.#options;
     world.tell('faults', 'everything is mended');
+    world.recorder?.healed(world.nowUs);
     this.#isHealed = true;
     for (const name of this.#blocked.keys()) {
       const [from, to] = name.split('>') as [string, string];
@@ -90,10 +107,18 @@ export class FaultInjector {
     world.mark(`fault: ${fault.kind}`);
     world.tell('faults', `#${fault.index} ${describeFault(fault)}`);
     const mend = this.#break(fault);
+    world.recorder?.faultBegins({
+      fromUs: world.nowUs,
+      toUs: mend ? undefined : world.nowUs,
+      index: fault.index,
+      text: describeFault(fault),
+      machines: [fault.target, ...(fault.other ? [fault.other] : [])],
+    });
     if (!mend) return;
     world.after(fault.forMs, undefined, 'fault ends', () => {
       if (this.#isHealed) return;
       world.tell('faults', `#${fault.index} is over`);
+      world.recorder?.faultEnds(fault.index, world.nowUs);
       mend();
     });
   }
@@ -128,10 +153,10 @@ export class FaultInjector {
         return () => process?.resume();
       }
       case 'new compute':
-        onNewCompute(fault.target, fault.amount);
+        onNewCompute?.(fault.target, fault.amount);
         return undefined;
       case 'duel':
-        onNewCompute(fault.target, 3);
+        onNewCompute?.(fault.target, 3);
         return undefined;
       case 'partition':
         return this.#block(

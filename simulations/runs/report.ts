@@ -5,6 +5,18 @@ import type { RunResult } from './run-seed.ts';
 
 const STORY_LINES = 25;
 
+/** A summary as JSON. */
+export interface SummaryData {
+  scenario: string;
+  runs: number;
+  failures: number;
+  events: number;
+  simulatedMs: number;
+  marks: Record<string, number>;
+  missingMarks: string[];
+  wall: { ms: number };
+}
+
 /** Adds up the runs of one scenario. */
 export class ScenarioSummary {
   readonly scenario: Scenario;
@@ -30,12 +42,24 @@ export class ScenarioSummary {
     }
   }
 
+  /** Adds what another process has summed up. */
+  merge(other: SummaryData): void {
+    this.runs += other.runs;
+    this.failures += other.failures;
+    this.events += other.events;
+    this.simulatedMs += other.simulatedMs;
+    this.wallMs += other.wall.ms;
+    for (const [mark, count] of Object.entries(other.marks)) {
+      this.marks.set(mark, (this.marks.get(mark) ?? 0) + count);
+    }
+  }
+
   /** Marks of the scenario that no run has reached. */
   get missingMarks(): string[] {
     return this.scenario.marks.filter((mark) => !this.marks.has(mark));
   }
 
-  toJSON(): Record<string, unknown> {
+  toJSON(): SummaryData {
     return {
       scenario: this.scenario.name,
       runs: this.runs,

@@ -4,9 +4,8 @@
  */
 import { CONSENSUS_CANARIES } from '../cluster/canaries.ts';
 import type { Workload } from '../cluster/sim-postgres.ts';
-import { drawPlan, type FaultMix } from '../faults/plan.ts';
+import type { FaultMix } from '../faults/plan.ts';
 import { CALM_NETWORK, type NetworkLimits } from '../world/network.ts';
-import type { SimRandom } from '../world/random.ts';
 import { type ClusterOptions, ConsensusCluster } from './consensus-cluster.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
@@ -111,50 +110,51 @@ export const CONSENSUS_SCENARIOS: Scenario[] = CONSENSUS.map((scenario) => ({
 
 async function runConsensus(scenario: ConsensusScenario, context: ScenarioContext): Promise<void> {
   const { world } = context;
-  const options = drawOptions(scenario, context.random);
-  Object.assign(context.parameters, options);
+  const options = drawOptions(scenario, context);
   const cluster = new ConsensusCluster(context, options);
   const safetyMs = SAFETY_MS * context.effort;
-  const drawn = drawPlan(world.random('faults'), {
+  await cluster.create();
+  cluster.supervise();
+  context.armFaults(cluster.injector, {
     mix: scenario.mix,
     safetyMs,
     everyMs: scenario.everyMs,
     storage: cluster.storageNames,
     computes: cluster.computeNames,
   });
-  await cluster.create();
-  cluster.supervise();
-  cluster.injector.arm(context.selectFaults(drawn));
   await world.run({ untilMs: world.nowMs + safetyMs });
   if (!world.violation) await cluster.converge(CONVERGE_MS);
   if (!world.violation) cluster.checkEnd();
 }
 
 /** Swarm: every run has its own size, speed and load. */
-function drawOptions(scenario: ConsensusScenario, random: SimRandom): ClusterOptions {
+function drawOptions(scenario: ConsensusScenario, { random, decide }: ScenarioContext): ClusterOptions {
+  const pick = <T>(name: string, from: readonly T[], simplest: T) =>
+    decide(name, () => random.pick(from), simplest);
   const network: NetworkLimits = {
     ...CALM_NETWORK,
-    latencyMs: random.pick([0.05, 0.2, 1, 10]),
-    slowShare: random.pick([0, 0, 0.01, 0.1]),
-    slowMs: random.pick([5, 50, 500]),
-    keepaliveMs: random.pick([1000, 4000, 15_000]),
+    latencyMs: pick('network.latencyMs', [0.05, 0.2, 1, 10], 0.2),
+    slowShare: pick('network.slowShare', [0, 0, 0.01, 0.1], 0),
+    slowMs: pick('network.slowMs', [5, 50, 500], 5),
+    keepaliveMs: pick('network.keepaliveMs', [1000, 4000, 15_000], 4000),
   };
   const workload: Workload = {
-    clients: 1 + random.int(6),
-    thinkMs: random.pick([5, 20, 100]),
-    recordBytes: random.pick([40, 200, 1500]),
-    longShare: random.pick([0, 0, 0.02]),
-    pieceBytes: random.pick([500, 9000, 130_000]),
-    electTimeoutMs: random.pick([2000, 10_000]),
-    lagMs: random.pick([0, 0, 3]),
+    clients: decide('workload.clients', () => 1 + random.int(6), 1),
+    thinkMs: pick('workload.thinkMs', [5, 20, 100], 100),
+    recordBytes: pick('workload.recordBytes', [40, 200, 1500], 200),
+    longShare: pick('workload.longShare', [0, 0, 0.02], 0),
+    pieceBytes: pick('workload.pieceBytes', [500, 9000, 130_000], 130_000),
+    electTimeoutMs: pick('workload.electTimeoutMs', [2000, 10_000], 10_000),
+    lagMs: pick('workload.lagMs', [0, 0, 3], 0),
     ...scenario.workload,
   };
+  const safekeepers = scenario.safekeepers ?? [3];
   return {
-    safekeepers: random.pick(scenario.safekeepers ?? [3]),
-    computes: 2 + random.int(2),
+    safekeepers: pick('safekeepers', safekeepers, safekeepers[0]!),
+    computes: decide('computes', () => 2 + random.int(2), 2),
     network,
     workload,
-    clockDrift: random.pick([0, 0.001, 0.02]),
-    syncMs: random.pick([0.1, 0.5, 4]),
+    clockDrift: pick('clockDrift', [0, 0.001, 0.02], 0),
+    syncMs: pick('syncMs', [0.1, 0.5, 4], 0.5),
   };
 }

@@ -7,7 +7,7 @@ import { formatLsn } from '../../protocols/lsn.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
 import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from '../cluster/pageserver-process.ts';
-import { drawPlan, type FaultMix } from '../faults/plan.ts';
+import type { FaultMix } from '../faults/plan.ts';
 import { firstDifference } from '../oracles/agreed-history.ts';
 import { PageModel } from '../oracles/page-model.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
@@ -62,20 +62,26 @@ export const PAGESERVER_SCENARIOS: Scenario[] = [
 ];
 
 async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: number): Promise<void> {
-  const { world, random } = context;
+  const { world, random, decide } = context;
+  const pick = <T>(name: string, from: readonly T[], simplest: T) =>
+    decide(name, () => random.pick(from), simplest);
   const bucket = new SimBucket(world);
   const model = new PageModel();
   const pageserver: { it: PageserverMachine | undefined } = { it: undefined };
   const options = {
     safekeepers: 3,
     computes: 2,
-    network: { ...CALM_NETWORK, latencyMs: random.pick([0.05, 0.5, 3]), keepaliveMs: 3000 },
+    network: {
+      ...CALM_NETWORK,
+      latencyMs: pick('network.latencyMs', [0.05, 0.5, 3], 0.5),
+      keepaliveMs: 3000,
+    },
     workload: {
-      clients: 1 + random.int(3),
-      thinkMs: random.pick([10, 40]),
+      clients: decide('workload.clients', () => 1 + random.int(3), 1),
+      thinkMs: pick('workload.thinkMs', [10, 40], 40),
       recordBytes: 100,
-      longShare: random.pick([0, 0.01]),
-      pieceBytes: random.pick([3000, 50_000]),
+      longShare: pick('workload.longShare', [0, 0.01], 0),
+      pieceBytes: pick('workload.pieceBytes', [3000, 50_000], 50_000),
       electTimeoutMs: 5000,
       lagMs: 0,
       pageShare: 0.7,
@@ -83,7 +89,6 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
     clockDrift: 0.001,
     syncMs: 0.3,
   };
-  Object.assign(context.parameters, options);
   const cluster = new ConsensusCluster(context, options, (makeMachine) => {
     const machine = makeMachine('ps1');
     const it = new PageserverMachine(machine, bucket, (process) => {
@@ -105,7 +110,7 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
   cluster.supervise();
   const user = new PageUser(context, cluster, ps, model);
   cluster.user.start((process) => user.run(process));
-  const drawn = drawPlan(world.random('faults'), {
+  context.armFaults(cluster.injector, {
     mix,
     safetyMs: SAFETY_MS * context.effort,
     everyMs,
@@ -113,7 +118,6 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
     computes: cluster.computeNames,
     others: ['ps1', 'ps1', 'ps1'],
   });
-  cluster.injector.arm(context.selectFaults(drawn));
   await world.run({ untilMs: world.nowMs + SAFETY_MS * context.effort });
   if (!world.violation) await cluster.converge(CONVERGE_MS);
   if (!world.violation) await rebuild(context, ps, user);

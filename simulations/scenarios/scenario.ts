@@ -2,7 +2,8 @@
  * What a scenario is. Anybody may write one: a name, what it is about, and a function that builds machines in a world, runs
  * them under the faults of a plan, and checks what must hold.
  */
-import type { Fault } from '../faults/plan.ts';
+import type { FaultInjector } from '../faults/injector.ts';
+import type { PlanOptions } from '../faults/plan.ts';
 import type { SimRandom } from '../world/random.ts';
 import type { World } from '../world/world.ts';
 
@@ -10,10 +11,13 @@ export interface ScenarioContext {
   world: World;
   /** Draws the scenario's own parameters. */
   random: SimRandom;
-  /** Notes the parameters drawn, for the report. */
-  parameters: Record<string, unknown>;
-  /** Takes the plan as drawn, returns what is to be carried out of it. */
-  selectFaults(drawn: Fault[]): Fault[];
+  /**
+   * Decides one parameter of the run: what `draw` gives, or `simplest` where the run is being made smaller. It is drawn in both
+   * cases, so that nothing else changes. The report names it.
+   */
+  decide<T>(name: string, draw: () => T, simplest: T): T;
+  /** Draws a plan of faults from the seed, and arms the injector with what is to be carried out of it. */
+  armFaults(injector: FaultInjector, options: PlanOptions): void;
   /** The known bug that is switched on, if any. */
   canary: string | undefined;
   /** Makes the safety phase longer or shorter. */

@@ -20,22 +20,45 @@ interface Subscriber {
 class Lane {
   readonly #link: SimLink;
   readonly #network: SimNetwork;
+  readonly #from: string;
+  readonly #to: string;
   #lastUs = 0;
 
-  constructor(network: SimNetwork, link: SimLink) {
+  constructor(network: SimNetwork, from: string, to: string) {
     this.#network = network;
-    this.#link = link;
+    this.#link = network.link(from, to);
+    this.#from = from;
+    this.#to = to;
   }
 
-  /** Carries `bytes` over; what meets a blocked link is lost. */
-  carry(bytes: number, owner: NetworkPeer | undefined, label: string, arrive: () => void): void {
+  /** Carries `bytes` about `subject` over; what meets a blocked link is lost. */
+  carry(
+    bytes: number,
+    owner: NetworkPeer | undefined,
+    { label, subject }: { label: string; subject: string },
+    arrive: () => void,
+  ): void {
     const { world } = this.#network;
+    const record = (endUs: number, isLost: boolean) => {
+      const what = `${label} ${subject}`;
+      world.recorder?.message({
+        from: this.#from,
+        to: this.#to,
+        what,
+        bytes,
+        sentUs: world.nowUs,
+        endUs,
+        isLost,
+      });
+    };
     if (this.#link.isBlocked) {
+      record(world.nowUs, true);
       world.mark('bus: a message was lost');
       return;
     }
     const delayUs = Math.round(this.#network.delayMs(this.#link, bytes) * 1000);
     this.#lastUs = Math.max(this.#lastUs, world.nowUs + delayUs);
+    record(this.#lastUs, false);
     world.after((this.#lastUs - world.nowUs) / 1000, owner, label, arrive);
   }
 }
@@ -69,10 +92,12 @@ export class SimBroker {
         reply: (reply) => {
           checkPayload(reply);
           if (owner.isDead || !answer) return;
-          this.toBroker(owner).carry(reply.length, undefined, 'bus answer', () => answer(reply));
+          this.toBroker(owner).carry(reply.length, undefined, { label: 'bus answer', subject }, () =>
+            answer(reply),
+          );
         },
       };
-      this.fromBroker(owner).carry(data.length, owner, 'bus message', () => {
+      this.fromBroker(owner).carry(data.length, owner, { label: 'bus message', subject }, () => {
         try {
           handle(message);
         } catch (error) {
@@ -96,7 +121,7 @@ export class SimBroker {
   #lane(from: string, to: string): Lane {
     const name = `${from}>${to}`;
     let lane = this.#lanes.get(name);
-    if (!lane) this.#lanes.set(name, (lane = new Lane(this.network, this.network.link(from, to))));
+    if (!lane) this.#lanes.set(name, (lane = new Lane(this.network, from, to)));
     return lane;
   }
 }
@@ -121,7 +146,9 @@ export class SimBus implements Bus {
     const copy = data.slice();
     this.#broker
       .toBroker(this.#owner)
-      .carry(data.length, undefined, 'bus publish', () => this.#broker.distribute(subject, copy));
+      .carry(data.length, undefined, { label: 'bus publish', subject }, () =>
+        this.#broker.distribute(subject, copy),
+      );
   }
 
   request(subject: string, data: Uint8Array, options: { timeoutMs: number }): Promise<BusReply> {
@@ -138,12 +165,17 @@ export class SimBus implements Bus {
       const settle = (reply: BusReply) => {
         broker
           .fromBroker(owner)
-          .carry(reply.status === 'ok' ? reply.data.length : 0, owner, 'bus reply', () => {
-            broker.world.cancel(timeout);
-            resolve(reply);
-          });
+          .carry(
+            reply.status === 'ok' ? reply.data.length : 0,
+            owner,
+            { label: 'bus reply', subject },
+            () => {
+              broker.world.cancel(timeout);
+              resolve(reply);
+            },
+          );
       };
-      broker.toBroker(owner).carry(data.length, undefined, 'bus request', () => {
+      broker.toBroker(owner).carry(data.length, undefined, { label: 'bus request', subject }, () => {
         let isAnswered = false;
         const count = broker.distribute(subject, copy, (answer) => {
           if (isAnswered) return;

@@ -17,6 +17,7 @@ interface Frame {
   body: Uint8Array;
   /** What the sender gave, to see that it has not changed. */
   parts: Uint8Array[] | undefined;
+  sentUs: number;
   arrivesUs: number;
   /** The connection's end after all frames. */
   isEnd: boolean;
@@ -73,7 +74,7 @@ export class SimChannel implements Channel {
     }
     this.#network.world.trace.mix(hashBytes(body, type));
     this.#queuedBytes += body.length + FRAME_HEADER_BYTES;
-    this.#post({ type, body, parts, arrivesUs: 0, isEnd: false });
+    this.#post({ type, body, parts, sentUs: 0, arrivesUs: 0, isEnd: false });
   }
 
   onFrame(handle: (type: number, body: Uint8Array) => void): void {
@@ -102,7 +103,7 @@ export class SimChannel implements Channel {
 
   close(): void {
     if (this.#isClosed || this.owner.isDead) return;
-    this.#post({ type: 0, body: new Uint8Array(0), parts: undefined, arrivesUs: 0, isEnd: true });
+    this.#post({ type: 0, body: new Uint8Array(0), parts: undefined, sentUs: 0, arrivesUs: 0, isEnd: true });
     this.#finish(undefined);
   }
 
@@ -136,6 +137,7 @@ export class SimChannel implements Channel {
     const { world } = this.#network;
     const before = this.#underWay.at(-1)?.arrivesUs ?? 0;
     const delayUs = Math.round(this.#network.delayMs(this.#link, frame.body.length) * 1000);
+    frame.sentUs = world.nowUs;
     frame.arrivesUs = Math.max(before, world.nowUs + delayUs);
     this.#underWay.push(frame);
     if (this.#underWay.length === 1) this.#scheduleArrival();
@@ -159,6 +161,7 @@ export class SimChannel implements Channel {
     const frame = this.#underWay.shift();
     if (!frame) return;
     this.#checkUnchanged(frame);
+    this.#record(frame, false);
     if (!this.#peer.#isClosed && !this.#peer.owner.isDead) {
       this.#peer.#inbox.push(frame);
       this.#peer.#scheduleDelivery();
@@ -197,9 +200,23 @@ export class SimChannel implements Channel {
   }
 
   #dropUnderWay(): void {
+    for (const frame of this.#underWay) this.#record(frame, true);
     this.#underWay = [];
     if (this.#arrival) this.#network.world.cancel(this.#arrival);
     this.#arrival = undefined;
+  }
+
+  #record(frame: Frame, isLost: boolean): void {
+    const { recorder, nowUs } = this.#network.world;
+    recorder?.message({
+      from: this.owner.machine.name,
+      to: this.#peer.owner.machine.name,
+      what: frame.isEnd ? 'close' : `frame ${frame.type}`,
+      bytes: frame.body.length,
+      sentUs: frame.sentUs,
+      endUs: nowUs,
+      isLost,
+    });
   }
 
   // --- what has arrived ---------------------------------------------------------------------------------------

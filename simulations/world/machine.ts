@@ -71,11 +71,13 @@ export class SimProcess implements EventOwner {
 
   pause(): void {
     this.#isPaused = true;
+    if (!this.#isDead) this.machine.tellLife('paused');
   }
 
   resume(): void {
     if (!this.#isPaused) return;
     this.#isPaused = false;
+    if (!this.#isDead) this.machine.tellLife('up');
     for (const event of this.#held.splice(0)) this.machine.surroundings.world.again(event);
   }
 
@@ -122,6 +124,7 @@ export class SimMachine {
     this.crash();
     const process = new SimProcess(this, this.#lives++);
     this.#process = process;
+    this.tellLife('up');
     this.surroundings.world.after(0, process, 'start', () => main(process));
     return process;
   }
@@ -131,6 +134,18 @@ export class SimMachine {
     if (!this.#process) return;
     this.#process.kill();
     this.#process = undefined;
+    this.tellLife('down');
     this.storage.crash();
+  }
+
+  /** Tells the run's recorder what the machine is from now on. */
+  tellLife(state: 'up' | 'down' | 'paused'): void {
+    this.tellState(undefined, state);
+  }
+
+  /** Tells the run's recorder what an actor on this machine is from now on. */
+  tellState(actor: string | undefined, state: string): void {
+    const { world } = this.surroundings;
+    world.recorder?.state(world.nowUs, this.name, actor, state);
   }
 }

@@ -1,20 +1,37 @@
 /**
  * Seeded randomness in named streams. A stream's numbers follow from (seed, name) alone: a new draw in one subsystem
  * shifts nothing in another. The generator is xoshiro128**, seeded through splitmix32.
+ *
+ * A run may be forked: from then on every stream goes on with other numbers, which follow from (seed, name, future).
  */
 import type { Random } from '../../runtime/ports/random.ts';
 
-export class SimRandom implements Random {
-  readonly #seed: number;
-  readonly #name: string;
-  #a: number;
-  #b: number;
-  #c: number;
-  #d: number;
+/** What all streams of a run draw from. */
+export interface Entropy {
+  readonly seed: number;
+  /** Which future the run is in; 0 is the one that belongs to the seed. */
+  future: number;
+}
 
-  constructor(seed: number, name: string) {
-    this.#seed = seed;
+export class SimRandom implements Random {
+  readonly #entropy: Entropy;
+  readonly #name: string;
+  #future = 0;
+  #a = 0;
+  #b = 0;
+  #c = 0;
+  #d = 0;
+
+  constructor(source: number | Entropy, name: string) {
+    this.#entropy = typeof source === 'number' ? { seed: source, future: 0 } : source;
     this.#name = name;
+    this.#begin();
+  }
+
+  #begin(): void {
+    const { seed, future } = this.#entropy;
+    this.#future = future;
+    const name = future === 0 ? this.#name : `${this.#name}/future ${future}`;
     let state = hashText(name, (seed ^ Math.imul(Math.floor(seed / 2 ** 32), 0x9e3779b1)) >>> 0);
     const next = () => {
       state = (state + 0x9e3779b9) | 0;
@@ -31,6 +48,7 @@ export class SimRandom implements Random {
 
   /** 32 random bits. */
   next(): number {
+    if (this.#entropy.future !== this.#future) this.#begin();
     const scaled = Math.imul(this.#b, 5);
     const result = Math.imul((scaled << 7) | (scaled >>> 25), 9) >>> 0;
     const shifted = this.#b << 9;
@@ -59,7 +77,7 @@ export class SimRandom implements Random {
   }
 
   stream(name: string): SimRandom {
-    return new SimRandom(this.#seed, `${this.#name}/${name}`);
+    return new SimRandom(this.#entropy, `${this.#name}/${name}`);
   }
 
   /** A number in [low, high). */

@@ -11,7 +11,8 @@
  * 3. After the first broken invariant nothing more happens: it is what the run reports.
  */
 import { type EventOwner, EventQueue, type SimEvent } from './event-queue.ts';
-import { SimRandom } from './random.ts';
+import { type Entropy, SimRandom } from './random.ts';
+import type { RunRecorder } from './recorder.ts';
 import { Trace } from './trace.ts';
 
 /** Runs `step` once per turn of the event loop, with all promises at rest in between, until it returns false. */
@@ -32,6 +33,16 @@ export interface WorldOptions {
   record?: boolean;
   /** More events than this are taken for a livelock. */
   eventsMax?: number;
+  /** Takes note of what a picture of the run needs. */
+  recorder?: RunRecorder;
+  /** From this event on the run takes another future than the seed's own. */
+  fork?: Fork;
+}
+
+export interface Fork {
+  event: number;
+  /** 1 and above; each is a run of its own. */
+  future: number;
 }
 
 const EVENTS_MAX = 20_000_000;
@@ -39,12 +50,16 @@ const EVENTS_MAX = 20_000_000;
 export class World {
   readonly seed: number;
   readonly trace: Trace;
+  readonly recorder: RunRecorder | undefined;
   /** How often each named thing happened: coverage marks and faults. */
   readonly marks = new Map<string, number>();
   readonly #queue = new EventQueue();
   readonly #takeTurns: TakeTurns;
   readonly #eventsMax: number;
   readonly #checks: (() => void)[] = [];
+  readonly #entropy: Entropy;
+  readonly #fork: Fork | undefined;
+  readonly #forkHandlers: (() => void)[] = [];
   #nowUs = 0;
   #sequence = 0;
   #violation: Violation | undefined;
@@ -52,6 +67,9 @@ export class World {
   constructor(options: WorldOptions) {
     this.seed = options.seed;
     this.trace = new Trace({ record: options.record ?? false });
+    this.recorder = options.recorder;
+    this.#entropy = { seed: options.seed, future: 0 };
+    this.#fork = options.fork;
     this.#takeTurns = options.takeTurns;
     this.#eventsMax = options.eventsMax ?? EVENTS_MAX;
   }
@@ -72,7 +90,7 @@ export class World {
 
   /** The stream of random numbers called `name`. */
   random(name: string): SimRandom {
-    return new SimRandom(this.seed, name);
+    return new SimRandom(this.#entropy, name);
   }
 
   /** Schedules `fire` in `delayMs`; dropped if `owner` is dead by then, held while it is paused. */
@@ -104,6 +122,11 @@ export class World {
 
   cancel(event: SimEvent): void {
     this.#queue.cancel(event);
+  }
+
+  /** Calls back when the run is forked: what was drawn for the time after it may be drawn anew. */
+  onFork(handle: () => void): void {
+    this.#forkHandlers.push(handle);
   }
 
   /** Checked after every event; must be cheap, and calls `fail`. */
@@ -163,6 +186,7 @@ export class World {
       return;
     }
     this.trace.event(event.timeUs, event.label, owner?.label ?? '');
+    if (this.trace.events === this.#fork?.event) this.#takeFuture(this.#fork.future);
     if (this.trace.events > this.#eventsMax) {
       this.fail('bounded work', `more than ${this.#eventsMax} events; the last was ${event.label}`);
       return;
@@ -172,6 +196,13 @@ export class World {
     } catch (error) {
       this.fail('no uncaught error', `${event.label} of ${owner?.label ?? 'the world'}: ${describe(error)}`);
     }
+  }
+
+  #takeFuture(future: number): void {
+    this.#entropy.future = future;
+    this.mark('forked');
+    this.tell('fork', `future ${future} begins`);
+    for (const handle of this.#forkHandlers) handle();
   }
 
   #check(): void {

@@ -1,0 +1,72 @@
+/** Several processes share the seeds of one `palimpsest sim`: each is the same command with a part of them. */
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { PalimpsestError } from '../../../protocols/errors.ts';
+import type { SimOptions } from './options.ts';
+import type { SeedRunsData } from './seed-runs.ts';
+
+const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url));
+/** A block of seeds per process and turn: small enough that all end at about the same time. */
+const BLOCK_SEEDS_MAX = 25;
+
+export interface Seeds {
+  first: number;
+  count: number;
+  onProgress(text: string): void;
+}
+
+/** Runs blocks of seeds in `options.jobs` processes, in order, until all are done or one has failed. */
+export async function runInJobs(options: SimOptions, seeds: Seeds): Promise<SeedRunsData[]> {
+  const { first, count, onProgress } = seeds;
+  const size = Math.max(1, Math.min(BLOCK_SEEDS_MAX, Math.ceil(count / options.jobs)));
+  const parts: SeedRunsData[] = [];
+  const deadline = options.minutes === undefined ? undefined : performance.now() + options.minutes * 60_000;
+  let next = 0;
+  let done = 0;
+  let isOver = false;
+  const takeBlocks = async () => {
+    while (!isOver && (deadline === undefined ? next < count : performance.now() < deadline)) {
+      const from = next;
+      const length = deadline === undefined ? Math.min(size, count - from) : size;
+      next += length;
+      const part = await runBlock(options, first + from, length);
+      parts.push(part);
+      if (part.failure || part.difference) isOver = true;
+      done += length;
+      onProgress(`${done} seeds in ${options.jobs} processes`);
+    }
+  };
+  await Promise.all(Array.from({ length: options.jobs }, takeBlocks));
+  return parts;
+}
+
+function runBlock(options: SimOptions, seed: number, seeds: number): Promise<SeedRunsData> {
+  const args = [MAIN, 'sim', '--json', '--no-shrink', '--scenario', options.scenario];
+  args.push('--seed', String(seed), '--seeds', String(seeds), '--effort', String(options.effort));
+  if (options.canary) args.push('--canary', options.canary);
+  if (options.only) args.push('--only', options.only.join(',') || 'none');
+  if (options.simple) args.push('--simple', options.simple.join(','));
+  if (options.twice) args.push('--twice');
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [...process.execArgv, ...args], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let text = '';
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk;
+    });
+    child.on('error', reject);
+    child.on('close', (code) => {
+      try {
+        resolve(JSON.parse(text) as SeedRunsData);
+      } catch {
+        reject(
+          new PalimpsestError(
+            'internal',
+            `a process of the simulation ended with code ${code} and no result`,
+          ),
+        );
+      }
+    });
+  });
+}
