@@ -5,7 +5,7 @@
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { ActorDefinition } from '../../runtime/host/definition.ts';
 import { decideShard, type ShardCommand } from './decide.ts';
-import type { ShardEvent } from './events.ts';
+import { type ShardEvent, upcastShardEvent } from './events.ts';
 import { type ShardSnapshot, shardMachine } from './machine.ts';
 
 export const PAGESERVER_KIND = 'pageserver';
@@ -15,6 +15,7 @@ export const pageserverDefinition: ActorDefinition<ShardCommand, ShardEvent> = {
   machine: shardMachine,
   decide: (snapshot, command) => decideShard(snapshot as ShardSnapshot, command),
   effects: {},
+  upcast: upcastShardEvent,
   lifecycle(event, snapshot) {
     const { spec } = (snapshot as ShardSnapshot).context;
     if (!spec) return undefined;

@@ -59,6 +59,7 @@ class DeltaWriter {
     this.#options = options;
     this.#writer = new LayerWriter({
       kind: KIND_DELTA,
+      level: 0,
       pgVersion: options.pgVersion,
       startLsn: layer.startLsn,
       endLsn: layer.endLsn,
@@ -130,7 +131,6 @@ class DeltaWriter {
     });
     if (this.#layer.depth(relation, block) >= IMAGE_DEPTH) await this.#addFinalImage(relation, block);
     if (this.#writer.bufferedBytes >= PIECE_BYTES) {
-      this.#writer.endRun();
       const piece = this.#writer.take();
       await this.#file.write([piece.bytes], piece.position);
     }

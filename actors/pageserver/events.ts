@@ -3,7 +3,8 @@
  */
 import type { WireError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
-import type { LayerDescriptor } from './file-layer.ts';
+import type { ActorEvent } from '../../runtime/host/definition.ts';
+import { type LayerDescriptor, upcastDescriptor } from './layer-descriptor.ts';
 
 /** What a shard serves and what it grew from: an ancestor, or a template, or (neither) nothing at all. */
 export interface ShardSpec {
@@ -32,3 +33,16 @@ export type ShardEvent =
   | { type: 'index.uploaded'; key: string; remoteConsistentLsn: number }
   | { type: 'shard.failed'; error: WireError }
   | { type: 'shard.detached'; deleted: boolean };
+
+/** Lifts events as earlier versions wrote them: layers without a range of keys. */
+export function upcastShardEvent(event: ActorEvent): ShardEvent {
+  const known = event as ShardEvent;
+  switch (known.type) {
+    case 'attach.completed':
+      return { ...known, layers: known.layers.map(upcastDescriptor) };
+    case 'layer.flushed':
+      return { ...known, layer: upcastDescriptor(known.layer) };
+    default:
+      return known;
+  }
+}

@@ -4,20 +4,13 @@
  * Reads are synchronous and take note of what they miss; the caller fetches all misses of a batch at once and tries
  * again. So a batch of 256 pages costs a few reads of neighbouring bytes instead of hundreds.
  */
+import type { Block } from '../../protocols/layers/block.ts';
 import { ENTRY_IMAGE, ENTRY_INITIALISES, VERSION_HEADER_BYTES } from '../../protocols/layers/format.ts';
 import type { LayerIndex } from '../../protocols/layers/reader.ts';
+import type { LayerState } from '../../protocols/layers/state.ts';
+import type { LayerDescriptor } from './layer-descriptor.ts';
 import type { RelationTable } from './relation-table.ts';
 import type { VersionChain } from './version-chain.ts';
-
-/** What the layer map and the index object keep of a layer. */
-export interface LayerDescriptor {
-  /** Key of the object; also the path of the local file below the folder of layers. */
-  key: string;
-  kind: 'delta' | 'image';
-  startLsn: number;
-  endLsn: number;
-  bytes: number;
-}
 
 let lastSerial = 0;
 
@@ -26,6 +19,10 @@ export class FileLayer {
   readonly serial = ++lastSerial;
   /** Present while the index is cached. */
   index: LayerIndex | undefined;
+  /** Present while the small state is cached. */
+  state: LayerState | undefined;
+  /** Other layers have taken its place: its bytes may be gone. */
+  isRetired = false;
 
   constructor(descriptor: LayerDescriptor) {
     this.descriptor = descriptor;
@@ -48,13 +45,16 @@ export class FileLayer {
 /** What one request has fetched so far, and what it lacks to go on. */
 export class ReadContext {
   readonly relations: RelationTable;
+  /** Whether pages that are built stay in the page cache. */
+  readonly keepsPages: boolean;
   readonly #indexes = new Map<FileLayer, LayerIndex>();
-  readonly #blocks = new Map<number, Uint8Array>();
+  readonly #blocks = new Map<number, Block>();
   missingIndexes = new Set<FileLayer>();
   missingBlocks = new Map<FileLayer, Set<number>>();
 
-  constructor(relations: RelationTable) {
+  constructor(relations: RelationTable, keepsPages = true) {
     this.relations = relations;
+    this.keepsPages = keepsPages;
   }
 
   get lacksSomething(): boolean {
@@ -68,13 +68,13 @@ export class ReadContext {
     return index;
   }
 
-  /** A block's bytes if they were fetched; else notes that they are missing. */
-  block(layer: FileLayer, entry: number): Uint8Array | undefined {
-    const bytes = this.#blocks.get(layer.serial * 4294967296 + entry);
-    if (bytes) return bytes;
-    let entries = this.missingBlocks.get(layer);
-    if (!entries) this.missingBlocks.set(layer, (entries = new Set()));
-    entries.add(entry);
+  /** A block if it was fetched; else notes that it is missing. */
+  block(layer: FileLayer, block: number): Block | undefined {
+    const found = this.#blocks.get(layer.serial * 4294967296 + block);
+    if (found) return found;
+    let blocks = this.missingBlocks.get(layer);
+    if (!blocks) this.missingBlocks.set(layer, (blocks = new Set()));
+    blocks.add(block);
     return undefined;
   }
 
@@ -83,8 +83,8 @@ export class ReadContext {
     this.missingIndexes.delete(layer);
   }
 
-  giveBlock(layer: FileLayer, entry: number, bytes: Uint8Array): void {
-    this.#blocks.set(layer.serial * 4294967296 + entry, bytes);
+  giveBlock(layer: FileLayer, number: number, block: Block): void {
+    this.#blocks.set(layer.serial * 4294967296 + number, block);
   }
 
   /** Starts the next round: what was missing has been given. */
@@ -98,7 +98,7 @@ const runOffsets: number[] = [];
 
 /**
  * Collects the versions of a page with floor < LSN <= `lsn` from a layer file; returns false when bytes are missing.
- * See MemoryLayer.collect for `floor`.
+ * See MemoryLayer.collect for `floor`. An image layer ends the chain: what it lacks is a page of zeros.
  */
 export function collectFromFile(
   layer: FileLayer,
@@ -111,39 +111,62 @@ export function collectFromFile(
   if (!index) return false;
   const { relations } = context;
   const id = page.relation;
-  const relation = index.findRelation(
+  const relation = index.relations.find(
     relations.spc[id]!,
     relations.db[id]!,
     relations.rel[id]!,
     relations.fork[id]!,
   );
-  if (relation < 0) return true;
-  const cut = index.cutBefore(relation, page.block, range.lsn);
-  const stop = Math.max(range.floor, cut);
-  const first = index.firstEntry(relation);
-  let entry = index.findEntry(relation, page.block, range.lsn);
-  for (; entry >= first && index.entryBlock[entry] === page.block; entry--) {
-    const entryLsn = index.entryLsn[entry]!;
-    const isImage = (index.entryFlags[entry]! & ENTRY_IMAGE) !== 0;
-    if (isImage && entryLsn <= stop) break;
-    if (index.entryLength[entry] === 0) {
-      chain.end(entryLsn);
-      return true;
-    }
-    const bytes = context.block(layer, entry);
-    if (!bytes) return false;
-    if (isImage) {
-      chain.endOnImage(bytes, 0, entryLsn);
-      return true;
-    }
-    pushRun(bytes, stop, range.lsn, chain);
-    if (entryLsn <= stop) break;
-    if ((index.entryFlags[entry]! & ENTRY_INITIALISES) !== 0) {
-      chain.end(entryLsn);
-      return true;
-    }
+  const cut = relation < 0 ? -1 : index.cutBefore(relation, page.block, range.lsn);
+  if (relation >= 0 && index.mayHold(relation, page.block)) {
+    const place = { relation, block: page.block, stop: Math.max(range.floor, cut), lsn: range.lsn };
+    if (!collectEntries(layer, index, place, chain, context)) return false;
   }
-  if (cut > range.floor) chain.end(cut);
+  if (!chain.complete && cut > range.floor) chain.end(cut);
+  if (!chain.complete && layer.descriptor.kind === 'image') chain.end(layer.endLsn);
+  return true;
+}
+
+/** Walks the page's entries from newest to oldest, through as many blocks as they are in. */
+function collectEntries(
+  layer: FileLayer,
+  index: LayerIndex,
+  page: { relation: number; block: number; stop: number; lsn: number },
+  chain: VersionChain,
+  context: ReadContext,
+): boolean {
+  for (let at = index.findBlock(page.relation, page.block, page.lsn); at >= 0; at--) {
+    const block = context.block(layer, at);
+    if (!block) return false;
+    let entry = block.find(page.relation, page.block, page.lsn);
+    if (entry < 0) return true;
+    for (; entry >= 0 && isOf(block, entry, page); entry--) {
+      if (takeEntry(block, entry, page.stop, page.lsn, chain)) return true;
+    }
+    if (entry >= 0 || !index.continues(at)) return true;
+  }
+  return true;
+}
+
+function isOf(block: Block, entry: number, page: { relation: number; block: number }): boolean {
+  return block.relation[entry] === page.relation && block.block[entry] === page.block;
+}
+
+/** Adds an entry to the chain; true when nothing older is needed. */
+function takeEntry(block: Block, entry: number, stop: number, lsn: number, chain: VersionChain): boolean {
+  const entryLsn = block.lsn[entry]!;
+  const flags = block.flags[entry]!;
+  const isImage = (flags & ENTRY_IMAGE) !== 0;
+  if (isImage && entryLsn <= stop) return true;
+  if (isImage) {
+    if (block.length[entry] === 0) chain.end(entryLsn);
+    else chain.endOnImage(block.bytes(entry), 0, entryLsn);
+    return true;
+  }
+  pushRun(block.bytes(entry), stop, lsn, chain);
+  if (entryLsn <= stop) return true;
+  if ((flags & ENTRY_INITIALISES) === 0) return false;
+  chain.end(entryLsn);
   return true;
 }
 

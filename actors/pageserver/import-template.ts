@@ -22,6 +22,7 @@ import { stateFromControlFile } from '../../protocols/postgres/state/initial-sta
 import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
 import { advancePayload } from '../../protocols/postgres/wal/geometry.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import { upcastDescriptor } from './layer-descriptor.ts';
 import { TEMPLATE_FORMAT, type TemplateIndex } from './template.ts';
 
 /** Reading access to a directory; paths are relative to it, with `/`. */
@@ -78,7 +79,7 @@ export async function importTemplate(options: ImportOptions): Promise<ImportedTe
   }
   const startLsn = alignLsn(advancePayload(control.checkpointLsn, CHECKPOINT_RECORD_BYTES));
   const { pgVersion } = control;
-  const writer = new LayerWriter({ kind: KIND_IMAGE, pgVersion, startLsn, endLsn: startLsn });
+  const writer = new LayerWriter({ kind: KIND_IMAGE, level: 0, pgVersion, startLsn, endLsn: startLsn });
   const relations = await findRelations(directory);
   const pieces: Uint8Array[] = [];
   for (const relation of relations) {
@@ -100,7 +101,13 @@ export async function importTemplate(options: ImportOptions): Promise<ImportedTe
     pgVersion,
     systemId: control.systemId.toString(),
     startLsn,
-    layer: { key: layerKey, kind: 'image', startLsn, endLsn: startLsn, bytes: bytes.length },
+    layer: upcastDescriptor({
+      key: layerKey,
+      kind: 'image' as const,
+      startLsn,
+      endLsn: startLsn,
+      bytes: bytes.length,
+    }),
   };
   const indexKey = `${key}/index.json`;
   await objects.put(indexKey, new TextEncoder().encode(JSON.stringify(index, undefined, 1)));

@@ -1,82 +1,122 @@
 /**
  * Index objects: the snapshot of a shard's layer map in object storage, from which any pageserver takes it over. JSON, so
- * that an operator can read it. One key per generation; the highest one not above the own generation counts.
+ * that an operator can read it, with a checksum. One key per generation; the highest one not above the own generation counts.
+ *
+ *   { "format": 2, "crc32c": "8 hex digits", "content": ShardIndex }
+ *
+ * The checksum is over the UTF-8 bytes of the content as JSON.stringify writes it without spaces. Format 1 was the content alone,
+ * with fewer fields, and no checksum.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { crc32c } from '../../protocols/postgres/crc32c.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { ShardSpec } from './events.ts';
-import type { LayerDescriptor } from './file-layer.ts';
+import { type LayerDescriptor, timelinePrefix, upcastDescriptor } from './layer-descriptor.ts';
 
-const FORMAT = 1;
+const FORMAT = 2;
 
 export interface ShardIndex {
-  format: number;
+  /** As the writer was attached: with its generation, and the ancestor if there is one. */
   spec: ShardSpec;
+  generation: number;
   diskConsistentLsn: number;
+  /** Before this nothing needs to be readable; 0 while all of history is kept. */
+  gcCutoff: number;
+  ancestor: { timeline: string; lsn: number } | null;
   layers: LayerDescriptor[];
 }
 
-/** Folder of a timeline's objects. */
-export function timelinePrefix(spec: { tenant: string; timeline: string }): string {
-  return `tenants/${spec.tenant}/timelines/${spec.timeline}`;
+export function indexKey(spec: { tenant: string; timeline: string; generation: number }): string {
+  return `${timelinePrefix(spec)}/index-${spec.generation.toString(16).padStart(8, '0')}`;
 }
 
-export function indexKey(spec: ShardSpec): string {
-  return `${timelinePrefix(spec)}/index-${hex(spec.generation, 8)}`;
-}
-
-/** Key of a delta layer's object; also its path below the folder of layers. */
-export function deltaKey(spec: ShardSpec, startLsn: number, endLsn: number): string {
-  return `${timelinePrefix(spec)}/${hex(startLsn, 16)}-${hex(endLsn, 16)}-${hex(spec.generation, 8)}.layer`;
-}
-
-/** Stores the index of the layers that object storage has. */
-export async function putIndex(
-  objects: Objects,
-  spec: ShardSpec,
-  layers: LayerDescriptor[],
-): Promise<string> {
-  const key = indexKey(spec);
-  const last = layers.at(-1);
-  const index: ShardIndex = {
-    format: FORMAT,
+/** What an index of these layers says, which object storage must have already. */
+export function makeIndex(spec: ShardSpec, layers: LayerDescriptor[], gcCutoff: number): ShardIndex {
+  return {
     spec,
-    diskConsistentLsn: last ? last.endLsn : spec.startLsn,
-    layers: layers.map(({ key: layerKey, kind, startLsn, endLsn, bytes }) => ({
-      key: layerKey,
+    generation: spec.generation,
+    diskConsistentLsn: layers.reduce((end, layer) => Math.max(end, layer.endLsn), spec.startLsn),
+    gcCutoff,
+    ancestor: spec.ancestor ?? null,
+    layers: layers.map(({ key, kind, level, firstKey, lastKey, startLsn, endLsn, bytes, generation }) => ({
+      key,
       kind,
+      level,
+      firstKey,
+      lastKey,
       startLsn,
       endLsn,
       bytes,
+      generation,
     })),
   };
-  await objects.put(key, new TextEncoder().encode(JSON.stringify(index, undefined, 1)));
+}
+
+/** Stores an index under the key of its generation, and returns that. */
+export async function putIndex(objects: Objects, index: ShardIndex): Promise<string> {
+  const key = indexKey(index.spec);
+  await objects.put(key, encodeIndex(index));
   return key;
 }
 
 /** The newest index of a timeline that generation `spec.generation` may take over, if there is one. */
-export async function findIndex(objects: Objects, spec: ShardSpec): Promise<ShardIndex | undefined> {
+export async function findIndex(
+  objects: Objects,
+  spec: { tenant: string; timeline: string; generation: number },
+): Promise<ShardIndex | undefined> {
   const prefix = `${timelinePrefix(spec)}/index-`;
   const highest = indexKey(spec);
   let found: string | undefined;
   for await (const { key } of objects.list(prefix)) if (key <= highest) found = key;
   if (found === undefined) return undefined;
-  return parseIndex(found, await objects.get(found));
+  return decodeIndex(found, await objects.get(found));
 }
 
-function parseIndex(key: string, bytes: Uint8Array): ShardIndex {
-  let index: ShardIndex;
+export function encodeIndex(index: ShardIndex): Uint8Array {
+  const sum = checksum(index);
+  return new TextEncoder().encode(
+    JSON.stringify({ format: FORMAT, crc32c: sum, content: index }, undefined, 1),
+  );
+}
+
+/** Throws `corrupt` when the bytes are not what was written, `unsupported` when a newer Palimpsest wrote them. */
+export function decodeIndex(key: string, bytes: Uint8Array): ShardIndex {
+  let stored: { format?: number; crc32c?: string; content?: ShardIndex } & Partial<ShardIndex>;
   try {
-    index = JSON.parse(new TextDecoder().decode(bytes)) as ShardIndex;
+    stored = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (error) {
-    throw new PalimpsestError('corrupt', `index object ${key} cannot be read`, undefined, error);
+    throw corruptIndex(key, 'cannot be read', error);
   }
-  if (index.format !== FORMAT || !Array.isArray(index.layers)) {
-    throw new PalimpsestError('unsupported', `index object ${key} has format ${index.format}`);
+  if (stored?.format === 1 && Array.isArray(stored.layers) && stored.spec) return upcastFormat1(stored);
+  if (typeof stored?.format === 'number' && stored.format > FORMAT) {
+    throw new PalimpsestError(
+      'unsupported',
+      `index object ${key} has format ${stored.format}, newer than ${FORMAT}`,
+      'It was written by a newer Palimpsest: use that one.',
+    );
   }
-  return index;
+  const { content } = stored ?? {};
+  if (stored?.format !== FORMAT || !content || stored.crc32c !== checksum(content)) {
+    throw corruptIndex(key, 'does not match its checksum');
+  }
+  return content;
 }
 
-function hex(value: number, digits: number): string {
-  return value.toString(16).padStart(digits, '0');
+function upcastFormat1(stored: Partial<ShardIndex>): ShardIndex {
+  return makeIndex(stored.spec!, stored.layers!.map(upcastDescriptor), 0);
+}
+
+function checksum(content: ShardIndex): string {
+  return crc32c(new TextEncoder().encode(JSON.stringify(content)))
+    .toString(16)
+    .padStart(8, '0');
+}
+
+function corruptIndex(key: string, what: string, cause?: unknown): PalimpsestError {
+  return new PalimpsestError(
+    'corrupt',
+    `index object ${key} ${what}`,
+    'Restore the object from a copy of the bucket; `palimpsest scrub` names all objects that are damaged.',
+    cause,
+  );
 }

@@ -10,8 +10,9 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Timer } from '../../runtime/ports/clock.ts';
 import { writeDelta } from './delta-writer.ts';
 import type { ShardSpec } from './events.ts';
-import { FileLayer, type LayerDescriptor } from './file-layer.ts';
-import { deltaKey, putIndex } from './index-object.ts';
+import { FileLayer } from './file-layer.ts';
+import { makeIndex, putIndex } from './index-object.ts';
+import { FIRST_KEY_TEXT, LAST_KEY_TEXT, type LayerDescriptor, layerKey } from './layer-descriptor.ts';
 import type { MemoryLayer } from './memory-layer.ts';
 import type { PageHistory } from './page-history.ts';
 import type { ShardJournal, ShardTools } from './tools.ts';
@@ -120,7 +121,16 @@ export class LayerKeeper {
 
   async #writeLayer(layer: MemoryLayer): Promise<void> {
     const { spec, tools, history } = this.#options;
-    const key = deltaKey(spec, layer.startLsn, layer.endLsn);
+    const shape = {
+      kind: 'delta',
+      level: 0,
+      firstKey: FIRST_KEY_TEXT,
+      lastKey: LAST_KEY_TEXT,
+      startLsn: layer.startLsn,
+      endLsn: layer.endLsn,
+      generation: spec.generation,
+    } as const;
+    const key = layerKey(spec, shape, () => false);
     const path = tools.store.pathOf(key);
     await tools.disk.makeDirectory(path.slice(0, path.lastIndexOf('/')));
     const bytes = await writeDelta(layer, path, {
@@ -130,13 +140,7 @@ export class LayerKeeper {
       pgVersion: spec.pgVersion,
       readPage: (relation, block) => this.#options.readPage(relation, block, layer.endLsn),
     });
-    const descriptor: LayerDescriptor = {
-      key,
-      kind: 'delta',
-      startLsn: layer.startLsn,
-      endLsn: layer.endLsn,
-      bytes,
-    };
+    const descriptor: LayerDescriptor = { key, ...shape, bytes };
     await this.#options.journal.record([{ type: 'layer.flushed', layer: descriptor }]);
     history.files = [new FileLayer(descriptor), ...history.files];
     history.memory = history.memory.filter((other) => other !== layer);
@@ -152,7 +156,7 @@ export class LayerKeeper {
       await journal.record([{ type: 'layer.uploaded', key: layer.key }]);
     }
     const layers = this.#uploadedLayers();
-    const key = await putIndex(tools.objects, spec, layers);
+    const key = await putIndex(tools.objects, makeIndex(spec, layers, 0));
     const remoteConsistentLsn = layers.at(-1)?.endLsn ?? spec.startLsn;
     await journal.record([{ type: 'index.uploaded', key, remoteConsistentLsn }]);
     this.#remoteConsistentLsn = remoteConsistentLsn;

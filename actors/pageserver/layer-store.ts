@@ -3,18 +3,29 @@
  * objects, and keeps the number of open files and the memory of cached indexes bounded.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { FOOTER_BYTES, type LayerFooter } from '../../protocols/layers/format.ts';
-import { corruptLayer, decodeFooter, LayerIndex } from '../../protocols/layers/reader.ts';
-import { crc32c } from '../../protocols/postgres/crc32c.ts';
+import { corruptLayer } from '../../protocols/layers/errors.ts';
+import { decodeFooter, type LayerFooter } from '../../protocols/layers/footer.ts';
+import {
+  FOOTER_BYTES,
+  SECTION_CUTS,
+  SECTION_RELATIONS,
+  SECTION_WAYPOINTS,
+} from '../../protocols/layers/format.ts';
+import { LayerIndex, openIndexSections } from '../../protocols/layers/reader.ts';
+import { LayerState, openStateSections } from '../../protocols/layers/state.ts';
+import { openSectionsVersion1 } from '../../protocols/layers/version-1.ts';
 import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
-import type { FileLayer, LayerDescriptor, ReadContext } from './file-layer.ts';
+import type { FileLayer, ReadContext } from './file-layer.ts';
+import type { LayerDescriptor } from './layer-descriptor.ts';
 
 const OPEN_FILES_MAX = 128;
 /** Blocks with a smaller gap between them are fetched by one read. */
 const READ_GAP_BYTES_MAX = 16 * 1024;
 const READ_BYTES_MAX = 1024 * 1024;
+/** What is read of a file's end at first: of most layers the footer and all that finds a page. */
+const TAIL_BYTES = 32 * 1024;
 
 export interface LayerStoreOptions {
   disk: Disk;
@@ -24,6 +35,17 @@ export interface LayerStoreOptions {
   folder: string;
   /** Memory for cached indexes. */
   indexBytesMax: number;
+}
+
+/** One part of layers (their indexes, or their small states) in memory, least recently used first. */
+class CachedParts<T extends { bytes: number }> {
+  readonly cached = new Map<FileLayer, T>();
+  readonly loading = new Map<FileLayer, Promise<T>>();
+  readonly attach: (layer: FileLayer, part: T | undefined) => void;
+
+  constructor(attach: (layer: FileLayer, part: T | undefined) => void) {
+    this.attach = attach;
+  }
 }
 
 interface OpenFile {
@@ -37,11 +59,15 @@ export class LayerStore {
   /** Least recently used first. */
   readonly #files = new Map<string, OpenFile>();
   readonly #opening = new Map<string, Promise<void>>();
-  readonly #indexed = new Map<FileLayer, LayerIndex>();
-  readonly #loading = new Map<FileLayer, Promise<LayerIndex>>();
+  readonly #indexes = new CachedParts<LayerIndex>((layer, index) => {
+    layer.index = index;
+  });
+  readonly #states = new CachedParts<LayerState>((layer, state) => {
+    layer.state = state;
+  });
   /** Layers whose local file was found damaged: each is fetched again once. */
   readonly #mending = new Map<string, Promise<void>>();
-  #indexBytes = 0;
+  #partBytes = 0;
   downloads = 0;
 
   constructor(options: LayerStoreOptions) {
@@ -67,22 +93,35 @@ export class LayerStore {
   }
 
   /** The layer's index, from memory or from its file. */
-  async loadIndex(layer: FileLayer): Promise<LayerIndex> {
-    const cached = this.#indexed.get(layer);
+  loadIndex(layer: FileLayer): Promise<LayerIndex> {
+    return this.#load(this.#indexes, layer, (descriptor) => this.#readIndex(descriptor));
+  }
+
+  /** The small state of a layer, from memory or from its file. */
+  loadState(layer: FileLayer): Promise<LayerState> {
+    return this.#load(this.#states, layer, (descriptor) => this.#readState(descriptor));
+  }
+
+  async #load<T extends LayerIndex | LayerState>(
+    parts: CachedParts<T>,
+    layer: FileLayer,
+    read: (descriptor: LayerDescriptor) => Promise<T>,
+  ): Promise<T> {
+    const cached = parts.cached.get(layer);
     if (cached) {
-      this.#indexed.delete(layer);
-      this.#indexed.set(layer, cached);
+      parts.cached.delete(layer);
+      parts.cached.set(layer, cached);
       return cached;
     }
-    let loading = this.#loading.get(layer);
+    let loading = parts.loading.get(layer);
     if (!loading) {
-      loading = this.#mended(layer.descriptor, () => this.#readIndex(layer.descriptor))
-        .then((index) => {
-          this.#keepIndex(layer, index);
-          return index;
+      loading = this.#mended(layer.descriptor, () => read(layer.descriptor))
+        .then((part) => {
+          this.#keepPart(parts, layer, part);
+          return part;
         })
-        .finally(() => this.#loading.delete(layer));
-      this.#loading.set(layer, loading);
+        .finally(() => parts.loading.delete(layer));
+      parts.loading.set(layer, loading);
     }
     return loading;
   }
@@ -94,7 +133,7 @@ export class LayerStore {
 
   /** Forgets a layer and removes its local file. */
   async remove(layer: FileLayer): Promise<void> {
-    this.#dropIndex(layer);
+    this.#dropParts(layer);
     this.#doom(layer.descriptor.key);
     const path = this.pathOf(layer.descriptor.key);
     if (await this.#options.disk.exists(path)) await this.#options.disk.remove(path);
@@ -102,7 +141,7 @@ export class LayerStore {
 
   /** Forgets a layer; its file stays. */
   forget(layer: FileLayer): void {
-    this.#dropIndex(layer);
+    this.#dropParts(layer);
     this.#doom(layer.descriptor.key);
   }
 
@@ -113,32 +152,68 @@ export class LayerStore {
   async #readIndex(descriptor: LayerDescriptor): Promise<LayerIndex> {
     const name = this.pathOf(descriptor.key);
     return this.#withFile(descriptor, async (file) => {
-      const size = await file.size();
-      if (size < FOOTER_BYTES) throw corruptLayer(name, 'the footer (file too short)');
-      const footer: LayerFooter = decodeFooter(
-        name,
-        await readExactly(file, name, size - FOOTER_BYTES, FOOTER_BYTES),
-      );
-      const first = footer.sections[0]!.offset;
-      return new LayerIndex(name, footer, await readExactly(file, name, first, size - FOOTER_BYTES - first));
+      const tail = await this.#readTail(file, descriptor);
+      const { footer } = tail;
+      const last = footer.version === 1 ? footer.sections.length - 1 : SECTION_CUTS;
+      const part = await this.#sectionsOf(file, tail, SECTION_RELATIONS, last, name);
+      const open = footer.version === 1 ? openSectionsVersion1 : openIndexSections;
+      return new LayerIndex(footer, open(name, footer, part.bytes, part.base));
     });
   }
 
-  async #supplyBlocks(layer: FileLayer, entries: Set<number>, context: ReadContext): Promise<void> {
+  async #readState(descriptor: LayerDescriptor): Promise<LayerState> {
+    const name = this.pathOf(descriptor.key);
+    return this.#withFile(descriptor, async (file) => {
+      const tail = await this.#readTail(file, descriptor);
+      const { footer } = tail;
+      const last = footer.version === 1 ? footer.sections.length - 1 : SECTION_WAYPOINTS;
+      const part = await this.#sectionsOf(file, tail, SECTION_RELATIONS, last, name);
+      const open = footer.version === 1 ? openSectionsVersion1 : openStateSections;
+      return new LayerState(open(name, footer, part.bytes, part.base));
+    });
+  }
+
+  async #readTail(
+    file: DiskFile,
+    descriptor: LayerDescriptor,
+  ): Promise<{ footer: LayerFooter; base: number; bytes: Uint8Array }> {
+    const name = this.pathOf(descriptor.key);
+    const size = await file.size();
+    if (size < FOOTER_BYTES) throw corruptLayer(name, 'the footer (file too short)');
+    const base = Math.max(0, size - TAIL_BYTES);
+    const bytes = await readExactly(file, name, base, size - base);
+    return { footer: decodeFooter(name, bytes.subarray(-FOOTER_BYTES)), base, bytes };
+  }
+
+  /** The bytes of neighbouring sections: out of the tail if it has them. */
+  async #sectionsOf(
+    file: DiskFile,
+    tail: { footer: LayerFooter; base: number; bytes: Uint8Array },
+    first: number,
+    last: number,
+    name: string,
+  ): Promise<{ base: number; bytes: Uint8Array }> {
+    const base = tail.footer.sections[first]!.offset;
+    if (base >= tail.base) return tail;
+    const { offset, storedLength } = tail.footer.sections[last]!;
+    return { base, bytes: await readExactly(file, name, base, offset + storedLength - base) };
+  }
+
+  async #supplyBlocks(layer: FileLayer, blocks: Set<number>, context: ReadContext): Promise<void> {
     const index = layer.index ?? (await this.loadIndex(layer));
-    const sorted = [...entries].sort((a, b) => index.entryOffset[a]! - index.entryOffset[b]!);
+    const sorted = [...blocks].sort((a, b) => a - b);
     const reads: Promise<void>[] = [];
     for (let i = 0; i < sorted.length; ) {
-      const from = index.entryOffset[sorted[i]!]!;
+      const from = index.blockOffset[sorted[i]!]!;
       let to = from;
       let j = i;
       for (; j < sorted.length; j++) {
-        const start = index.entryOffset[sorted[j]!]!;
-        const end = start + index.entryLength[sorted[j]!]!;
+        const start = index.blockOffset[sorted[j]!]!;
+        const end = start + index.blockStored[sorted[j]!]!;
         if (j > i && (start - to > READ_GAP_BYTES_MAX || end - from > READ_BYTES_MAX)) break;
         to = end;
       }
-      const span = { layer, index, entries: sorted.slice(i, j), from, to };
+      const span = { layer, index, blocks: sorted.slice(i, j), from, to };
       reads.push(this.#mended(layer.descriptor, () => this.#readBlocks(span, context)));
       i = j;
     }
@@ -146,7 +221,7 @@ export class LayerStore {
   }
 
   async #readBlocks(
-    span: { layer: FileLayer; index: LayerIndex; entries: number[]; from: number; to: number },
+    span: { layer: FileLayer; index: LayerIndex; blocks: number[]; from: number; to: number },
     context: ReadContext,
   ): Promise<void> {
     const { layer, index, from } = span;
@@ -154,13 +229,10 @@ export class LayerStore {
     const bytes = await this.#withFile(layer.descriptor, (file) =>
       readExactly(file, name, from, span.to - from),
     );
-    for (const entry of span.entries) {
-      const offset = index.entryOffset[entry]! - from;
-      const end = offset + index.entryLength[entry]!;
-      if (crc32c(bytes, offset, end) !== index.entryCrc[entry]!) {
-        throw corruptLayer(name, `the data of block ${index.entryBlock[entry]} at offset ${from + offset}`);
-      }
-      context.giveBlock(layer, entry, bytes.subarray(offset, end));
+    for (const block of span.blocks) {
+      const offset = index.blockOffset[block]! - from;
+      const stored = bytes.subarray(offset, offset + index.blockStored[block]!);
+      context.giveBlock(layer, block, index.openBlock(name, block, stored));
     }
   }
 
@@ -253,22 +325,29 @@ export class LayerStore {
     if (open.users === 0) closeQuietly(open.file);
   }
 
-  #keepIndex(layer: FileLayer, index: LayerIndex): void {
-    layer.index = index;
-    this.#indexed.set(layer, index);
-    this.#indexBytes += index.bytes;
-    for (const oldest of this.#indexed.keys()) {
-      if (this.#indexBytes <= this.#options.indexBytesMax) break;
-      if (oldest !== layer) this.#dropIndex(oldest);
+  #keepPart<T extends LayerIndex | LayerState>(parts: CachedParts<T>, layer: FileLayer, part: T): void {
+    parts.attach(layer, part);
+    parts.cached.set(layer, part);
+    this.#partBytes += part.bytes;
+    for (const kind of [this.#states, this.#indexes]) {
+      for (const oldest of kind.cached.keys()) {
+        if (this.#partBytes <= this.#options.indexBytesMax) return;
+        if (oldest !== layer) this.#dropPart(kind as CachedParts<LayerIndex | LayerState>, oldest);
+      }
     }
   }
 
-  #dropIndex(layer: FileLayer): void {
-    const index = this.#indexed.get(layer);
-    if (!index) return;
-    this.#indexed.delete(layer);
-    this.#indexBytes -= index.bytes;
-    layer.index = undefined;
+  #dropParts(layer: FileLayer): void {
+    this.#dropPart(this.#indexes as CachedParts<LayerIndex | LayerState>, layer);
+    this.#dropPart(this.#states as CachedParts<LayerIndex | LayerState>, layer);
+  }
+
+  #dropPart(parts: CachedParts<LayerIndex | LayerState>, layer: FileLayer): void {
+    const part = parts.cached.get(layer);
+    if (!part) return;
+    parts.cached.delete(layer);
+    this.#partBytes -= part.bytes;
+    parts.attach(layer, undefined);
   }
 }
 

@@ -4,6 +4,7 @@ import type { NodeId } from '../../protocols/ids.ts';
 import { decideShard, type ShardCommand } from './decide.ts';
 import { pageserverDefinition } from './definition.ts';
 import type { ShardEvent, ShardSpec } from './events.ts';
+import { FIRST_KEY_TEXT, LAST_KEY_TEXT } from './layer-descriptor.ts';
 import { type ShardSnapshot, shardMachine } from './machine.ts';
 
 const SPEC: ShardSpec = {
@@ -20,9 +21,13 @@ const SPEC: ShardSpec = {
 const layer = (startLsn: number, endLsn: number) => ({
   key: `layer-${startLsn}`,
   kind: 'delta' as const,
+  level: 0,
+  firstKey: FIRST_KEY_TEXT,
+  lastKey: LAST_KEY_TEXT,
   startLsn,
   endLsn,
   bytes: 10,
+  generation: 1,
 });
 
 function fold(...events: ShardEvent[]): ShardSnapshot {

@@ -9,7 +9,7 @@
 import { assign, type SnapshotFrom, setup } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
 import type { ShardEvent, ShardSpec } from './events.ts';
-import type { LayerDescriptor } from './file-layer.ts';
+import type { LayerDescriptor } from './layer-descriptor.ts';
 
 export interface LayerState extends LayerDescriptor {
   uploaded: boolean;

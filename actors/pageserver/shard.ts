@@ -15,10 +15,10 @@ import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts
 import { WalStream } from '../safekeeper/wal-client.ts';
 import { Arena } from './arena.ts';
 import type { ShardSpec } from './events.ts';
-import type { LayerDescriptor } from './file-layer.ts';
 import { FileLayer } from './file-layer.ts';
 import { HeadState } from './head-state.ts';
 import { Ingest } from './ingest.ts';
+import type { LayerDescriptor } from './layer-descriptor.ts';
 import { LayerKeeper } from './layer-keeper.ts';
 import { LsnWaiters } from './lsn-waiters.ts';
 import { MemoryLayer, NO_CUT } from './memory-layer.ts';

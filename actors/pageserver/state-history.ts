@@ -3,7 +3,7 @@
  * answers: the one in memory or in a file that covers the LSN, else the ancestor.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
-import type { LayerIndex } from '../../protocols/layers/reader.ts';
+import type { LayerState } from '../../protocols/layers/state.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { LayerStore } from './layer-store.ts';
 import { type MemoryLayer, UNKNOWN_SIZE } from './memory-layer.ts';
@@ -34,8 +34,8 @@ export async function stateAt(
   if (memory) return new MemoryView(memory, lsn);
   for (const layer of history.files) {
     if (!layer.reaches(lsn)) continue;
-    const index = layer.index ?? (await tools.store.loadIndex(layer));
-    return new FileView(index, lsn, tools.relations);
+    const state = layer.state ?? (await tools.store.loadState(layer));
+    return new FileView(state, lsn, tools.relations);
   }
   const { ancestor } = history;
   if (ancestor) return stateAt(ancestor.history, Math.min(lsn, ancestor.lsn), tools);
@@ -96,34 +96,34 @@ class MemoryView implements StateView {
 }
 
 class FileView implements StateView {
-  readonly #index: LayerIndex;
+  readonly #state: LayerState;
   readonly #lsn: number;
   readonly #relations: RelationTable;
 
-  constructor(index: LayerIndex, lsn: number, relations: RelationTable) {
-    this.#index = index;
+  constructor(state: LayerState, lsn: number, relations: RelationTable) {
+    this.#state = state;
     this.#lsn = lsn;
     this.#relations = relations;
   }
 
   forEachSize(visit: (relation: number, blocks: number) => void): void {
-    for (let i = 0; i < this.#index.relationCount; i++) {
-      const blocks = this.#index.sizeAt(i, this.#lsn);
+    for (let i = 0; i < this.#state.relations.count; i++) {
+      const blocks = this.#state.sizeAt(i, this.#lsn);
       if (blocks === undefined) continue;
-      const { spc, db, rel, fork } = this.#index.tag(i);
+      const { spc, db, rel, fork } = this.#state.relations.tag(i);
       visit(this.#relations.idOf(spc, db, rel, fork), blocks);
     }
   }
 
   sizeOf(relation: number): number {
     const { spc, db, rel, fork } = this.#relations.tag(relation);
-    const at = this.#index.findRelation(spc, db, rel, fork);
-    return at < 0 ? UNKNOWN_SIZE : (this.#index.sizeAt(at, this.#lsn) ?? UNKNOWN_SIZE);
+    const at = this.#state.relations.find(spc, db, rel, fork);
+    return at < 0 ? UNKNOWN_SIZE : (this.#state.sizeAt(at, this.#lsn) ?? UNKNOWN_SIZE);
   }
 
   values(): Map<string, Uint8Array> {
     const values = new Map<string, Uint8Array>();
-    this.#index.forEachValue((key, lsn, data) => {
+    this.#state.forEachValue((key, lsn, data) => {
       if (lsn > this.#lsn) return;
       if (data) values.set(key, data.slice());
       else values.delete(key);
@@ -137,7 +137,7 @@ class FileView implements StateView {
 
   waypoints(): Waypoint[] {
     const waypoints: Waypoint[] = [];
-    this.#index.forEachWaypoint((lsn, state) => waypoints.push({ lsn, state: state.slice() }));
+    this.#state.forEachWaypoint((lsn, state) => waypoints.push({ lsn, state: state.slice() }));
     return waypoints;
   }
 }

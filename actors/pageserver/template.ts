@@ -5,7 +5,8 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
 import { decodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
-import { FileLayer, type LayerDescriptor } from './file-layer.ts';
+import { FileLayer } from './file-layer.ts';
+import { type LayerDescriptor, upcastDescriptor } from './layer-descriptor.ts';
 import { PageHistory } from './page-history.ts';
 import type { ShardParent } from './shard.ts';
 import { stateAt } from './state-history.ts';
@@ -28,7 +29,7 @@ export interface TemplateIndex {
 export async function openTemplate(key: string, tools: ShardTools): Promise<ShardParent> {
   const index = parseTemplate(key, await tools.objects.get(key));
   const history = new PageHistory(index.pgVersion, tools);
-  history.files = [new FileLayer(index.layer)];
+  history.files = [new FileLayer(upcastDescriptor(index.layer))];
   const foldAt = async (lsn: number): Promise<TimelineStateFold> => {
     if (lsn < index.startLsn) {
       throw new PalimpsestError('not-found', `${formatLsn(lsn)} is before the beginning of the template`);

@@ -7,7 +7,8 @@
 import type { ShardCommand } from '../../actors/pageserver/decide.ts';
 import { PAGESERVER_KIND } from '../../actors/pageserver/definition.ts';
 import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
-import { findIndex, timelinePrefix } from '../../actors/pageserver/index-object.ts';
+import { findIndex } from '../../actors/pageserver/index-object.ts';
+import { timelinePrefix, upcastDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import type { LayerState, ShardSnapshot } from '../../actors/pageserver/machine.ts';
 import { PageService } from '../../actors/pageserver/page-service.ts';
 import { Shard, type ShardParent } from '../../actors/pageserver/shard.ts';
@@ -187,7 +188,7 @@ export class PageserverNode {
     const usable: LayerState[] = [];
     const dropped: ShardEvent[] = [];
     let position = spec.startLsn;
-    for (const layer of layers) {
+    for (const layer of layers.map(upcastDescriptor)) {
       const isNext = layer.startLsn === position;
       if (isNext && (layer.uploaded || (await this.#options.tools.store.isLocal(layer)))) {
         usable.push(layer);

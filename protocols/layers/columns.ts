@@ -14,12 +14,26 @@ export class U32Column {
     this.#data[this.length++] = value;
   }
 
+  at(index: number): number {
+    return this.#data[index]!;
+  }
+
   replace(index: number, value: number): void {
     this.#data[index] = value;
   }
 
+  /** Empties the column; its memory stays. */
+  clear(): void {
+    this.length = 0;
+  }
+
   bytes(): Uint8Array {
     return new Uint8Array(this.#data.buffer, 0, this.length * 4);
+  }
+
+  /** The values, without a copy: valid until the next push. */
+  values(): Uint32Array {
+    return this.#data.subarray(0, this.length);
   }
 }
 
@@ -34,6 +48,11 @@ export class F64Column {
       this.#data = grown;
     }
     this.#data[this.length++] = value;
+  }
+
+  /** Empties the column; its memory stays. */
+  clear(): void {
+    this.length = 0;
   }
 
   bytes(): Uint8Array {

@@ -1,30 +1,43 @@
 /**
  * Writes one layer: the caller adds relations in order of their tags, within a relation pages in order of their
- * blocks, within a page versions in order of LSN; and carries the buffered bytes to the file as they come.
+ * blocks, within a page versions in order of LSN; and carries the stored bytes to the file as they come.
  */
 import { PAGE_BYTES } from '../lsn.ts';
 import type { RelationTag } from '../pages/types.ts';
 import { crc32c } from '../postgres/crc32c.ts';
+import { BlockBuilder } from './block.ts';
 import { F64Column, U32Column } from './columns.ts';
+import { compress } from './compression.ts';
+import { encodeFilter, hashPage } from './filter.ts';
 import {
+  BLOCK_BYTES_TARGET,
+  BLOCK_COMPRESSED,
+  BLOCK_CONTINUES,
   ENTRY_IMAGE,
   ENTRY_INITIALISES,
   FOOTER_BYTES,
+  FOOTER_MAGIC,
+  FOOTER_SECTIONS_AT,
   HEADER_BYTES,
+  KIND_DELTA,
   LAYER_MAGIC,
   LAYER_VERSION,
   NO_CUT,
-  RELATION_HAS_CUTS,
-  RUN_BYTES_TARGET,
-  SECTION_COUNT,
   type SectionPlace,
+  TRAILER_CRC_AT,
+  TRAILER_LENGTH_AT,
+  TRAILER_MAGIC_AT,
+  TRAILER_VERSION_AT,
   VERSION_HEADER_BYTES,
 } from './format.ts';
+import { BLOCK_MAX, FIRST_KEY, LAST_KEY, type PageKey } from './key.ts';
 
 const BUFFER_BYTES = 512 * 1024;
 
 export interface LayerWriterOptions {
   kind: number;
+  /** 0: all keys and the small state; 1: a range of keys. */
+  level: number;
   pgVersion: number;
   startLsn: number;
   endLsn: number;
@@ -33,7 +46,6 @@ export interface LayerWriterOptions {
 export class LayerWriter {
   readonly #options: LayerWriterOptions;
   #buffer = new Uint8Array(BUFFER_BYTES);
-  #view = new DataView(this.#buffer.buffer);
   /** Takes turns with the buffer, so that what was taken stays whole meanwhile. */
   #spare = new Uint8Array(BUFFER_BYTES);
   #used = 0;
@@ -41,65 +53,90 @@ export class LayerWriter {
   #written = 0;
 
   readonly #relations = new U32Column();
-  readonly #entryLsn = new F64Column();
-  readonly #entryOffset = new F64Column();
-  readonly #entryBlock = new U32Column();
-  readonly #entryLength = new U32Column();
-  readonly #entryCrc = new U32Column();
-  readonly #entryFlags = new U32Column();
+  readonly #block = new BlockBuilder();
+  /** Page of the newest entry, and whether that is a run that may go on. */
+  #page = -1;
+  #inRun = false;
+  #blockFlags = 0;
+  #blockRelation = 0;
+  #blockPage = 0;
+  #blockLsn = 0;
+
+  readonly #blockOffsets = new F64Column();
+  readonly #blockFirstLsns = new F64Column();
+  readonly #blockFirstRelations = new U32Column();
+  readonly #blockFirstPages = new U32Column();
+  readonly #blockStored = new U32Column();
+  readonly #blockRaw = new U32Column();
+  readonly #blockCrcs = new U32Column();
+  readonly #blockAllFlags = new U32Column();
+  readonly #hashes = new U32Column();
+  readonly #cutLsn = new F64Column();
+  readonly #cutTo = new U32Column();
   readonly #sizeLsn = new F64Column();
   readonly #sizeBlocks = new U32Column();
   readonly #sizeCut = new U32Column();
   readonly #values: Uint8Array[] = [];
   readonly #waypoints: Uint8Array[] = [];
-
-  #runStart = -1;
-  #runBlock = 0;
-  #runFirstLsn = 0;
-  #runFlags = 0;
+  #entries = 0;
+  #rawBytes = 0;
+  #firstKey: PageKey | undefined;
+  #lastKey: PageKey | undefined;
 
   constructor(options: LayerWriterOptions) {
     this.#options = options;
-    this.#view.setUint32(0, LAYER_MAGIC, true);
-    this.#view.setUint32(4, LAYER_VERSION, true);
-    this.#view.setUint32(8, options.kind, true);
+    const view = new DataView(this.#buffer.buffer);
+    view.setUint32(0, LAYER_MAGIC, true);
+    view.setUint32(4, LAYER_VERSION, true);
+    view.setUint32(8, options.kind, true);
     this.#used = HEADER_BYTES;
   }
 
-  /** Bytes that wait to be taken. */
+  /** Stored bytes that wait to be taken. */
   get bufferedBytes(): number {
     return this.#used;
   }
 
+  /** Stored bytes so far, those of the block that is being filled as they are. */
+  get bytes(): number {
+    return this.#written + this.#used + this.#block.dataBytes;
+  }
+
+  /** Bytes of all entries as they were before compression. */
+  get rawBytes(): number {
+    return this.#rawBytes + this.#block.dataBytes;
+  }
+
   /** Entries so far: pages' images and runs. */
   get entryCount(): number {
-    return this.#entryLsn.length;
+    return this.#entries;
+  }
+
+  /** The range of keys: of level 0 all, else from the first to the last page or cut that was added. */
+  get keyRange(): { firstKey: PageKey; lastKey: PageKey } {
+    if (this.#options.level === 0) return { firstKey: FIRST_KEY, lastKey: LAST_KEY };
+    return { firstKey: this.#firstKey ?? FIRST_KEY, lastKey: this.#lastKey ?? FIRST_KEY };
   }
 
   /** Begins the next relation; tags must come in ascending order. */
   relation(tag: RelationTag): void {
     this.endRun();
+    this.#page = -1;
     const relations = this.#relations;
     relations.push(tag.spc);
     relations.push(tag.db);
     relations.push(tag.rel);
     relations.push(tag.fork);
-    relations.push(this.#entryLsn.length);
     relations.push(this.#sizeLsn.length);
+    relations.push(this.#cutLsn.length);
     relations.push(0);
     relations.push(0);
   }
 
   /** Adds a whole page at `lsn`; undefined stands for a page of zeros, which takes no space. */
   image(block: number, lsn: number, page: Uint8Array | undefined): void {
-    this.endRun();
-    const offset = this.#used;
-    if (page) {
-      this.#reserve(PAGE_BYTES);
-      this.#buffer.set(page, this.#used);
-      this.#used += PAGE_BYTES;
-    }
-    this.#entry(block, lsn, offset, ENTRY_IMAGE);
+    this.#begin(block, lsn, ENTRY_IMAGE);
+    if (page) this.#append(page, 0, PAGE_BYTES);
   }
 
   /** Adds a WAL record that is the next version of `block`. */
@@ -110,36 +147,41 @@ export class LayerWriter {
     offset: number,
     length: number,
   ): void {
-    const runBytes = this.#used - this.#runStart;
-    if (
-      this.#runStart >= 0 &&
-      (this.#runBlock !== block || version.initialises || runBytes >= RUN_BYTES_TARGET)
-    ) {
-      this.endRun();
-    }
-    if (this.#runStart < 0) {
-      this.#runStart = this.#used;
-      this.#runBlock = block;
-      this.#runFirstLsn = version.endLsn;
-      this.#runFlags = version.initialises ? ENTRY_INITIALISES : 0;
+    const goesOn =
+      this.#inRun && this.#page === block && !version.initialises && this.#block.bytes < BLOCK_BYTES_TARGET;
+    if (!goesOn) {
+      this.#begin(block, version.endLsn, version.initialises ? ENTRY_INITIALISES : 0);
+      this.#inRun = true;
     }
     const padded = (length + 7) & ~7;
-    this.#reserve(VERSION_HEADER_BYTES + padded);
-    const at = this.#used;
-    this.#view.setFloat64(at, version.startLsn, true);
-    this.#view.setFloat64(at + 8, version.endLsn, true);
-    this.#view.setUint32(at + 16, length, true);
-    this.#view.setUint32(at + 20, 0, true);
-    this.#buffer.set(bytes.subarray(offset, offset + length), at + VERSION_HEADER_BYTES);
-    this.#buffer.fill(0, at + VERSION_HEADER_BYTES + length, at + VERSION_HEADER_BYTES + padded);
-    this.#used = at + VERSION_HEADER_BYTES + padded;
+    const target = this.#block.append(VERSION_HEADER_BYTES + padded);
+    const at = this.#block.dataBytes - VERSION_HEADER_BYTES - padded;
+    const { view } = this.#block;
+    view.setFloat64(at, version.startLsn, true);
+    view.setFloat64(at + 8, version.endLsn, true);
+    view.setUint32(at + 16, length, true);
+    view.setUint32(at + 20, 0, true);
+    target.set(bytes.subarray(offset, offset + length), at + VERSION_HEADER_BYTES);
+    target.fill(0, at + VERSION_HEADER_BYTES + length, at + VERSION_HEADER_BYTES + padded);
+  }
+
+  /** Adds an entry of another layer as it is: an image, or a run, which becomes one with the run before it if it can. */
+  entry(block: number, lsn: number, flags: number, bytes: Uint8Array): void {
+    const isRun = (flags & ENTRY_IMAGE) === 0;
+    const goesOn =
+      isRun &&
+      this.#inRun &&
+      this.#page === block &&
+      (flags & ENTRY_INITIALISES) === 0 &&
+      this.#block.bytes < BLOCK_BYTES_TARGET;
+    if (!goesOn) this.#begin(block, lsn, flags);
+    this.#inRun = isRun;
+    this.#append(bytes, 0, bytes.length);
   }
 
   /** Ends the run of records of the current page, if there is one. */
   endRun(): void {
-    if (this.#runStart < 0) return;
-    this.#entry(this.#runBlock, this.#runFirstLsn, this.#runStart, this.#runFlags);
-    this.#runStart = -1;
+    this.#inRun = false;
   }
 
   /** Adds a size of the current relation from `lsn` on; `cutTo` says which blocks were cut off, or NO_CUT. */
@@ -147,7 +189,16 @@ export class LayerWriter {
     this.#sizeLsn.push(lsn);
     this.#sizeBlocks.push(blocks);
     this.#sizeCut.push(cutTo);
-    if (cutTo !== NO_CUT) this.#relations.replace(this.#relations.length - 2, RELATION_HAS_CUTS);
+    if (cutTo !== NO_CUT) this.cut(lsn, cutTo);
+  }
+
+  /** Adds a cut of the current relation alone: what a layer without sizes keeps of them. */
+  cut(lsn: number, cutTo: number): void {
+    this.#cutLsn.push(lsn);
+    this.#cutTo.push(cutTo);
+    const tag = this.#tag();
+    this.#firstKey ??= { ...tag, block: 0 };
+    this.#lastKey = { ...tag, block: BLOCK_MAX };
   }
 
   /** Adds a small value from `lsn` on; null takes it away. */
@@ -173,107 +224,172 @@ export class LayerWriter {
     this.#waypoints.push(bytes);
   }
 
-  /**
-   * Hands out the buffered bytes, to be written at `position`; valid until the next call of `take` or `finish`. The
-   * bytes of a run stay until it ends.
-   */
+  /** Hands out the stored bytes, to be written at `position`; valid until the next call of `take` or `finish`. */
   take(): { position: number; bytes: Uint8Array } {
-    const ready = this.#runStart < 0 ? this.#used : this.#runStart;
-    const bytes = this.#buffer.subarray(0, ready);
+    const bytes = this.#buffer.subarray(0, this.#used);
     const position = this.#written;
-    const next = this.#spare.length >= this.#used - ready ? this.#spare : new Uint8Array(this.#buffer.length);
-    next.set(this.#buffer.subarray(ready, this.#used));
+    const next = this.#spare;
     this.#spare = this.#buffer;
     this.#buffer = next;
-    this.#view = new DataView(next.buffer);
-    this.#used -= ready;
-    this.#written += ready;
-    if (this.#runStart >= 0) this.#runStart = 0;
+    this.#written += this.#used;
+    this.#used = 0;
     return { position, bytes };
   }
 
   /** Ends the layer: the sections and the footer, to be written after everything that was taken. */
   finish(): { position: number; bytes: Uint8Array } {
-    this.endRun();
-    const entryCount = this.#entryLsn.length;
-    const sizeCount = this.#sizeLsn.length;
-    const places: SectionPlace[] = [
+    this.#endBlock();
+    const places = [
       this.#section(this.#relations.length / 8, [this.#relations.bytes()]),
-      this.#section(entryCount, [
-        this.#entryLsn.bytes(),
-        this.#entryOffset.bytes(),
-        this.#entryBlock.bytes(),
-        this.#entryLength.bytes(),
-        this.#entryCrc.bytes(),
-        this.#entryFlags.bytes(),
+      this.#section(this.#blockOffsets.length, [
+        this.#blockOffsets.bytes(),
+        this.#blockFirstLsns.bytes(),
+        this.#blockFirstRelations.bytes(),
+        this.#blockFirstPages.bytes(),
+        this.#blockStored.bytes(),
+        this.#blockRaw.bytes(),
+        this.#blockCrcs.bytes(),
+        this.#blockAllFlags.bytes(),
       ]),
-      this.#section(sizeCount, [this.#sizeLsn.bytes(), this.#sizeBlocks.bytes(), this.#sizeCut.bytes()]),
+      // An image layer has every page of its range, so that a filter would let them all pass.
+      this.#place(
+        this.#options.kind === KIND_DELTA ? encodeFilter(this.#hashes.values()) : new Uint8Array(0),
+      ),
+      this.#section(this.#cutLsn.length, [this.#cutLsn.bytes(), this.#cutTo.bytes()]),
+      this.#section(this.#sizeLsn.length, [
+        this.#sizeLsn.bytes(),
+        this.#sizeBlocks.bytes(),
+        this.#sizeCut.bytes(),
+      ]),
       this.#section(this.#values.length, this.#values),
       this.#section(this.#waypoints.length, this.#waypoints),
     ];
-    this.#footer(places);
+    this.#store(this.#footer(places));
     return this.take();
   }
 
-  #entry(block: number, lsn: number, offset: number, flags: number): void {
-    this.#entryLsn.push(lsn);
-    this.#entryOffset.push(this.#written + offset);
-    this.#entryBlock.push(block);
-    this.#entryLength.push(this.#used - offset);
-    this.#entryCrc.push(crc32c(this.#buffer, offset, this.#used));
-    this.#entryFlags.push(flags);
+  #begin(block: number, lsn: number, flags: number): void {
+    if (this.#block.bytes >= BLOCK_BYTES_TARGET) this.#endBlock();
+    const relation = this.#relations.length / 8 - 1;
+    const isNewPage = block !== this.#page;
+    if (this.#block.entryCount === 0) {
+      this.#blockFlags = isNewPage ? 0 : BLOCK_CONTINUES;
+      this.#blockRelation = relation;
+      this.#blockPage = block;
+      this.#blockLsn = lsn;
+    }
+    if (isNewPage) {
+      if (this.#options.kind === KIND_DELTA) this.#hashes.push(hashPage(relation, block));
+      const tag = this.#tag();
+      if (!this.#firstKey) this.#firstKey = { ...tag, block };
+      const last = this.#lastKey;
+      if (last?.block === BLOCK_MAX && last.rel === tag.rel && last.fork === tag.fork && last.db === tag.db) {
+        // The relation was cut: its range reaches to its end already.
+      } else this.#lastKey = { ...tag, block };
+      this.#page = block;
+    }
+    this.#inRun = false;
+    this.#block.begin(relation, block, lsn, flags);
+    this.#entries++;
+  }
+
+  #append(bytes: Uint8Array, offset: number, length: number): void {
+    const target = this.#block.append(length);
+    target.set(bytes.subarray(offset, offset + length), this.#block.dataBytes - length);
+  }
+
+  #endBlock(): void {
+    if (this.#block.entryCount === 0) return;
+    this.#rawBytes += this.#block.dataBytes;
+    const raw = this.#block.finish();
+    const compressed = compress(raw);
+    const stored = compressed ?? raw;
+    this.#blockOffsets.push(this.#written + this.#used);
+    this.#blockFirstLsns.push(this.#blockLsn);
+    this.#blockFirstRelations.push(this.#blockRelation);
+    this.#blockFirstPages.push(this.#blockPage);
+    this.#blockStored.push(stored.length);
+    this.#blockRaw.push(raw.length);
+    this.#blockCrcs.push(crc32c(stored));
+    this.#blockAllFlags.push(this.#blockFlags | (compressed ? BLOCK_COMPRESSED : 0));
+    this.#store(stored);
+    this.#inRun = false;
+  }
+
+  #tag(): RelationTag {
+    const relations = this.#relations;
+    const at = relations.length - 8;
+    return {
+      spc: relations.at(at),
+      db: relations.at(at + 1),
+      rel: relations.at(at + 2),
+      fork: relations.at(at + 3),
+    };
   }
 
   #section(count: number, parts: Uint8Array[]): SectionPlace {
-    this.#align();
     let total = 8;
     for (const part of parts) total += part.length;
-    this.#reserve(total);
-    const start = this.#used;
-    this.#view.setUint32(start, count, true);
-    this.#view.setUint32(start + 4, 0, true);
-    let at = start + 8;
+    const raw = new Uint8Array(total);
+    new DataView(raw.buffer).setUint32(0, count, true);
+    let at = 8;
     for (const part of parts) {
-      this.#buffer.set(part, at);
+      raw.set(part, at);
       at += part.length;
     }
-    this.#used = at;
-    return { offset: this.#written + start, length: total, crc: crc32c(this.#buffer, start, at) };
+    return this.#place(raw);
   }
 
-  #footer(places: SectionPlace[]): void {
-    this.#align();
-    this.#reserve(FOOTER_BYTES);
-    const start = this.#used;
-    this.#buffer.fill(0, start, start + FOOTER_BYTES);
-    const view = this.#view;
-    view.setUint32(start, LAYER_MAGIC, true);
-    view.setUint32(start + 4, LAYER_VERSION, true);
-    view.setUint32(start + 8, this.#options.kind, true);
-    view.setUint32(start + 12, this.#options.pgVersion, true);
-    view.setFloat64(start + 16, this.#options.startLsn, true);
-    view.setFloat64(start + 24, this.#options.endLsn, true);
-    for (let i = 0; i < SECTION_COUNT; i++) {
-      const place = places[i]!;
-      const at = start + 32 + i * 24;
+  #place(raw: Uint8Array): SectionPlace {
+    const stored = compress(raw) ?? raw;
+    const offset = this.#written + this.#used;
+    this.#store(stored);
+    return { offset, storedLength: stored.length, rawLength: raw.length, crc: crc32c(stored) };
+  }
+
+  #footer(places: SectionPlace[]): Uint8Array {
+    const bytes = new Uint8Array(FOOTER_BYTES);
+    const view = new DataView(bytes.buffer);
+    const { kind, level, pgVersion, startLsn, endLsn } = this.#options;
+    view.setUint32(0, LAYER_MAGIC, true);
+    view.setUint32(4, LAYER_VERSION, true);
+    view.setUint32(8, kind, true);
+    view.setUint32(12, pgVersion, true);
+    view.setFloat64(16, startLsn, true);
+    view.setFloat64(24, endLsn, true);
+    const { firstKey, lastKey } = this.keyRange;
+    putKey(view, 32, firstKey);
+    putKey(view, 52, lastKey);
+    view.setUint32(72, level, true);
+    view.setFloat64(80, this.#entries, true);
+    places.forEach((place, i) => {
+      const at = FOOTER_SECTIONS_AT + i * 24;
       view.setFloat64(at, place.offset, true);
-      view.setFloat64(at + 8, place.length, true);
+      view.setUint32(at + 8, place.storedLength, true);
+      view.setUint32(at + 12, place.rawLength, true);
       view.setUint32(at + 16, place.crc, true);
+    });
+    view.setUint32(FOOTER_BYTES + TRAILER_MAGIC_AT, FOOTER_MAGIC, true);
+    view.setUint32(FOOTER_BYTES + TRAILER_VERSION_AT, LAYER_VERSION, true);
+    view.setUint32(FOOTER_BYTES + TRAILER_LENGTH_AT, FOOTER_BYTES, true);
+    const crcAt = FOOTER_BYTES + TRAILER_CRC_AT;
+    view.setUint32(crcAt, crc32c(bytes, 0, crcAt), true);
+    return bytes;
+  }
+
+  #store(bytes: Uint8Array): void {
+    if (this.#used + bytes.length > this.#buffer.length) {
+      const grown = new Uint8Array(Math.max(this.#buffer.length * 2, this.#used + bytes.length));
+      grown.set(this.#buffer.subarray(0, this.#used));
+      this.#buffer = grown;
     }
-    view.setUint32(start + FOOTER_BYTES - 4, crc32c(this.#buffer, start, start + FOOTER_BYTES - 4), true);
-    this.#used = start + FOOTER_BYTES;
+    this.#buffer.set(bytes, this.#used);
+    this.#used += bytes.length;
   }
+}
 
-  #align(): void {
-    this.#reserve(8);
-    while ((this.#written + this.#used) % 8 !== 0) this.#buffer[this.#used++] = 0;
-  }
-
-  #reserve(extra: number): void {
-    if (this.#used + extra <= this.#buffer.length) return;
-    const grown = new Uint8Array(Math.max(this.#buffer.length * 2, this.#used + extra));
-    grown.set(this.#buffer.subarray(0, this.#used));
-    this.#buffer = grown;
-    this.#view = new DataView(grown.buffer);
-  }
+function putKey(view: DataView, at: number, { spc, db, rel, fork, block }: PageKey): void {
+  [spc, db, rel, fork, block].forEach((part, i) => {
+    view.setUint32(at + i * 4, part, true);
+  });
 }
