@@ -6,11 +6,13 @@
  *    tell them (everything was killed), the compute is woken: its election settles the tail.
  * 2. The result ends a whole record.
  * 3. A point before a timeline's own start belongs to its ancestor, and the answer names that ancestor.
+ * 4. A point before the history window of the timeline that has it is refused, unless somebody keeps exactly this one.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { BranchPoint, TimelineStatus } from './events.ts';
+import { isKept, outsideWindow } from './retention.ts';
 
 /** Sends a command to an actor; throws its rejection. */
 export type Send = (
@@ -67,6 +69,9 @@ async function pointLsn(question: PointQuestion, status: TimelineStatus, head: n
         'leave --at out to branch from the newest state',
       );
     }
+    if (point.timeMs < status.cutoffTimeMs) {
+      throw PalimpsestError.fromWire(outsideWindow(status, new Date(point.timeMs).toISOString()));
+    }
     const command = { type: 'resolve-time', timeMs: point.timeMs };
     const answer = (await send('pageserver', status.timeline, command, {
       timeoutMs: COMMAND_TIMEOUT_MS,
@@ -94,8 +99,12 @@ async function ownerOf(
 ): Promise<{ timeline: string; lsn: number }> {
   let status = from;
   for (let depth = 0; depth < DEPTH_MAX; depth++) {
-    if (lsn === status.startLsn) return { timeline: status.timeline, lsn };
-    if (lsn > status.startLsn) {
+    if (lsn >= status.startLsn) {
+      if (!isKept(status, lsn)) {
+        throw PalimpsestError.fromWire(outsideWindow(status, `LSN ${formatLsn(lsn)}`));
+      }
+      // A point that is kept for somebody is the end of a record already.
+      if (lsn === status.startLsn || lsn < status.cutoffLsn) return { timeline: status.timeline, lsn };
       const command = { type: 'resolve', lsn };
       const options = { timeoutMs: COMMAND_TIMEOUT_MS };
       const answer = (await send('pageserver', status.timeline, command, options)) as { lsn: number };

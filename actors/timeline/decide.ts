@@ -3,9 +3,19 @@
  */
 import type { AnyMachineSnapshot } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
+import { formatLsn } from '../../protocols/lsn.ts';
 import type { DecideEnvironment, Decision } from '../../runtime/host/definition.ts';
-import type { TimelineCommand, TimelineEvent, TimelineStatus } from './events.ts';
+import type { CutoffReply, LeaseReply, TimelineCommand, TimelineEvent, TimelineStatus } from './events.ts';
 import type { TimelineContext } from './machine.ts';
+import {
+  expiredLeases,
+  isKept,
+  LEASE_TTL_MS_MAX,
+  LEASE_TTL_MS_MIN,
+  LEASES_MAX,
+  outsideWindow,
+  retainedPoints,
+} from './retention.ts';
 
 export function decideTimeline(
   snapshot: AnyMachineSnapshot,
@@ -23,6 +33,18 @@ export function decideTimeline(
       if (state !== 'active')
         return rejected('conflict', `timeline ${environment.id} is ${state}, not active`);
       return { events: [{ type: 'attach.requested', generation: context.generation + 1 }] };
+    case 'hold-branch-point':
+      return decideHold(state, context, command);
+    case 'release-branch-point':
+      if (context.held?.[command.child] === undefined || state !== 'active') return { events: [] };
+      return { events: [{ type: 'branch-point.released', child: command.child }] };
+    case 'lease':
+      return decideLease(state, context, command, environment.now);
+    case 'release-lease':
+      if (context.leases?.[command.lease] === undefined || state !== 'active') return { events: [] };
+      return { events: [{ type: 'lease.released', lease: command.lease }] };
+    case 'advance-cutoff':
+      return decideCutoff(state, context, command, environment.now);
     case 'delete':
       if (state === 'deleting' || state === 'deleted' || state === 'absent') return { events: [] };
       return { events: [{ type: 'timeline.delete-requested' }] };
@@ -32,6 +54,73 @@ export function decideTimeline(
     default:
       return rejected('unsupported', `a timeline knows no command "${(command as { type: string }).type}"`);
   }
+}
+
+function decideHold(
+  state: string,
+  context: TimelineContext,
+  { child, lsn }: Extract<TimelineCommand, { type: 'hold-branch-point' }>,
+): Decision<TimelineEvent> {
+  if (state !== 'active') return rejected('conflict', `timeline ${context.id} is ${state}, not active`);
+  if (context.held?.[child] === lsn) return { events: [] };
+  if (!isKept(context, lsn)) return { reject: outsideWindow(context, `LSN ${formatLsn(lsn)}`) };
+  return { events: [{ type: 'branch-point.held', child, lsn }] };
+}
+
+/** A renewal is an event only when the deadline that is durable comes too early: every second one at most. */
+function decideLease(
+  state: string,
+  context: TimelineContext,
+  { lease, lsn, ttlMs }: Extract<TimelineCommand, { type: 'lease' }>,
+  now: number,
+): Decision<TimelineEvent> {
+  if (state !== 'active') return rejected('conflict', `timeline ${context.id} is ${state}, not active`);
+  if (!(ttlMs >= LEASE_TTL_MS_MIN && ttlMs <= LEASE_TTL_MS_MAX)) {
+    return rejected('invalid-argument', `a lease lasts from 1 s to 24 h, not ${ttlMs} ms`);
+  }
+  if (!(lsn >= context.startLsn)) {
+    const start = formatLsn(context.startLsn);
+    return rejected(
+      'invalid-argument',
+      `LSN ${formatLsn(lsn)} is before the timeline's own start at ${start}`,
+    );
+  }
+  const known = context.leases?.[lease];
+  if (known?.lsn === lsn && known.untilMs >= now + ttlMs) {
+    return { events: [], reply: { untilMs: known.untilMs } satisfies LeaseReply };
+  }
+  if (!isKept(context, lsn)) return { reject: outsideWindow(context, `LSN ${formatLsn(lsn)}`) };
+  if (known === undefined && Object.keys(context.leases ?? {}).length >= LEASES_MAX) {
+    return rejected('unavailable', `timeline ${context.id} has ${LEASES_MAX} leases`);
+  }
+  const untilMs = now + 2 * ttlMs;
+  return {
+    events: [{ type: 'lease.granted', lease, lsn, untilMs }],
+    reply: { untilMs } satisfies LeaseReply,
+  };
+}
+
+function decideCutoff(
+  state: string,
+  context: TimelineContext,
+  { cutoffLsn, cutoffTimeMs }: Extract<TimelineCommand, { type: 'advance-cutoff' }>,
+  now: number,
+): Decision<TimelineEvent> {
+  if (state !== 'active') return rejected('conflict', `timeline ${context.id} is ${state}, not active`);
+  const events: TimelineEvent[] = [];
+  const leases = expiredLeases(context, now);
+  if (leases.length > 0) events.push({ type: 'lease.expired', leases });
+  const before = context.cutoffLsn ?? 0;
+  const advances = cutoffLsn > Math.max(before, context.startLsn);
+  if (advances) events.push({ type: 'gc.cutoff-advanced', cutoffLsn, cutoffTimeMs });
+  const kept = Object.entries(context.leases ?? {}).filter(([name]) => !leases.includes(name));
+  const after = {
+    ...context,
+    cutoffLsn: advances ? cutoffLsn : before,
+    leases: Object.fromEntries(kept),
+  };
+  const reply: CutoffReply = { cutoffLsn: after.cutoffLsn, retained: retainedPoints(after) };
+  return { events, reply };
 }
 
 /** A timeline's state for others. */
@@ -50,6 +139,10 @@ export function timelineStatus(snapshot: AnyMachineSnapshot): TimelineStatus {
     attachError: context.attachError,
     startLsn: context.startLsn,
     ancestor: context.ancestor,
+    cutoffLsn: context.cutoffLsn ?? 0,
+    cutoffTimeMs: context.cutoffTimeMs ?? 0,
+    leases: context.leases ?? {},
+    held: context.held ?? {},
     error: context.error,
   };
 }

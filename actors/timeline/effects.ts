@@ -83,8 +83,16 @@ async function resolve(
       timeline: origin.timeline,
       point: origin.point,
     });
+    // Before anybody may count on it: from now on garbage collection keeps the point.
+    await send(services, ancestor.timeline, {
+      type: 'hold-branch-point',
+      child: effect.id,
+      lsn: ancestor.lsn,
+    });
     return [{ type: 'timeline.resolved', startLsn: ancestor.lsn, ancestor }];
   } catch (error) {
+    // An earlier attempt that a crash ended may have held a point.
+    await release(services, origin.timeline, effect.id).catch(() => {});
     // Somebody waits for this answer: a clear refusal now is worth more than an attempt that succeeds later.
     return [{ type: 'timeline.rejected', error: toWireError(error) }];
   }
@@ -180,7 +188,21 @@ async function attach(services: TimelineServices, context: TimelineContext): Pro
   );
 }
 
-/** Compute first, so that nothing writes any more; then pages, then WAL. */
+/** Asks another timeline. */
+async function send(
+  services: TimelineServices,
+  timeline: string,
+  command: TimelineCommand & Record<string, unknown>,
+): Promise<void> {
+  await services.send('timeline', timeline, command, { timeoutMs: CREATE_TIMEOUT_MS });
+}
+
+/** An ancestor need not keep a timeline's branch point any more. */
+function release(services: TimelineServices, ancestor: string, child: string): Promise<void> {
+  return unlessUnknown(send(services, ancestor, { type: 'release-branch-point', child }));
+}
+
+/** Compute first, so that nothing writes any more; then pages, then WAL; then the ancestor may forget the branch point. */
 async function dismantle(services: TimelineServices, context: TimelineContext): Promise<void> {
   const options = { timeoutMs: DELETE_TIMEOUT_MS };
   await unlessUnknown(services.send('compute', context.id, { type: 'forget' }, options));
@@ -192,6 +214,7 @@ async function dismantle(services: TimelineServices, context: TimelineContext): 
       unlessUnknown(services.send('safekeeper-node', member, command, options)),
     ),
   );
+  if (context.ancestor) await release(services, context.ancestor.timeline, context.id);
 }
 
 /** What is not there need not be removed. */

@@ -3,6 +3,7 @@
  */
 import type { WireError } from '../../protocols/errors.ts';
 import type { ActorEvent } from '../../runtime/host/definition.ts';
+import type { Lease } from './retention.ts';
 
 /** Version of the shapes below. */
 export const TIMELINE_EVENT_VERSION = 1;
@@ -31,6 +32,14 @@ export type TimelineCommand =
   | { type: 'create'; spec: TimelineSpec }
   /** The pageserver has lost or forgotten it: attach it again, with a newer generation. */
   | { type: 'attach' }
+  /** A branch starts here: this point stays readable until it is released. Asked again, the newer point counts. */
+  | { type: 'hold-branch-point'; child: string; lsn: number }
+  | { type: 'release-branch-point'; child: string }
+  /** Somebody reads at this point for at least `ttlMs`; asking again with the same name renews it. */
+  | { type: 'lease'; lease: string; lsn: number; ttlMs: number }
+  | { type: 'release-lease'; lease: string }
+  /** Moves the beginning of the history window forward; answers what is to be kept now. */
+  | { type: 'advance-cutoff'; cutoffLsn: number; cutoffTimeMs: number }
   | { type: 'delete' }
   | { type: 'status' };
 
@@ -46,9 +55,28 @@ export type TimelineEvent = ActorEvent &
     | { type: 'attach.completed'; generation: number }
     /** The pageserver cannot serve it, and trying again would not help. */
     | { type: 'attach.failed'; generation: number; error: WireError }
+    | { type: 'branch-point.held'; child: string; lsn: number }
+    | { type: 'branch-point.released'; child: string }
+    | { type: 'lease.granted'; lease: string; lsn: number; untilMs: number }
+    | { type: 'lease.released'; lease: string }
+    | { type: 'lease.expired'; leases: string[] }
+    | { type: 'gc.cutoff-advanced'; cutoffLsn: number; cutoffTimeMs: number }
     | { type: 'timeline.delete-requested' }
     | { type: 'timeline.deleted' }
   );
+
+/** The answer to `lease`. */
+export interface LeaseReply {
+  /** When it runs out unless it is renewed: not before now + the time asked for. */
+  untilMs: number;
+}
+
+/** The answer to `advance-cutoff`: nothing else below the cutoff will ever be read again. */
+export interface CutoffReply {
+  cutoffLsn: number;
+  /** Points below it that stay readable. */
+  retained: number[];
+}
 
 /** What others may know of a timeline; the answer to `status`. */
 export interface TimelineStatus {
@@ -66,5 +94,11 @@ export interface TimelineStatus {
   attachError: WireError | undefined;
   startLsn: number;
   ancestor: { timeline: string; lsn: number } | undefined;
+  /** The oldest LSN of the history window, 0 while all history is within it; and the moment it stood for. */
+  cutoffLsn: number;
+  cutoffTimeMs: number;
+  leases: Record<string, Lease>;
+  /** Branch points by the timeline that starts there. */
+  held: Record<string, number>;
   error: WireError | undefined;
 }

@@ -10,8 +10,9 @@
 import { assign, setup } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
 import type { TimelineEvent, TimelineSpec } from './events.ts';
+import { type Retention, withoutKey } from './retention.ts';
 
-export interface TimelineContext {
+export interface TimelineContext extends Retention {
   id: string;
   spec: TimelineSpec | undefined;
   startLsn: number;
@@ -73,6 +74,29 @@ export const timelineMachine = setup({
         : {},
     ),
     noneMissing: assign({ missing: [] }),
+    holdPoint: assign(({ event, context }) =>
+      event.type === 'branch-point.held' ? { held: { ...context.held, [event.child]: event.lsn } } : {},
+    ),
+    releasePoint: assign(({ event, context }) =>
+      event.type === 'branch-point.released' ? { held: withoutKey(context.held, event.child) } : {},
+    ),
+    takeLease: assign(({ event, context }) => {
+      if (event.type !== 'lease.granted') return {};
+      const { lease, lsn, untilMs } = event;
+      return { leases: { ...context.leases, [lease]: { lsn, untilMs } } };
+    }),
+    dropLeases: assign(({ event, context }) => {
+      if (event.type === 'lease.released') return { leases: withoutKey(context.leases, event.lease) };
+      if (event.type !== 'lease.expired') return {};
+      let { leases } = context;
+      for (const lease of event.leases) leases = withoutKey(leases, lease);
+      return { leases };
+    }),
+    takeCutoff: assign(({ event }) =>
+      event.type === 'gc.cutoff-advanced'
+        ? { cutoffLsn: event.cutoffLsn, cutoffTimeMs: event.cutoffTimeMs }
+        : {},
+    ),
   },
   guards: {
     someMissing: ({ event }) => event.type === 'timeline.activated' && event.missing.length > 0,
@@ -91,6 +115,10 @@ export const timelineMachine = setup({
     missing: [],
     error: undefined,
     createdMs: 0,
+    cutoffLsn: 0,
+    cutoffTimeMs: 0,
+    leases: {},
+    held: {},
   }),
   states: {
     absent: {
@@ -125,6 +153,12 @@ export const timelineMachine = setup({
         'attach.requested': { actions: ['takeGeneration', { type: 'attach', params: own }] },
         'attach.completed': { actions: 'takeAttachment' },
         'attach.failed': { actions: 'takeAttachError' },
+        'branch-point.held': { actions: 'holdPoint' },
+        'branch-point.released': { actions: 'releasePoint' },
+        'lease.granted': { actions: 'takeLease' },
+        'lease.released': { actions: 'dropLeases' },
+        'lease.expired': { actions: 'dropLeases' },
+        'gc.cutoff-advanced': { actions: 'takeCutoff' },
       },
     },
     rejected: {},

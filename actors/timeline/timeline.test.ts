@@ -7,7 +7,7 @@ import type { Clock } from '../../runtime/ports/clock.ts';
 import { resolveBranchPoint, type Send } from './branch-point.ts';
 import { decideTimeline, timelineStatus } from './decide.ts';
 import { timelineEffects } from './effects.ts';
-import type { TimelineEvent, TimelineSpec, TimelineStatus } from './events.ts';
+import type { TimelineCommand, TimelineEvent, TimelineSpec, TimelineStatus } from './events.ts';
 import { timelineMachine } from './machine.ts';
 
 const SPEC: TimelineSpec = {
@@ -118,7 +118,8 @@ describe('a branch point', () => {
   /** A world of two timelines whose safekeepers answer with these commit and flush LSNs, call by call. */
   function world(replicas: Record<string, { commitLsn: number; flushLsn: number }[] | 'down'>): Send {
     return async (kind, id, command) => {
-      if (kind === 'timeline') return { state: 'active', members: SPEC.members, ...statuses[id] };
+      if (kind === 'timeline')
+        return { state: 'active', members: SPEC.members, cutoffLsn: 0, cutoffTimeMs: 0, ...statuses[id] };
       if (kind === 'compute') return { socketDir: '/run/x', port: 5432 };
       if (kind === 'pageserver' && command.type === 'resolve') return { lsn: (command.lsn as number) - 3 };
       if (kind === 'pageserver') return { lsn: 450, commitTimeMs: 5 };
@@ -177,10 +178,167 @@ describe('a branch point', () => {
     expect(await ask(world(all), { kind: 'time', timeMs: 5 })).toEqual({ timeline: 'root', lsn: 447 });
   });
 
+  it('before the window is refused, saying where it begins, unless somebody keeps exactly that point', async () => {
+    const window = { cutoffLsn: 600, cutoffTimeMs: 7_000, held: { other: 550 } };
+    const send: Send = async (kind, id, command, options) => {
+      const answer = (await world(all)(kind, id, command, options)) as object;
+      return kind === 'timeline' && id === 'parent' ? { ...answer, ...window } : answer;
+    };
+    const begins = /window, which begins at 0\/258 \(1970-01-01T00:00:07.000Z\)/;
+    await expect(ask(send, { kind: 'lsn', lsn: 599 })).rejects.toThrow(begins);
+    await expect(ask(send, { kind: 'time', timeMs: 6_000 })).rejects.toThrow(begins);
+    expect(await ask(send, { kind: 'lsn', lsn: 550 })).toEqual({ timeline: 'parent', lsn: 550 });
+    expect((await ask(send, { kind: 'lsn', lsn: 603 })).lsn).toBe(600);
+  });
+
   it('is refused in the future and before all history', async () => {
     await expect(ask(world(all), { kind: 'lsn', lsn: 901 })).rejects.toThrow(/in the future/);
     await expect(ask(world(all), { kind: 'lsn', lsn: 99 })).rejects.toThrow(/before the beginning/);
     await expect(ask(world(all), { kind: 'time', timeMs: 9_000_000 })).rejects.toThrow(/in the future/);
+  });
+});
+
+describe('what a timeline keeps', () => {
+  const HOUR = 3_600_000;
+  /** Decides and folds one command after the other at a time; the last answer. */
+  function run(commands: [number, TimelineCommand][]) {
+    const events = [...ACTIVE];
+    let reply: unknown;
+    for (const [now, command] of commands) {
+      const decision = decideTimeline(fold(events).snapshot, command, { ...environment, now });
+      if ('reject' in decision) throw PalimpsestError.fromWire(decision.reject);
+      events.push(...decision.events);
+      reply = decision.reply;
+    }
+    return { events: events.slice(ACTIVE.length), reply, status: timelineStatus(fold(events).snapshot) };
+  }
+  const cutoff = (lsn: number): TimelineCommand => ({
+    type: 'advance-cutoff',
+    cutoffLsn: lsn,
+    cutoffTimeMs: 5,
+  });
+  const hold = (child: string, lsn: number): TimelineCommand => ({ type: 'hold-branch-point', child, lsn });
+  const lease = (name: string, lsn: number): TimelineCommand => ({
+    type: 'lease',
+    lease: name,
+    lsn,
+    ttlMs: HOUR,
+  });
+
+  it('is everything from the cutoff on, and below it the branch points and leases that were there before', () => {
+    const { reply } = run([
+      [0, hold('a', 900)],
+      [0, hold('b', 2000)],
+      [0, lease('reader', 950)],
+      [0, lease('again', 950)],
+      [1, cutoff(1500)],
+    ]);
+    expect(reply).toEqual({ cutoffLsn: 1500, retained: [900, 950] });
+  });
+
+  it('never moves back, and begins no earlier than the timeline', () => {
+    expect(run([[0, cutoff(700)]]).events).toEqual([]);
+    const { events, reply } = run([
+      [0, cutoff(1500)],
+      [0, cutoff(1200)],
+    ]);
+    expect(events).toHaveLength(1);
+    expect(reply).toEqual({ cutoffLsn: 1500, retained: [] });
+  });
+
+  it('takes no new point below the cutoff, except where one is kept', () => {
+    expect(() =>
+      run([
+        [0, cutoff(1500)],
+        [0, hold('a', 1499)],
+      ]),
+    ).toThrow(/history window, which begins at 0\/5DC \(1970-01-01T00:00:00.005Z\)/);
+    expect(() =>
+      run([
+        [0, cutoff(1500)],
+        [0, lease('r', 1499)],
+      ]),
+    ).toThrow(/history window/);
+    const { status } = run([
+      [0, hold('a', 900)],
+      [0, cutoff(1500)],
+      [0, lease('r', 900)],
+      [0, hold('b', 900)],
+      [0, { type: 'release-branch-point', child: 'a' }],
+    ]);
+    expect(status.held).toEqual({ b: 900 });
+  });
+
+  it('of a branch that asks again is its newer point', () => {
+    const { status } = run([
+      [0, hold('a', 900)],
+      [0, hold('a', 1000)],
+      [0, hold('a', 1000)],
+    ]);
+    expect(status.held).toEqual({ a: 1000 });
+  });
+
+  it('for a lease lasts at least as long as asked, with an event for every second renewal at most', () => {
+    const { events, reply } = run([
+      [0, lease('r', 900)],
+      [HOUR * 0.5, lease('r', 900)],
+      [HOUR, lease('r', 900)],
+      [HOUR * 1.5, lease('r', 900)],
+    ]);
+    expect(events.map(({ type }) => type)).toEqual(['lease.granted', 'lease.granted']);
+    expect(reply).toEqual({ untilMs: HOUR * 3.5 });
+  });
+
+  it('is given up when a lease has run out or was released, at the next move of the cutoff', () => {
+    const { events, reply, status } = run([
+      [0, lease('gone', 900)],
+      [0, lease('released', 910)],
+      [HOUR, lease('live', 920)],
+      [HOUR, { type: 'release-lease', lease: 'released' }],
+      [HOUR * 2.5, cutoff(1500)],
+    ]);
+    expect(events).toContainEqual({ type: 'lease.expired', leases: ['gone'] });
+    expect(reply).toEqual({ cutoffLsn: 1500, retained: [920] });
+    expect(Object.keys(status.leases)).toEqual(['live']);
+  });
+
+  it('is refused to leases before its start, and to ones that last too short or too long', () => {
+    expect(() => run([[0, lease('r', 799)]])).toThrow(/before the timeline's own start/);
+    expect(() => run([[0, { type: 'lease', lease: 'r', lsn: 900, ttlMs: 10 }]])).toThrow(/from 1 s to 24 h/);
+  });
+});
+
+describe('resolving where a timeline starts', () => {
+  const { snapshot } = fold(ACTIVE.slice(0, 1));
+
+  function resolve(hold: () => Promise<unknown>) {
+    const sent: Record<string, unknown>[] = [];
+    const send: Send = async (kind, id, command) => {
+      if (kind === 'timeline' && command.type !== 'status') {
+        sent.push({ id, ...command });
+        return command.type === 'hold-branch-point' ? hold() : {};
+      }
+      if (kind === 'timeline')
+        return { timeline: id, state: 'active', members: ['sk1'], startLsn: 500, cutoffLsn: 0 };
+      return { commitLsn: 900, flushLsn: 900 };
+    };
+    const effects = timelineEffects({ send, attached: async () => {}, pageserverReady: async () => {} });
+    const context = { id: 'child', clock: testClock(), snapshot: () => snapshot } as never;
+    return { sent, events: effects.resolve!({ context: snapshot.context }, context) };
+  }
+
+  it('holds the point in the ancestor before anybody hears of it', async () => {
+    const { sent, events } = resolve(async () => ({}));
+    expect(await events).toMatchObject([{ type: 'timeline.resolved', startLsn: 900 }]);
+    expect(sent).toEqual([{ id: 'parent', type: 'hold-branch-point', child: 'child', lsn: 900 }]);
+  });
+
+  it('is refused when the cutoff has passed the point meanwhile, and holds nothing', async () => {
+    const { sent, events } = resolve(() => {
+      throw new PalimpsestError('invalid-argument', 'before the history window');
+    });
+    expect(await events).toMatchObject([{ type: 'timeline.rejected' }]);
+    expect(sent.at(-1)).toEqual({ id: 'parent', type: 'release-branch-point', child: 'child' });
   });
 });
 

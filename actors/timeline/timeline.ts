@@ -44,6 +44,19 @@ function told(event: TimelineEvent): Record<string, unknown> {
           ? { ancestor: event.ancestor.timeline, ancestorLsn: formatLsn(event.ancestor.lsn) }
           : {}),
       };
+    case 'branch-point.held':
+      return { child: event.child, lsn: formatLsn(event.lsn) };
+    case 'lease.granted':
+      return {
+        lease: event.lease,
+        lsn: formatLsn(event.lsn),
+        until: new Date(event.untilMs).toISOString(),
+      };
+    case 'gc.cutoff-advanced':
+      return {
+        lsn: formatLsn(event.cutoffLsn),
+        ...(event.cutoffTimeMs > 0 ? { time: new Date(event.cutoffTimeMs).toISOString() } : {}),
+      };
     default: {
       const { type: _, v: __, ...data } = event;
       return data;

@@ -79,6 +79,7 @@ export class ControlActors {
       const { state } = timelineStatus((await this.#timeline(id)).snapshot());
       if (state === 'rejected' || state === 'deleted') await this.#removeTimeline(id);
     });
+    await this.#matchBranchPoints();
     await inParallel(await journals.list(TENANT_KIND), async (id) => {
       const { state } = tenantStatus((await this.#spawnTenant(id)).snapshot());
       if (state === 'deleted' || state === 'absent') await this.#removeTenant(id);
@@ -91,6 +92,20 @@ export class ControlActors {
     serveCommands<TenantCommand>(bus, TENANT_KIND, '*', async (command, id) =>
       this.#tenant(id).dispatch(command),
     );
+  }
+
+  /** Ancestors hold the start of every branch, also of those made by earlier versions, and of no other. */
+  async #matchBranchPoints(): Promise<void> {
+    for (const actor of this.#timelines.values()) {
+      const { timeline, ancestor, held } = timelineStatus(actor.snapshot());
+      const above = ancestor && this.#timelines.get(ancestor.timeline);
+      if (above && timelineStatus(above.snapshot()).held[timeline] !== ancestor.lsn) {
+        await above.dispatch({ type: 'hold-branch-point', child: timeline, lsn: ancestor.lsn });
+      }
+      for (const child of Object.keys(held)) {
+        if (!this.#timelines.has(child)) await actor.dispatch({ type: 'release-branch-point', child });
+      }
+    }
   }
 
   /** Timelines that exist: those that are `needed` first, then ancestors before their descendants. */
