@@ -3,6 +3,7 @@
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn, parseLsn } from '../../protocols/lsn.ts';
+import { type ObjectsLocation, parseObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import type { BranchStart } from '../client/control.ts';
 
 const UNIT_SECONDS: Record<string, number> = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86_400 };
@@ -38,6 +39,21 @@ export function parseSafekeepers(text: string): number {
 export function parsePgVersion(text: string): number {
   if (['15', '16', '17', '18'].includes(text)) return Number(text);
   throw invalid(`Postgres ${text} is not supported`, 'choose 15, 16, 17 or 18');
+}
+
+/** `--objects`, `--s3-endpoint`, `--s3-region`; undefined without any of them. */
+export function parseObjects(options: {
+  objects?: string;
+  s3Endpoint?: string;
+  s3Region?: string;
+}): ObjectsLocation | undefined {
+  const { objects, s3Endpoint: endpoint, s3Region: region } = options;
+  if (objects !== undefined) return parseObjectsLocation(objects, { endpoint, region });
+  if (endpoint === undefined && region === undefined) return undefined;
+  throw invalid(
+    `${endpoint === undefined ? '--s3-region' : '--s3-endpoint'} needs --objects`,
+    'write --objects s3://bucket/prefix as well',
+  );
 }
 
 /** `--at`: an LSN (`0/1A2B3C4`), a time (`2026-11-22T10:00:00Z`), or how long ago (`5m`, `5m ago`). */

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import { openDataDirectory, runDirectoryOf, runningProcess } from './data-directory.ts';
 
 describe('a data directory', () => {
@@ -72,5 +73,44 @@ describe('a data directory', () => {
   it("is not made among other people's files", async () => {
     writeFileSync(join(root, 'thesis.tex'), 'years of work');
     await expect(openDataDirectory(root, {})).rejects.toThrow(/not empty/);
+  });
+});
+
+describe('the place of objects', () => {
+  let root: string;
+  const bucket: ObjectsLocation = { kind: 's3', bucket: 'backups', prefix: 'one' };
+
+  beforeEach(() => {
+    root = mkdtempSync(join(tmpdir(), 'palimpsest-data-'));
+  });
+  afterEach(() => rmSync(root, { recursive: true, force: true }));
+
+  async function reopened(wanted: { objects?: ObjectsLocation }, mark = false): Promise<ObjectsLocation> {
+    const directory = await openDataDirectory(root, wanted);
+    if (mark) await directory.objectsAreMarked();
+    await directory.release();
+    return directory.objects;
+  }
+
+  it('is in the data directory when nothing is said', async () => {
+    expect(await reopened({}, true)).toEqual({ kind: 'local', directory: join(root, 'objects') });
+    await expect(reopened({ objects: bucket })).rejects.toThrow(/keeps its objects in/);
+  });
+
+  it('is found again by a later start, and cannot be another one', async () => {
+    await reopened({ objects: bucket }, true);
+    expect(await reopened({})).toEqual(bucket);
+    await expect(reopened({ objects: { ...bucket, prefix: 'two' } })).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringContaining('keeps its objects in s3://backups/one, not in s3://backups/two'),
+    });
+  });
+
+  it('can be chosen anew as long as nothing is there, and its server may move later', async () => {
+    await reopened({ objects: { ...bucket, bucket: 'mistyped' } });
+    await reopened({ objects: bucket }, true);
+    const elsewhere: ObjectsLocation = { ...bucket, endpoint: 'http://127.0.0.1:9000' };
+    expect(await reopened({ objects: elsewhere })).toEqual(elsewhere);
+    expect(await reopened({})).toEqual(elsewhere);
   });
 });

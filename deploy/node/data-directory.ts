@@ -1,11 +1,12 @@
 /**
  * The data directory: what it holds, which format it has, and who uses it.
  *
- *   palimpsest.json   format, installation id, and what was chosen when it was made; written once
+ *   palimpsest.json   format, installation id, and what was chosen when it was made: safekeepers, where objects are
  *   palimpsest.pid    the running process, its port and its run directory; there only while it runs
  *   control/          journals of tenants, timelines and computes
- *   safekeepers/skN/  WAL                     objects/   layers and templates: with the WAL, the system of record
- *   pageserver/       a cache of both         computes/  thrown away at every start
+ *   safekeepers/skN/  WAL                     objects/   layers and templates: with the WAL, the system of record;
+ *   pageserver/       a cache of both                    elsewhere when a location was given
+ *   computes/         thrown away at every start
  *   events/  logs/
  *
  * The run directory is in /tmp because the path of a unix socket must be short, and Postgres runs as another user.
@@ -26,12 +27,21 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { fileError } from '../../runtime/adapters/file-errors.ts';
+import {
+  formatObjectsLocation,
+  isSameLocation,
+  type ObjectsLocation,
+} from '../../runtime/adapters/objects-location.ts';
 
 /** Raised when a newer Palimpsest writes something that this one would misread. */
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
+/** Until format 2 objects were always in the data directory. */
+const FORMAT_VERSION_MIN = 1;
 const FORMAT_FILE = 'palimpsest.json';
+const OBJECTS_FOLDER = 'objects';
 const PID_FILE = 'palimpsest.pid';
 
 export interface InstallationFile {
@@ -39,6 +49,17 @@ export interface InstallationFile {
   installation: string;
   safekeepers: number;
   createdMs: number;
+  /** Absent: the folder `objects` of the data directory, which can be moved with it. */
+  objects?: ObjectsLocation;
+  /** The mark of this installation is beside the objects, so they stay where they are. */
+  objectsMarked?: boolean;
+  /** How often this installation was recovered from its objects. */
+  epoch?: number;
+}
+
+export interface WantedInstallation {
+  safekeepers?: number;
+  objects?: ObjectsLocation;
 }
 
 export interface RunningFile {
@@ -56,6 +77,9 @@ export interface DataDirectory {
   /** True when this start made it. */
   isNew: boolean;
   runDirectory: string;
+  objects: ObjectsLocation;
+  /** Remembers that the installation's mark is beside its objects. */
+  objectsAreMarked(): Promise<void>;
   /** Tells others (the CLI) how to reach this process. */
   publish(port: number): Promise<void>;
   /** Removes the lock and the run directory. */
@@ -63,10 +87,7 @@ export interface DataDirectory {
 }
 
 /** Opens or makes a data directory and takes its lock. Throws PalimpsestError with a hint for everything that may be wrong. */
-export async function openDataDirectory(
-  path: string,
-  wanted: { safekeepers?: number },
-): Promise<DataDirectory> {
+export async function openDataDirectory(path: string, wanted: WantedInstallation): Promise<DataDirectory> {
   await mkdir(path, { recursive: true }).catch((error) => {
     throw fileError('create', path, error);
   });
@@ -77,13 +98,21 @@ export async function openDataDirectory(
   const runDirectory = runDirectoryOf(root);
   const release = await takeLock(root, runDirectory);
   try {
-    const installation = existing ?? (await createInstallation(root, wanted.safekeepers ?? 3));
+    const installation = existing
+      ? await moveObjects(root, existing, wanted.objects)
+      : await createInstallation(root, wanted);
     await makeRunDirectory(runDirectory);
     return {
       root,
       installation,
       isNew: existing === undefined,
       runDirectory,
+      objects: ownLocation(root, installation),
+      objectsAreMarked: async () => {
+        if (installation.objectsMarked) return;
+        installation.objectsMarked = true;
+        await replaceFile(join(root, FORMAT_FILE), installation);
+      },
       publish: async (port) => replaceFile(join(root, PID_FILE), await runningFile(runDirectory, port)),
       release: async () => {
         await rm(runDirectory, { recursive: true, force: true });
@@ -137,8 +166,8 @@ async function readInstallation(root: string): Promise<InstallationFile | undefi
   );
 }
 
-function checkInstallation(root: string, found: InstallationFile, wanted: { safekeepers?: number }): void {
-  if (found.format !== FORMAT_VERSION) {
+function checkInstallation(root: string, found: InstallationFile, wanted: WantedInstallation): void {
+  if (found.format < FORMAT_VERSION_MIN || found.format > FORMAT_VERSION) {
     throw new PalimpsestError(
       'unsupported',
       `${root} has data format ${found.format}; this version of Palimpsest reads format ${FORMAT_VERSION}`,
@@ -154,6 +183,30 @@ function checkInstallation(root: string, found: InstallationFile, wanted: { safe
       `leave --safekeepers out, or start with another data directory (--data)`,
     );
   }
+  const own = ownLocation(root, found);
+  if (wanted.objects && found.objectsMarked && !isSameLocation(wanted.objects, own)) {
+    throw new PalimpsestError(
+      'conflict',
+      `${root} keeps its objects in ${formatObjectsLocation(own)}, not in ${formatObjectsLocation(wanted.objects)}`,
+      'leave --objects out, or start with another data directory (--data)',
+    );
+  }
+}
+
+function ownLocation(root: string, installation: InstallationFile): ObjectsLocation {
+  return installation.objects ?? { kind: 'local', directory: join(root, OBJECTS_FOLDER) };
+}
+
+/** Before anything is stored the place can be chosen anew; after that only the address of its server. */
+async function moveObjects(
+  root: string,
+  installation: InstallationFile,
+  wanted: ObjectsLocation | undefined,
+): Promise<InstallationFile> {
+  if (!wanted || isDeepStrictEqual(wanted, ownLocation(root, installation))) return installation;
+  const moved = { ...installation, format: FORMAT_VERSION, objects: wanted };
+  await replaceFile(join(root, FORMAT_FILE), moved);
+  return moved;
 }
 
 /** A folder with other people's files is no place for a database: nobody would expect it there. */
@@ -169,12 +222,14 @@ async function checkEmpty(root: string): Promise<void> {
   );
 }
 
-async function createInstallation(root: string, safekeepers: number): Promise<InstallationFile> {
+async function createInstallation(root: string, wanted: WantedInstallation): Promise<InstallationFile> {
+  const { safekeepers = 3, objects } = wanted;
   const installation: InstallationFile = {
     format: FORMAT_VERSION,
     installation: randomBytes(16).toString('hex'),
     safekeepers,
     createdMs: Date.now(),
+    ...(objects ? { objects } : {}),
   };
   await replaceFile(join(root, FORMAT_FILE), installation);
   return installation;

@@ -1,7 +1,7 @@
 /**
  * The process of one pageserver.
  *
- *   node pageserver.ts '{"node":"ps1","dataDir":…,"objectsDir":…,"runDir":…,"busAddress":…}'
+ *   node pageserver.ts '{"node":"ps1","dataDir":…,"objects":{"kind":"local",…},"runDir":…,"busAddress":…}'
  *
  * It ends when its standard input closes (its parent is gone), when the bus is lost, and on SIGTERM. Its data directory
  * is a cache: kill -9 at any moment, or the loss of the directory, loses nothing.
@@ -15,7 +15,6 @@ import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import { readCommittedWal } from '../../actors/safekeeper/wal-client.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
-import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import { PageserverNode } from './pageserver-node.ts';
@@ -26,8 +25,6 @@ import {
 } from './storage-process.ts';
 
 interface PageserverConfiguration extends StorageProcessConfiguration {
-  /** Object storage as a local directory. */
-  objectsDir: string;
   /** Memory for materialised pages. */
   pageCacheBytes?: number;
   /** Memory for WAL that is not in layer files yet, of all timelines. */
@@ -65,9 +62,7 @@ await runStorageProcess(
   },
 );
 
-async function makeTools({ disk, clock, network, bus, log }: StorageProcess): Promise<ShardTools> {
-  const { dataDir, objectsDir } = configuration;
-  const objects = await LocalObjects.open(objectsDir, { localRoot: dataDir });
+async function makeTools({ disk, objects, clock, network, bus, log }: StorageProcess): Promise<ShardTools> {
   const relations = new RelationTable();
   const dialSafekeeper = (member: NodeId, timeline: string) =>
     openChannel(bus, network, 'safekeeper', replicaId(timeline as TimelineId, member), {

@@ -14,7 +14,8 @@ import type { TenantStatus } from '../../actors/tenant/events.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { LocalComputeHosts } from '../../runtime/adapters/compute-hosts.ts';
 import { LocalDirectoryReader } from '../../runtime/adapters/directory-reader.ts';
-import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
+import { formatObjectsLocation, type ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
+import { openObjects } from '../../runtime/adapters/open-objects.ts';
 import {
   findPostgres,
   obtainPostgres,
@@ -26,6 +27,7 @@ import {
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
 import { collectMetrics, serveMetrics } from '../../runtime/metrics/collect.ts';
+import type { Objects } from '../../runtime/ports/objects.ts';
 import {
   CONTROL_ID,
   CONTROL_KIND,
@@ -39,6 +41,7 @@ import { ControlActors } from './control-actors.ts';
 import { ControlService } from './control-service.ts';
 import { type DataDirectory, openDataDirectory } from './data-directory.ts';
 import { Moments } from './moments.ts';
+import { claimObjects } from './objects-mark.ts';
 import { ParentRuntime } from './parent-runtime.ts';
 import { busAddress } from './run-paths.ts';
 import { StorageProcesses } from './storage-processes.ts';
@@ -60,6 +63,8 @@ export interface SystemOptions {
   pgBin?: string;
   /** Only for a new data directory. */
   safekeepers?: number;
+  /** Where objects are; an existing data directory knows. */
+  objects?: ObjectsLocation;
   /** Aborted when the start is to be given up. */
   signal?: AbortSignal;
   onStep?(text: string): void;
@@ -94,6 +99,7 @@ class EmbeddedSystem {
   readonly #user: PostgresUser = postgresUser();
   #runtime!: ParentRuntime;
   #directory!: DataDirectory;
+  #objects!: Objects;
   #computes: Computes | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -102,9 +108,12 @@ class EmbeddedSystem {
   }
 
   async start(): Promise<RunningSystem> {
-    const { safekeepers, pgVersion, dataDir } = this.#options;
+    const { safekeepers, objects, pgVersion, dataDir } = this.#options;
     await this.#obtainBinaries(pgVersion);
-    this.#directory = await openDataDirectory(dataDir, safekeepers === undefined ? {} : { safekeepers });
+    this.#directory = await openDataDirectory(dataDir, {
+      ...(safekeepers === undefined ? {} : { safekeepers }),
+      ...(objects === undefined ? {} : { objects }),
+    });
     this.#then('data directory', () => this.#directory.release());
     const { root, runDirectory } = this.#directory;
     this.#runtime = await ParentRuntime.start({ root, runDirectory });
@@ -114,6 +123,7 @@ class EmbeddedSystem {
     const control = new ControlActors({ spawner: this.#runtime.actors, ...this.#runtime.services });
     const moments = new Moments({ actors: control, bus, clock });
     const { gateway, port } = await this.#openGateway(moments);
+    await this.#openObjects();
     this.#step('starting storage');
     const storage = this.#startStorage(() => void this.#reattach(control));
     const hosts = this.#makeHosts();
@@ -235,14 +245,30 @@ class EmbeddedSystem {
     return { gateway, port };
   }
 
+  /** Before anything is started: a place that cannot be used, or is another's, is known at once. */
+  async #openObjects(): Promise<void> {
+    const { objects: location, installation, objectsAreMarked } = this.#directory;
+    const { clock, random } = this.#runtime;
+    if (location.kind === 's3') this.#step(`looking at ${formatObjectsLocation(location)}`);
+    this.#objects = await openObjects(location, { clock, random });
+    await claimObjects(this.#objects, {
+      installation: installation.installation,
+      epoch: installation.epoch ?? 0,
+      place: formatObjectsLocation(location),
+      isNew: installation.objectsMarked !== true,
+      isPrivate: installation.objects === undefined,
+    });
+    await objectsAreMarked();
+  }
+
   #startStorage(onPageserverRestart: () => void): StorageProcesses {
-    const { root, runDirectory, installation } = this.#directory;
+    const { root, runDirectory, installation, objects } = this.#directory;
     const storage = new StorageProcesses({
       safekeepers: installation.safekeepers,
       pageserver: PAGESERVER,
       root,
       runDirectory,
-      objectsDirectory: join(root, 'objects'),
+      objects,
       clock: this.#runtime.clock,
       log: this.#runtime.log,
       onRestart: (node) => {
@@ -331,7 +357,7 @@ class EmbeddedSystem {
     storage: StorageProcesses,
   ): Promise<(name: string, pgVersion: number | undefined) => Promise<TenantStatus>> {
     const { root } = this.#directory;
-    const objects = await LocalObjects.open(join(root, 'objects'));
+    const objects = this.#objects;
     const templates = new Templates({
       objects,
       workDirectory: join(root, 'templates'),

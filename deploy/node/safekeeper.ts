@@ -1,7 +1,7 @@
 /**
  * The process of one safekeeper.
  *
- *   node safekeeper.ts '{"node":"sk1","dataDir":…,"runDir":…,"busAddress":…}'
+ *   node safekeeper.ts '{"node":"sk1","dataDir":…,"objects":{"kind":"local",…},"runDir":…,"busAddress":…}'
  *
  * It ends when its standard input closes (its parent is gone), when the bus is lost, and on SIGTERM; kill -9 at any moment
  * loses nothing that was acknowledged.

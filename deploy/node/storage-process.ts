@@ -6,7 +6,9 @@
 import type { NodeId } from '../../protocols/ids.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { NodeDisk } from '../../runtime/adapters/node-disk.ts';
+import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import { MetricsRegistry } from '../../runtime/adapters/open-metrics.ts';
+import { openObjects } from '../../runtime/adapters/open-objects.ts';
 import { createLog, type LogLevel } from '../../runtime/adapters/pino-log.ts';
 import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
@@ -15,6 +17,7 @@ import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import { ChannelDoor } from '../../runtime/channels/door.ts';
 import { serveMetrics } from '../../runtime/metrics/collect.ts';
 import type { Log } from '../../runtime/ports/log.ts';
+import type { Objects } from '../../runtime/ports/objects.ts';
 import { busAddress, doorAddress } from './run-paths.ts';
 
 export interface StorageProcessConfiguration {
@@ -23,6 +26,8 @@ export interface StorageProcessConfiguration {
   dataDir: string;
   /** Where the sockets of the installation are. */
   runDir: string;
+  /** Where the objects of the installation are. */
+  objects: ObjectsLocation;
   /** The parent's bus; by default in the run directory. */
   busAddress?: string;
   logLevel?: LogLevel;
@@ -34,6 +39,7 @@ export interface StorageProcess {
   network: SocketChannelNetwork;
   door: ChannelDoor;
   disk: NodeDisk;
+  objects: Objects;
   journals: FileJournalStore;
   clock: SystemClock;
   random: SystemRandom;
@@ -67,6 +73,7 @@ export async function runStorageProcess(
   const log = createLog({ level: configuration.logLevel ?? 'info', bindings: { node } });
   try {
     const clock = new SystemClock();
+    const random = new SystemRandom();
     const network = new SocketChannelNetwork();
     const disk = new NodeDisk(dataDir);
     await disk.makeDirectory('.');
@@ -75,10 +82,10 @@ export async function runStorageProcess(
     // Listening first keeps a second process of this node, or one that is still ending, away from the files.
     const door = new ChannelDoor(network, doorAddress(runDir, node), bus);
     await listen(door, clock);
+    const objects = await openObjects(configuration.objects, { clock, random, localRoot: dataDir });
     const journals = new FileJournalStore({ disk, clock, log });
     const metrics = new MetricsRegistry();
     serveMetrics(bus, node, metrics);
-    const random = new SystemRandom();
     const fail = (reason: string) => end(EXIT_FAILED, reason);
     const host = await makeHost({
       node,
@@ -86,6 +93,7 @@ export async function runStorageProcess(
       network,
       door,
       disk,
+      objects,
       journals,
       clock,
       random,

@@ -8,6 +8,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 
@@ -134,7 +135,7 @@ export interface StorageProcessesOptions {
   pageserver: string;
   root: string;
   runDirectory: string;
-  objectsDirectory: string;
+  objects: ObjectsLocation;
   clock: Clock;
   log: Log;
   onRestart(node: string): void;
@@ -146,20 +147,20 @@ export class StorageProcesses {
   readonly #processes: StorageProcess[];
 
   constructor(options: StorageProcessesOptions) {
-    const { root, runDirectory, objectsDirectory, pageserver, ...rest } = options;
+    const { root, runDirectory, objects, pageserver, ...rest } = options;
     this.safekeeperNodes = Array.from({ length: options.safekeepers }, (_, index) => `sk${index + 1}`);
     const runDir = runDirectory;
     const specs: StorageProcessSpec[] = this.safekeeperNodes.map((node) => ({
       node,
       script: 'safekeeper.ts',
       flags: SAFEKEEPER_FLAGS,
-      argument: { node, dataDir: join(root, 'safekeepers', node), runDir },
+      argument: { node, dataDir: join(root, 'safekeepers', node), objects, runDir },
     }));
     specs.push({
       node: pageserver,
       script: 'pageserver.ts',
       flags: PAGESERVER_FLAGS,
-      argument: { node: pageserver, dataDir: join(root, 'pageserver'), objectsDir: objectsDirectory, runDir },
+      argument: { node: pageserver, dataDir: join(root, 'pageserver'), objects, runDir },
     });
     this.#processes = specs.map(
       (spec) => new StorageProcess(spec, { logDirectory: join(root, 'logs'), ...rest }),

@@ -11,10 +11,9 @@ import { dirname, join, resolve } from 'node:path';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ObjectInfo, Objects, PutResult } from '../ports/objects.ts';
 import { fileError, systemCode } from './file-errors.ts';
+import { badKey, checkObjectKey, checkObjectPrefix } from './object-keys.ts';
 
 const TEMPORARY_FOLDER = '.temporary';
-const KEY_BYTES_MAX = 1024;
-const KEY_PART_BYTES_MAX = 255;
 /** Temporary files of a process that died are removed after this time. */
 const TEMPORARY_AGE_MS_MAX = 60 * 60 * 1000;
 /** A put loses its folder when a delete removes the last object beside it; it then makes the folder again. */
@@ -104,7 +103,7 @@ export class LocalObjects implements Objects {
   }
 
   async *list(prefix: string): AsyncIterable<ObjectInfo> {
-    if (prefix !== '') checkKeyText(prefix);
+    checkObjectPrefix(prefix);
     // Only the prefix's own folder is walked, not the whole store.
     const folder = prefix.slice(0, prefix.lastIndexOf('/') + 1);
     if (folder !== '') this.#pathOf(folder.slice(0, -1));
@@ -217,10 +216,7 @@ export class LocalObjects implements Objects {
   }
 
   #pathOf(key: string): string {
-    checkKeyText(key);
-    for (const part of key.split('/')) {
-      if (part === '' || part === '.' || part === '..' || part.length > KEY_PART_BYTES_MAX) throw badKey(key);
-    }
+    checkObjectKey(key);
     if (key === TEMPORARY_FOLDER || key.startsWith(`${TEMPORARY_FOLDER}/`)) throw badKey(key);
     return join(this.#root, key);
   }
@@ -238,14 +234,6 @@ export class LocalObjects implements Objects {
     }
     return objectError('store', key, error);
   }
-}
-
-function checkKeyText(key: string): void {
-  if (!/^[\x21-\x7e]+$/.test(key) || key.includes('\\') || key.length > KEY_BYTES_MAX) throw badKey(key);
-}
-
-function badKey(key: string): PalimpsestError {
-  return new PalimpsestError('invalid-argument', `not an object key: ${JSON.stringify(key)}`);
 }
 
 function objectError(action: string, key: string, error: unknown): PalimpsestError {

@@ -63,7 +63,8 @@ class World {
   }
 
   async boot(node: NodeId): Promise<void> {
-    const argument = { node, dataDir: join(this.root, node), runDir: this.root, logLevel: 'warn' };
+    const objects = { kind: 'local', directory: join(this.root, 'objects') };
+    const argument = { node, dataDir: join(this.root, node), runDir: this.root, objects, logLevel: 'warn' };
     const child = spawn(process.execPath, [SCRIPT, JSON.stringify(argument)], {
       stdio: ['pipe', 'inherit', 'inherit'],
     });

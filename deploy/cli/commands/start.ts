@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { RunningSystem } from '../../node/parent.ts';
 import { type CommonOptions, DEFAULT_DATA_DIR, parser, runCommand, withCommonOptions } from '../command.ts';
 import { type Output, Progress } from '../output.ts';
-import { parsePgVersion, parsePort, parseSafekeepers, parseSuspendAfter } from '../values.ts';
+import { parseObjects, parsePgVersion, parsePort, parseSafekeepers, parseSuspendAfter } from '../values.ts';
 
 export const DEFAULT_PORT = 54320;
 const DEFAULT_PG_VERSION = 17;
@@ -17,6 +17,9 @@ interface StartOptions extends CommonOptions {
   pgVersion: number;
   safekeepers?: number;
   pgBin?: string;
+  objects?: string;
+  s3Endpoint?: string;
+  s3Region?: string;
 }
 
 export function addStartCommand(program: Command): void {
@@ -40,10 +43,17 @@ export function addStartCommand(program: Command): void {
       'safekeepers of a new data directory: 1, 3 or 5 (3)',
       parser(parseSafekeepers),
     )
+    .option(
+      '--objects <place>',
+      'where layers and old WAL are kept: s3://bucket/prefix or a folder (in the data directory)',
+    )
+    .option('--s3-endpoint <url>', 'S3 server, if not Amazon’s own')
+    .option('--s3-region <region>', 'region of the bucket, if the environment does not say')
     .action((options: StartOptions) => runCommand(options, (output) => start(options, output)));
 }
 
 async function start(options: StartOptions, output: Output): Promise<number> {
+  const objects = parseObjects(options);
   const progress = new Progress(output);
   const stop = stopSignal();
   const { startSystem } = await import('../../node/parent.ts');
@@ -54,6 +64,7 @@ async function start(options: StartOptions, output: Output): Promise<number> {
     pgVersion: options.pgVersion,
     pgBin: options.pgBin,
     safekeepers: options.safekeepers,
+    ...(objects ? { objects } : {}),
     signal: stop.signal,
     onStep: (text) => progress.step(text),
   });
