@@ -47,8 +47,19 @@ export function segmentNumber(value: number): number {
   return Math.floor(value / WAL_SEGMENT_BYTES);
 }
 
+/** The first LSN of the segment that holds `value`. */
+export function segmentStart(value: number): Lsn {
+  return (value - (value % WAL_SEGMENT_BYTES)) as Lsn;
+}
+
 /** File name of segment `number` as Postgres names it, on timeline id 1 (Palimpsest never forks Postgres' own). */
 export function segmentFileName(number: number): string {
   const hex = (n: number) => n.toString(16).toUpperCase().padStart(8, '0');
   return `00000001${hex(Math.floor(number / 256))}${hex(number % 256)}`;
+}
+
+/** The number in a segment's file name; undefined when it is not one. */
+export function parseSegmentFileName(name: string): number | undefined {
+  const match = /^00000001([0-9A-F]{8})([0-9A-F]{8})$/.exec(name);
+  return match ? Number.parseInt(match[1]!, 16) * 256 + Number.parseInt(match[2]!, 16) : undefined;
 }

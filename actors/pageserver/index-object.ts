@@ -8,10 +8,11 @@
  * with fewer fields, and no checksum.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { timelinePrefix } from '../../protocols/object-keys.ts';
 import { crc32c } from '../../protocols/postgres/crc32c.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { ShardSpec } from './events.ts';
-import { type LayerDescriptor, timelinePrefix, upcastDescriptor } from './layer-descriptor.ts';
+import { type LayerDescriptor, upcastDescriptor } from './layer-descriptor.ts';
 
 const FORMAT = 2;
 

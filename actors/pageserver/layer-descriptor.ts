@@ -7,6 +7,7 @@
  * timeline: when one would be, a number is put behind the generation.
  */
 import { FIRST_KEY, formatKey, LAST_KEY } from '../../protocols/layers/key.ts';
+import { timelinePrefix } from '../../protocols/object-keys.ts';
 
 export type LayerKind = 'delta' | 'image' | 'state';
 
@@ -28,11 +29,6 @@ export interface LayerDescriptor {
 
 export const FIRST_KEY_TEXT = formatKey(FIRST_KEY);
 export const LAST_KEY_TEXT = formatKey(LAST_KEY);
-
-/** Folder of a timeline's objects. */
-export function timelinePrefix(spec: { tenant: string; timeline: string }): string {
-  return `tenants/${spec.tenant}/timelines/${spec.timeline}`;
-}
 
 /** The key of a new layer, which `isTaken` does not know. */
 export function layerKey(

@@ -138,6 +138,10 @@ export class Shard {
       from: this.#lastLsn as Lsn,
       onWal: (beginLsn, bytes) => this.takeWal(beginLsn, bytes),
       onError: (error) => this.#fail(error),
+      feedback: () => ({
+        receivedLsn: this.#lastLsn as Lsn,
+        remoteLsn: this.remoteConsistentLsn as Lsn,
+      }),
     });
   }
 

@@ -26,6 +26,7 @@ import {
 } from '../../protocols/consensus/messages.ts';
 import {
   FRAME_ASK_STATUS,
+  FRAME_FEEDBACK,
   FRAME_READ_FAILED,
   FRAME_READ_WAL,
   FRAME_START_WAL,
@@ -36,6 +37,7 @@ import {
   packStatus,
   READ_WAL_BYTES_MAX,
   type ReadWalRequest,
+  readFeedback,
   readReadWal,
   readRequestNumber,
   readStartWal,
@@ -235,6 +237,9 @@ export class AcceptorConnection {
           packRequestNumber(readRequestNumber(body)),
           packStatus(this.#replica.status()),
         );
+        return;
+      case FRAME_FEEDBACK:
+        this.#replica.hearFollower(readFeedback(body));
         return;
       default:
         this.#refuse(new PalimpsestError('invalid-argument', `unknown frame type ${type}`));

@@ -31,6 +31,7 @@ import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import type { ActorCommand, Decision } from '../../runtime/host/definition.ts';
 import type { SafekeeperEvent } from './events.ts';
 import type { SafekeeperContext, SafekeeperSnapshot } from './machine.ts';
+import { decideOffload, isOffloadCommand, type OffloadCommand, positionsOf } from './offload-state.ts';
 
 export interface CreateReplica extends ActorCommand {
   type: 'create';
@@ -56,6 +57,7 @@ export type SafekeeperCommand =
   | ({ type: 'elected'; message: ProposerElected; truncatedFrom: Lsn } & Positions)
   | ({ type: 'follow-peer'; peer: ReplicaStatus; truncatedFrom: Lsn } & Positions)
   | { type: 'persist-commit'; lsn: Lsn }
+  | OffloadCommand
   | { type: 'remove' };
 
 export type SafekeeperDecision = Decision<SafekeeperEvent>;
@@ -83,6 +85,10 @@ export function decideSafekeeper(
   if (state === 'removed') return reject('not-found', 'this timeline was deleted from the safekeeper');
   if (state === 'empty') return reject('not-found', 'this safekeeper has no such timeline');
   const context = snapshot.context;
+  if (isOffloadCommand(command)) {
+    const positions = positionsOf(context.offload, context.identity.startLsn);
+    return decideOffload(positions, context.commitLsn, command);
+  }
   switch (command.type) {
     case 'greet':
       return decideGreeting(context, command.greeting);
@@ -184,7 +190,7 @@ function decideVote(context: SafekeeperContext, request: VoteRequest, at: Positi
     granted,
     flushLsn: at.flushLsn,
     commitLsn: at.commitLsn,
-    truncateLsn: context.identity.startLsn,
+    truncateLsn: positionsOf(context.offload, context.identity.startLsn).expiredLsn,
     history: cutHistory(context.history, at.flushLsn),
   };
   return { events: granted ? [{ type: 'term.adopted', term: request.term, reason: 'vote' }] : [], reply };

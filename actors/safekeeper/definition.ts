@@ -31,6 +31,20 @@ export const safekeeperDefinition: ActorDefinition<SafekeeperCommand, Safekeeper
         return told('term.adopted', { term: event.term, reason: event.reason });
       case 'wal.truncated':
         return told('wal.truncated', { from: formatLsn(event.from), to: formatLsn(event.to) });
+      case 'wal.offloaded':
+        return told('wal.offloaded', { from: formatLsn(event.from), to: formatLsn(event.to), by: event.by });
+      case 'partial.stored':
+        return told('wal.tail-stored', { key: event.key });
+      case 'wal.trimmed':
+        return told('wal.trimmed', {
+          from: formatLsn(event.from),
+          to: formatLsn(event.to),
+          reason: event.reason,
+        });
+      case 'wal.expired':
+        return told('wal.expired', { to: formatLsn(event.to) });
+      case 'replica.restored':
+        return told('safekeeper.restored', { lsn: formatLsn(event.lsn), term: event.term });
       case 'replica.removed':
         return told('safekeeper.removed', {});
       default:

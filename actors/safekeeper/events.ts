@@ -61,6 +61,68 @@ export interface MembershipChanged extends ActorEvent {
   membership: Membership;
 }
 
+/** All whole segments from `from` up to `to` are in object storage; `by` names the replica that stored them. */
+export interface WalOffloaded extends ActorEvent {
+  type: 'wal.offloaded';
+  from: Lsn;
+  to: Lsn;
+  by: NodeId;
+}
+
+/** Pages up to `lsn` can be rebuilt from the objects of the pageserver alone. */
+export interface RemoteAdvanced extends ActorEvent {
+  type: 'remote.advanced';
+  lsn: Lsn;
+}
+
+/**
+ * Local WAL below `to` is given up: it is in objects. `offloaded`: the rule of whole segments; `idle`: everything, since
+ * nobody has used the timeline for long. The files go after this is durable.
+ */
+export interface WalTrimmed extends ActorEvent {
+  type: 'wal.trimmed';
+  from: Lsn;
+  to: Lsn;
+  reason: 'offloaded' | 'idle';
+}
+
+/** The object of a committed tail may exist from now on: nobody will have to look for what was stored and forgotten. */
+export interface PartialPlanned extends ActorEvent {
+  type: 'partial.planned';
+  partial: { key: string; from: Lsn; to: Lsn };
+}
+
+export interface PartialStored extends ActorEvent {
+  type: 'partial.stored';
+  key: string;
+}
+
+/** The objects of these tails are gone. */
+export interface PartialsRemoved extends ActorEvent {
+  type: 'partials.removed';
+  keys: string[];
+}
+
+/** Nobody needs the WAL below `to` any more; its objects go after this is durable. */
+export interface WalExpired extends ActorEvent {
+  type: 'wal.expired';
+  to: Lsn;
+}
+
+/** Made from objects alone: the log is what they hold, up to `lsn`, with these terms. */
+export interface ReplicaRestored extends ActorEvent {
+  type: 'replica.restored';
+  lsn: Lsn;
+  term: Term;
+  history: TermStart[];
+  /** Segments up to here are in objects. */
+  backupLsn: Lsn;
+  /** Local WAL begins here. */
+  localLsn: Lsn;
+  /** WAL below is nowhere any more. */
+  expiredLsn: Lsn;
+}
+
 export interface ReplicaRemoved extends ActorEvent {
   type: 'replica.removed';
 }
@@ -72,4 +134,12 @@ export type SafekeeperEvent =
   | HistoryReplaced
   | CommitPersisted
   | MembershipChanged
+  | WalOffloaded
+  | RemoteAdvanced
+  | WalTrimmed
+  | PartialPlanned
+  | PartialStored
+  | PartialsRemoved
+  | WalExpired
+  | ReplicaRestored
   | ReplicaRemoved;

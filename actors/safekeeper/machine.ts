@@ -14,6 +14,7 @@ import type { Membership } from '../../protocols/consensus/messages.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { ReplicaIdentity, SafekeeperEvent } from './events.ts';
+import { foldOffload, NOTHING_OFFLOADED, type OffloadState } from './offload-state.ts';
 
 export interface SafekeeperContext {
   identity: ReplicaIdentity;
@@ -25,6 +26,8 @@ export interface SafekeeperContext {
   commitLsn: Lsn;
   /** The last cut: what lay beyond was of no elected proposer. */
   lastCut: { from: Lsn; to: Lsn } | undefined;
+  /** What is in object storage, and what is not here any more. */
+  offload: OffloadState;
 }
 
 const NOBODY: ReplicaIdentity = {
@@ -54,6 +57,14 @@ export const safekeeperMachine = setup({
     ),
     keepTerm: assign(({ event }) => (event.type === 'term.adopted' ? { term: event.term } : {})),
     keepHistory: assign(({ event }) => (event.type === 'history.replaced' ? { history: event.history } : {})),
+    keepOffload: assign(({ context, event }) => ({
+      offload: foldOffload(context.offload ?? NOTHING_OFFLOADED, event),
+    })),
+    keepRestored: assign(({ event }) =>
+      event.type === 'replica.restored'
+        ? { commitLsn: event.lsn, term: event.term, history: event.history }
+        : {},
+    ),
     keepIdentity: assign(({ event }) =>
       event.type === 'replica.created'
         ? {
@@ -73,6 +84,7 @@ export const safekeeperMachine = setup({
     history: [],
     commitLsn: 0 as Lsn,
     lastCut: undefined,
+    offload: NOTHING_OFFLOADED,
   },
   initial: 'empty',
   states: {
@@ -84,6 +96,7 @@ export const safekeeperMachine = setup({
           { actions: 'keepHistory' },
         ],
         'term.adopted': { actions: 'keepTerm' },
+        'replica.restored': { actions: ['keepRestored', 'keepOffload'] },
         'replica.removed': 'removed',
       },
     },
@@ -100,6 +113,13 @@ export const safekeeperMachine = setup({
     'commit.persisted': { actions: 'keepCommit' },
     'wal.truncated': { actions: 'keepCut' },
     'membership.changed': { actions: 'keepMembership' },
+    'wal.offloaded': { actions: 'keepOffload' },
+    'remote.advanced': { actions: 'keepOffload' },
+    'wal.trimmed': { actions: 'keepOffload' },
+    'partial.planned': { actions: 'keepOffload' },
+    'partial.stored': { actions: 'keepOffload' },
+    'partials.removed': { actions: 'keepOffload' },
+    'wal.expired': { actions: 'keepOffload' },
   },
 });
 

@@ -11,10 +11,10 @@ import type {
   VoteRequest,
   VoteResponse,
 } from '../../protocols/consensus/messages.ts';
-import type { ReplicaStatus } from '../../protocols/consensus/wal-frames.ts';
+import type { ReplicaStatus, WalFeedback } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Term } from '../../protocols/ids.ts';
-import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { formatLsn, type Lsn, segmentStart, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
@@ -29,7 +29,10 @@ import {
   planFollowPeer,
   type SafekeeperCommand,
 } from './decide.ts';
+import { DurableWal } from './durable-wal.ts';
 import type { SafekeeperContext, SafekeeperSnapshot } from './machine.ts';
+import { type OffloadCommand, type OffloadState, positionsOf } from './offload-state.ts';
+import { type ArchiveTools, WalArchive } from './wal-archive.ts';
 import type { WalSource } from './wal-sender.ts';
 import { type WalFigures, WalStore } from './wal-store.ts';
 
@@ -45,6 +48,8 @@ export interface ReplicaOptions {
   directory: string;
   clock: Clock;
   log: Log;
+  /** Object storage for WAL that this disk need not keep; without it everything stays here. */
+  archive?: ArchiveTools;
   figures?: WalFigures;
   /** The WAL's files failed: nothing is taken or acknowledged any more until the replica is opened anew. */
   onFailure?(): void;
@@ -55,6 +60,7 @@ export interface ReplicaOptions {
 export class Replica implements WalSource {
   readonly #actor: ActorHandle<SafekeeperCommand>;
   readonly #store: WalStore;
+  readonly #wal: DurableWal;
   readonly #commit: CommitTracker;
   readonly #clock: Clock;
   readonly #log: Log;
@@ -70,6 +76,8 @@ export class Replica implements WalSource {
   #toldCommit: Lsn;
   #persistedAt: number;
   #persistedCommit: Lsn;
+  #follower: WalFeedback = { receivedLsn: 0 as Lsn, remoteLsn: 0 as Lsn };
+  #onProgress: (() => void) | undefined;
   #closed = false;
 
   private constructor(options: ReplicaOptions, store: WalStore) {
@@ -79,7 +87,9 @@ export class Replica implements WalSource {
     this.#log = options.log;
     this.#tell = options.tell;
     this.#failed = () => options.onFailure?.();
-    const { commitLsn } = this.#context;
+    const { commitLsn, identity } = this.#context;
+    const archive = options.archive && new WalArchive(options.archive, identity, () => this.positions);
+    this.#wal = new DurableWal(store, archive);
     this.#commit = new CommitTracker(commitLsn);
     this.#view = this.#readView();
     this.#toldFlush = store.flushLsn;
@@ -96,11 +106,14 @@ export class Replica implements WalSource {
   /** Opens the replica of a created actor; finds the end of its WAL. */
   static async open(options: ReplicaOptions): Promise<Replica> {
     const { context } = options.actor.snapshot() as SafekeeperSnapshot;
+    const { localLsn, backupLsn } = positionsOf(context.offload, context.identity.startLsn);
     const store = await WalStore.open({
       disk: options.disk,
       directory: options.directory,
       startLsn: context.identity.startLsn,
       commitLsn: context.commitLsn,
+      localLsn,
+      backupLsn,
       pgVersion: context.identity.pgVersion,
       clock: options.clock,
       log: options.log,
@@ -125,6 +138,22 @@ export class Replica implements WalSource {
     return this.#commit.commitLsn;
   }
 
+  /** What is in objects, and from where on WAL is here, as far as it is written down. */
+  get positions(): OffloadState {
+    const { offload, identity } = this.#context;
+    return positionsOf(offload, identity.startLsn);
+  }
+
+  /** Up to here pages can be rebuilt without WAL, by what followers said since the start and what is written down. */
+  get remoteLsn(): Lsn {
+    return Math.max(this.#follower.remoteLsn, this.positions.remoteLsn) as Lsn;
+  }
+
+  /** The journal's view of this replica. */
+  get context(): SafekeeperContext {
+    return this.#context;
+  }
+
   /** Appends must wait: a vote or an election is being decided. */
   get isGated(): boolean {
     return this.#gates > 0;
@@ -145,6 +174,13 @@ export class Replica implements WalSource {
       commitLsn: this.commitLsn,
       startLsn: identity.startLsn,
       termHistory: history.filter((entry) => entry.lsn <= this.flushLsn),
+      offload: {
+        backupLsn: this.positions.backupLsn,
+        remoteLsn: this.remoteLsn,
+        receivedLsn: this.#follower.receivedLsn,
+        localLsn: this.#store.localLsn,
+        expiredLsn: this.positions.expiredLsn,
+      },
     };
   }
 
@@ -235,9 +271,48 @@ export class Replica implements WalSource {
     if (this.#commit.hear(candidate, this.flushLsn)) this.#onCommit();
   }
 
-  /** Reads durable WAL, committed or not. */
+  /** Reads durable WAL, committed or not, from this disk or from objects. */
   read(from: Lsn, into: Uint8Array): Promise<number> {
-    return this.#store.read(from, into);
+    return this.#wal.read(from, into);
+  }
+
+  /** Hears how far somebody who follows the WAL is. */
+  hearFollower({ receivedLsn, remoteLsn }: WalFeedback): void {
+    const before = segmentStart(this.remoteLsn);
+    this.#follower = {
+      receivedLsn: Math.max(this.#follower.receivedLsn, receivedLsn) as Lsn,
+      remoteLsn: Math.max(this.#follower.remoteLsn, remoteLsn) as Lsn,
+    };
+    if (segmentStart(this.remoteLsn) > before) this.#onProgress?.();
+  }
+
+  /** Calls back about once a second while WAL comes in, and when a follower has got further. */
+  onProgress(listener: () => void): void {
+    this.#onProgress = listener;
+  }
+
+  /** Decides a step of offload; resolves when it is durable. */
+  async decide(command: OffloadCommand): Promise<void> {
+    await this.#actor.dispatch(command);
+  }
+
+  /** Gives up whole local segments below `to`, as far as the rules allow it: throws `conflict` beyond. */
+  async trim(to: Lsn): Promise<void> {
+    const { flushLsn, commitLsn } = this;
+    await this.#actor.dispatch({ type: 'trim', to, reason: 'offloaded', flushLsn, commitLsn });
+    await this.#store.trim(to);
+  }
+
+  /** Gives up all local WAL when nobody is about to write and all of it is in objects. Returns whether it was done. */
+  evict(): Promise<boolean> {
+    return this.#withLogAtRest(async () => {
+      const { flushLsn, commitLsn } = this;
+      if (this.hasProposer || flushLsn !== commitLsn) return false;
+      await this.persistCommit();
+      await this.#actor.dispatch({ type: 'trim', to: commitLsn, reason: 'idle', flushLsn, commitLsn });
+      await this.#store.trim(commitLsn);
+      return true;
+    });
   }
 
   logRefusal(error: unknown): void {
@@ -253,7 +328,7 @@ export class Replica implements WalSource {
     this.#progressTimer?.cancel();
     for (const connection of [...this.#connections]) connection.close();
     await this.#gateChain.catch(() => {});
-    await this.#persistCommit().catch(() => {});
+    await this.persistCommit().catch(() => {});
     await this.#store.close();
   }
 
@@ -323,6 +398,7 @@ export class Replica implements WalSource {
       this.#progressTimer = undefined;
       const moved = this.flushLsn !== this.#toldFlush || this.commitLsn !== this.#toldCommit;
       this.#tellProgress();
+      this.#onProgress?.();
       if (!moved) this.#store.releaseMemory();
       this.#maybePersistCommit(!moved);
       if (moved) this.#armProgress();
@@ -352,12 +428,13 @@ export class Replica implements WalSource {
       commitLsn - this.#persistedCommit >= PERSIST_COMMIT_BYTES ||
       this.#clock.monotonic() - this.#persistedAt >= PERSIST_COMMIT_MS;
     if (!due) return;
-    this.#persistCommit().catch((error) =>
+    this.persistCommit().catch((error) =>
       this.#log.warn({}, `the commit LSN could not be written down: ${error.message}`),
     );
   }
 
-  async #persistCommit(): Promise<void> {
+  /** Writes the commit LSN down. */
+  async persistCommit(): Promise<void> {
     const { commitLsn } = this;
     if (commitLsn === this.#persistedCommit) return;
     this.#persistedAt = this.#clock.monotonic();

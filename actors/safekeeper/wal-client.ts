@@ -6,12 +6,14 @@
  */
 import {
   FRAME_ASK_STATUS,
+  FRAME_FEEDBACK,
   FRAME_READ_FAILED,
   FRAME_READ_WAL,
   FRAME_START_WAL,
   FRAME_STATUS,
   FRAME_WAL,
   FRAME_WAL_BYTES,
+  packFeedback,
   packReadWal,
   packRequestNumber,
   packStartWal,
@@ -23,6 +25,7 @@ import {
   readWalHeader,
   STREAM_REQUEST,
   WAL_FRAME_HEADER_BYTES,
+  type WalFeedback,
 } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
@@ -39,6 +42,8 @@ const SILENCE_MAX_MS = 4000;
 const COMPARE_MIN_MS = 2000;
 const COMPARE_MAX_MS = 30_000;
 const REQUEST_TIMEOUT_MS = 5000;
+/** A follower tells how far it is at most this often. */
+const FEEDBACK_MS = 250;
 
 interface Pending {
   resolve: (value: never) => void;
@@ -180,6 +185,8 @@ export interface WalStreamOptions {
   onWal: (beginLsn: Lsn, bytes: Uint8Array, commitLsn: Lsn) => void | Promise<void>;
   /** The stream has ended: the WAL wanted is nowhere, what came is not contiguous, or `onWal` failed. */
   onError: (error: Error) => void;
+  /** How far this reader is: told to the safekeeper that is followed, as WAL and signs of life come. */
+  feedback?: () => WalFeedback;
 }
 
 /** Follows the committed WAL of a timeline. Starts at once; ends with `close` or after `onError`. */
@@ -198,6 +205,8 @@ export class WalStream {
   #compareMs = COMPARE_MIN_MS;
   #holding = 0;
   #closed = false;
+  #feedbackAt = 0;
+  #feedbackTold: WalFeedback | undefined;
 
   constructor(options: WalStreamOptions) {
     this.#options = options;
@@ -245,6 +254,7 @@ export class WalStream {
     channel.onFrame((type, body) => {
       if (this.#channel === channel) this.#receive(channel, type, body);
     });
+    this.#feedbackTold = undefined;
     channel.send(FRAME_START_WAL, packStartWal(this.#position));
     this.#hearLife();
   }
@@ -276,6 +286,20 @@ export class WalStream {
     }
     this.#position = (beginLsn + bytes.length) as Lsn;
     this.#handOver(channel, beginLsn, bytes, commitLsn);
+    this.#tellFeedback(channel);
+  }
+
+  #tellFeedback(channel: Channel): void {
+    const { feedback, clock } = this.#options;
+    if (!feedback || this.#channel !== channel) return;
+    const now = clock.monotonic();
+    if (this.#feedbackTold && now - this.#feedbackAt < FEEDBACK_MS) return;
+    this.#feedbackAt = now;
+    const { receivedLsn, remoteLsn } = feedback();
+    const told = this.#feedbackTold;
+    if (told?.receivedLsn === receivedLsn && told.remoteLsn === remoteLsn) return;
+    this.#feedbackTold = { receivedLsn, remoteLsn };
+    channel.send(FRAME_FEEDBACK, packFeedback({ receivedLsn, remoteLsn }));
   }
 
   #handOver(channel: Channel, beginLsn: Lsn, bytes: Uint8Array, commitLsn: Lsn): void {

@@ -7,13 +7,18 @@
  * middle of a segment is a hole. The next segment's file is created while
  * the current one is being filled. Every write is durable when it resolves (O_DSYNC: one trip instead of two).
  */
-import { type Lsn, segmentFileName, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import {
+  type Lsn,
+  parseSegmentFileName,
+  segmentFileName,
+  segmentNumber,
+  WAL_SEGMENT_BYTES,
+} from '../../protocols/lsn.ts';
 import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
 
 const PAD_BYTES = 64 * 1024;
 const ZEROS = new Uint8Array(PAD_BYTES);
 const OPEN_FILES_MAX = 4;
-const SEGMENT_NAME = /^00000001([0-9A-F]{8})([0-9A-F]{8})$/;
 
 interface OpenSegment {
   file: DiskFile;
@@ -44,8 +49,8 @@ export class WalSegments {
   async numbers(): Promise<number[]> {
     const numbers: number[] = [];
     for (const name of await this.#disk.list(this.#directory)) {
-      const match = SEGMENT_NAME.exec(name);
-      if (match) numbers.push(Number.parseInt(match[1]!, 16) * 256 + Number.parseInt(match[2]!, 16));
+      const number = parseSegmentFileName(name);
+      if (number !== undefined) numbers.push(number);
     }
     return numbers.sort((a, b) => a - b);
   }
@@ -68,9 +73,10 @@ export class WalSegments {
     await this.#use(segmentNumber(at) + 1, async () => {});
   }
 
-  /** Reads into `into` from `from` on; bytes that no file has are zeros. */
-  async read(from: Lsn, into: Uint8Array): Promise<void> {
+  /** Reads into `into` from `from` on; bytes that no file has are zeros. Returns how many bytes files have. */
+  async read(from: Lsn, into: Uint8Array): Promise<number> {
     let done = 0;
+    let found = 0;
     while (done < into.length) {
       const at = from + done;
       const offset = at % WAL_SEGMENT_BYTES;
@@ -78,7 +84,9 @@ export class WalSegments {
       const count = await this.#readPart(segmentNumber(at), offset, part);
       if (count < part.length) part.fill(0, count);
       done += part.length;
+      found += count;
     }
+    return found;
   }
 
   async #readPart(number: number, offset: number, part: Uint8Array): Promise<number> {
@@ -103,6 +111,16 @@ export class WalSegments {
     if (await this.#has(number)) {
       await this.#use(number, (segment) => zeroWithin(segment, from % WAL_SEGMENT_BYTES));
     }
+  }
+
+  /** Removes the files of all segments below `number`, oldest first. They may come back after a power failure. */
+  async removeBelow(number: number): Promise<void> {
+    for (const old of await this.numbers()) if (old < number) await this.#removeSegment(old);
+  }
+
+  /** Removes all files, newest first, so that what a crash leaves has no gap. */
+  async removeAll(): Promise<void> {
+    for (const number of (await this.numbers()).reverse()) await this.#removeSegment(number);
   }
 
   /** Closes all files, as soon as nobody uses them any more. */

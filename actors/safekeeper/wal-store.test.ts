@@ -109,9 +109,7 @@ describe('appending', () => {
     const store = await machine.open();
     store.append(START, records(START, [100]).bytes);
     expect(await store.read(START, new Uint8Array(10))).toBe(0);
-    await expect(store.read((START - 8) as Lsn, new Uint8Array(10))).rejects.toMatchObject({
-      code: 'not-found',
-    });
+    await expect(store.read((START - 8) as Lsn, new Uint8Array(10))).rejects.toThrow(RangeError);
   });
 });
 

@@ -9,6 +9,7 @@
  * 2. Appends are contiguous: no gap, no rewrite.
  * 3. On disk, everything from `flushLsn` on is zeros, or the part of a write under way.
  * 4. A full disk loses nothing: the same write is tried again until there is space; until then nothing is acknowledged.
+ * 5. What lies below `localLsn` is not here: it is in objects. Nothing below the commit LSN is ever cut or written again.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn, type Lsn, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
@@ -58,6 +59,10 @@ export interface WalStoreOptions {
   startLsn: Lsn;
   /** The log is valid up to here at least, and a record ends here. */
   commitLsn: Lsn;
+  /** WAL below was given up here: it is in objects. */
+  localLsn?: Lsn;
+  /** All whole segments below are in objects: their files may be missing. */
+  backupLsn?: Lsn;
   pgVersion: number;
   clock: Clock;
   log: Log;
@@ -85,6 +90,7 @@ export class WalStore {
   #ringStart: Lsn;
   #writeLsn: Lsn;
   #flushLsn: Lsn;
+  #localLsn: Lsn;
   #preparedSegment = -1;
   #running = false;
   #closed = false;
@@ -93,13 +99,18 @@ export class WalStore {
   #waitedForRoom = false;
   #idleWaiters: (() => void)[] = [];
 
-  private constructor(options: WalStoreOptions, segments: WalSegments, endLsn: Lsn) {
+  private constructor(
+    options: WalStoreOptions,
+    segments: WalSegments,
+    { localLsn, endLsn }: { localLsn: Lsn; endLsn: Lsn },
+  ) {
     this.startLsn = options.startLsn;
     this.#segments = segments;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#figures = options.figures;
     this.#writeLsn = this.#flushLsn = this.#ringStart = endLsn;
+    this.#localLsn = localLsn;
   }
 
   /** Finds the end of the log and removes the torn tail behind it. */
@@ -107,11 +118,12 @@ export class WalStore {
     const segments = new WalSegments(options.disk, options.directory);
     await segments.prepare();
     const { commitLsn } = options;
-    if (commitLsn > options.startLsn) await assertLogReaches(segments, commitLsn);
+    const localLsn = await findLocalStart(segments, options);
     const end = await findEndOfWal(segments, { from: commitLsn, pgVersion: options.pgVersion });
+    await assertNoGap(segments, end);
     await segments.zeroFrom(end);
     await writeAgain(segments, commitLsn, end);
-    return new WalStore(options, segments, end);
+    return new WalStore(options, segments, { localLsn, endLsn: end });
   }
 
   listen(listener: WalStoreListener): void {
@@ -126,6 +138,11 @@ export class WalStore {
   /** End of what is durable. */
   get flushLsn(): Lsn {
     return this.#flushLsn;
+  }
+
+  /** WAL from here on is on this disk. */
+  get localLsn(): Lsn {
+    return this.#localLsn;
   }
 
   /** Whether the disk is full and appends wait for space. */
@@ -160,20 +177,33 @@ export class WalStore {
     if (this.#failure) throw this.#failure;
   }
 
-  /** Reads durable WAL from `from` into `into`, as much as there is; returns how many bytes. */
+  /**
+   * Reads durable WAL from `from` into `into`, as much as there is; returns how many bytes. `from` must not lie below
+   * `localLsn`; it may have been passed by it when the call returns, and then the bytes mean nothing.
+   */
   async read(from: Lsn, into: Uint8Array): Promise<number> {
-    if (from < this.startLsn) {
-      throw new PalimpsestError(
-        'not-found',
-        `WAL at ${formatLsn(from)} is not here: this timeline's own WAL begins at ${formatLsn(this.startLsn)}`,
-      );
-    }
+    if (from < this.#localLsn) throw new RangeError(`read at ${formatLsn(from)}, which is not here any more`);
     const length = Math.min(into.length, this.#flushLsn - from);
     if (length <= 0) return 0;
     const part = into.subarray(0, length);
     if (from >= this.#lowestInRing()) this.#copyFromRing(from, part);
-    else await this.#segments.read(from, part);
+    else if ((await this.#segments.read(from, part)) < length) throw missingWal(from);
     return length;
+  }
+
+  /**
+   * Gives up local WAL below `to`, which objects hold; at the end of the log everything. What a crash leaves of it is always
+   * one stretch. Nothing may be appended meanwhile when `to` is the end.
+   */
+  async trim(to: Lsn): Promise<void> {
+    if (to > this.#flushLsn) throw new RangeError(`cannot trim at ${formatLsn(to)}`);
+    this.#localLsn = Math.max(this.#localLsn, to) as Lsn;
+    const isAll = to === this.#writeLsn && !this.#running;
+    if (isAll) {
+      this.releaseMemory();
+      this.#preparedSegment = -1;
+    }
+    await (isAll ? this.#segments.removeAll() : this.#segments.removeBelow(segmentNumber(to)));
   }
 
   /** Cuts the log at `to`, durably. Nothing may be appended meanwhile. */
@@ -322,13 +352,55 @@ async function writeAgain(segments: WalSegments, from: Lsn, end: Lsn): Promise<v
   }
 }
 
-async function assertLogReaches(segments: WalSegments, commitLsn: Lsn): Promise<void> {
+/**
+ * Where the local WAL begins: what was given up is removed for good, and files that are missing although they should be here
+ * are no harm as long as objects hold their WAL.
+ */
+async function findLocalStart(segments: WalSegments, options: WalStoreOptions): Promise<Lsn> {
+  const { startLsn, commitLsn, log } = options;
+  const base = Math.max(options.localLsn ?? 0, startLsn) as Lsn;
+  await segments.removeBelow(segmentNumber(base));
+  if (commitLsn <= base) return base;
   const last = (commitLsn - 1) as Lsn;
-  const bytes = await segments.bytesOf(segmentNumber(last));
-  if (bytes >= (last % WAL_SEGMENT_BYTES) + 1) return;
-  throw new PalimpsestError(
+  const present = new Set(await segments.numbers());
+  let first = segmentNumber(last);
+  if ((await segments.bytesOf(first)) < (last % WAL_SEGMENT_BYTES) + 1) throw lostWal(commitLsn);
+  while (present.has(first - 1)) first--;
+  const start = Math.max(base, first * WAL_SEGMENT_BYTES) as Lsn;
+  if (start === base) return base;
+  if (start > (options.backupLsn ?? startLsn)) throw lostWal(start);
+  log.warn(
+    { from: formatLsn(base), to: formatLsn(start) },
+    'WAL files are missing here: their WAL is read from objects',
+  );
+  return start;
+}
+
+/** What lies beyond the log's end follows it file by file; else it is no torn tail, but WAL whose beginning is missing. */
+async function assertNoGap(segments: WalSegments, end: Lsn): Promise<void> {
+  const later = (await segments.numbers()).filter((number) => number >= segmentNumber(end));
+  const gap = later.findIndex((number, at) => number !== segmentNumber(end) + at);
+  if (gap < 0 || (gap === 0 && (await areEmpty(segments, later)))) return;
+  throw lostWal((later[gap]! * WAL_SEGMENT_BYTES) as Lsn);
+}
+
+/** Files that were only prepared. */
+async function areEmpty(segments: WalSegments, numbers: number[]): Promise<boolean> {
+  for (const number of numbers) if ((await segments.bytesOf(number)) > 0) return false;
+  return true;
+}
+
+function lostWal(end: Lsn): PalimpsestError {
+  return new PalimpsestError(
     'corrupt',
-    `the WAL up to ${formatLsn(commitLsn)} was committed, but its segment file is missing or too short`,
+    `the WAL up to ${formatLsn(end)} was committed, but its segment file is missing or too short`,
     'restore the segment file from another safekeeper, or delete this replica so that it is made anew',
+  );
+}
+
+function missingWal(at: Lsn): PalimpsestError {
+  return new PalimpsestError(
+    'corrupt',
+    `WAL at ${formatLsn(at)} should be on this disk, but its segment file is missing or too short`,
   );
 }

@@ -207,7 +207,7 @@ async function dismantle(services: TimelineServices, context: TimelineContext): 
   const options = { timeoutMs: DELETE_TIMEOUT_MS };
   await unlessUnknown(services.send('compute', context.id, { type: 'forget' }, options));
   if (context.spec === undefined || context.generation === 0) return;
-  const command = { type: 'delete', timeline: context.id };
+  const command = { type: 'delete', timeline: context.id, tenant: context.spec.tenant };
   await unlessUnknown(services.send('pageserver-node', context.spec.pageserver, command, options));
   await Promise.all(
     context.spec.members.map((member) =>

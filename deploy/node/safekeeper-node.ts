@@ -10,13 +10,18 @@ import {
 } from '../../actors/safekeeper/decide.ts';
 import { SAFEKEEPER_KIND, safekeeperActorId } from '../../actors/safekeeper/definition.ts';
 import type { SafekeeperSnapshot } from '../../actors/safekeeper/machine.ts';
+import { Offloader, type OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import { PeerRecovery } from '../../actors/safekeeper/peer-recovery.ts';
 import { Replica } from '../../actors/safekeeper/replica.ts';
+import { SegmentCache } from '../../actors/safekeeper/segment-cache.ts';
+import { TaskGate } from '../../actors/safekeeper/task-gate.ts';
+import type { ArchiveTools } from '../../actors/safekeeper/wal-archive.ts';
 import type { WalFigures } from '../../actors/safekeeper/wal-store.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { EventEnvelope } from '../../protocols/events.ts';
 import { isHexId, type NodeId } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
+import { walPrefix } from '../../protocols/object-keys.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
 import { type ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
@@ -24,13 +29,21 @@ import { publishEvent } from '../../runtime/host/lifecycle.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
 import type { ChannelNetwork } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
+import type { Compression } from '../../runtime/ports/compression.ts';
 import type { Disk } from '../../runtime/ports/disk.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Log } from '../../runtime/ports/log.ts';
+import type { Objects } from '../../runtime/ports/objects.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
 /** How long after a failure of its files a replica is opened again. */
 const REOPEN_MS = 2000;
+/** Segments that are read back from objects stay on disk, this many of them. */
+const CACHED_SEGMENTS_MAX = 8;
+/** One after the other: what a node stores must not slow down what it serves. */
+const UPLOADS_MAX = 1;
+/** A clean stop waits this long for the ends of logs to reach objects; what does not stays on disk. */
+const STORE_TAILS_MS = 2500;
 
 export type SafekeeperNodeCommand =
   | {
@@ -42,7 +55,8 @@ export type SafekeeperNodeCommand =
       systemId: string;
       members: NodeId[];
     }
-  | { type: 'delete'; timeline: string }
+  /** With `tenant`, objects are found also when nothing else is known of the timeline. */
+  | { type: 'delete'; timeline: string; tenant?: string }
   | { type: 'list' };
 
 export interface SafekeeperNodeOptions {
@@ -54,6 +68,10 @@ export interface SafekeeperNodeOptions {
   journals: JournalStore;
   clock: Clock;
   log: Log;
+  /** Where WAL goes that need not be kept on this disk. */
+  objects: Objects;
+  compression: Compression;
+  offload?: Partial<OffloadTimings>;
   figures?: WalFigures;
   /** Starts or revives the actor of one replica. */
   startActor(id: string): Promise<ActorHandle<SafekeeperCommand>>;
@@ -63,11 +81,13 @@ interface Hosted {
   actor: ActorHandle<SafekeeperCommand>;
   replica: Replica;
   recovery: PeerRecovery;
+  offloader: Offloader;
   door: { close(): void };
 }
 
 export class SafekeeperNode {
   readonly #options: SafekeeperNodeOptions;
+  readonly #archive: ArchiveTools;
   /** By timeline. A promise, so that two commands never open one replica twice. */
   readonly #hosted = new Map<string, Promise<Hosted>>();
   readonly #subscriptions = new Map<string, Subscription>();
@@ -75,6 +95,13 @@ export class SafekeeperNode {
 
   constructor(options: SafekeeperNodeOptions) {
     this.#options = options;
+    const { disk, objects, compression } = options;
+    this.#archive = {
+      objects,
+      compression,
+      cache: new SegmentCache({ disk, folder: 'wal-cache', segmentsMax: CACHED_SEGMENTS_MAX }),
+      uploads: new TaskGate(UPLOADS_MAX),
+    };
   }
 
   /** Opens all replicas found on disk, then serves commands. */
@@ -98,9 +125,24 @@ export class SafekeeperNode {
 
   /** Closes all replicas; what was acknowledged is on disk in any case. */
   async close(): Promise<void> {
+    await this.#storeTails();
     await Promise.allSettled(
       [...this.#hosted.values()].map(async (hosted) => this.#closeHosted(await hosted)),
     );
+  }
+
+  /** What was committed last goes to objects at a clean stop, so that they alone would be enough. */
+  async #storeTails(): Promise<void> {
+    const { clock, log } = this.#options;
+    const storing = Promise.allSettled(
+      [...this.#hosted.values()].map(async (opening) => {
+        const { offloader } = await opening;
+        await offloader.close();
+        await offloader.storeAll();
+      }),
+    );
+    const inTime = await Promise.race([storing, clock.sleep(STORE_TAILS_MS)]);
+    if (!inTime) log.info({}, 'not all WAL reached objects before the end; it is on this disk');
   }
 
   async #serve(command: SafekeeperNodeCommand): Promise<unknown> {
@@ -108,7 +150,7 @@ export class SafekeeperNode {
       case 'create':
         return this.#create(command);
       case 'delete':
-        return this.#delete(checkTimeline(command.timeline));
+        return this.#delete(checkTimeline(command.timeline), command.tenant);
       case 'list':
         return [...this.#hosted.keys()];
       default:
@@ -187,7 +229,7 @@ export class SafekeeperNode {
     const snapshot = actor.snapshot() as SafekeeperSnapshot;
     if (snapshot.value === 'removed' || snapshot.value === 'empty') {
       // A crash came between the decision to delete and its completion, or before the creation was decided.
-      await this.#erase(timeline, actor);
+      await this.#erase(timeline, actor, snapshot.context.identity.tenant);
       this.#forget(timeline);
       throw new PalimpsestError('not-found', `timeline ${timeline} was deleted`);
     }
@@ -198,6 +240,7 @@ export class SafekeeperNode {
       directory: walDirectory(timeline),
       clock,
       log,
+      archive: this.#archive,
       figures: this.#options.figures,
       onFailure: () => {
         this.#reopenAfterFailure(timeline).catch((error: Error) =>
@@ -210,18 +253,21 @@ export class SafekeeperNode {
       await actor.stop();
       throw error;
     });
-    const recovery = new PeerRecovery({
+    const neighbours = {
       replica,
       peers: membership.members.filter((member) => member !== node),
-      dial: (peer) =>
+      dial: (peer: NodeId) =>
         openChannel(bus, network, SAFEKEEPER_KIND, safekeeperActorId(timeline, peer), {
           timeoutMs: DIAL_TIMEOUT_MS,
         }),
       clock,
       log,
-    });
+    };
+    const recovery = new PeerRecovery(neighbours);
+    const { offload: timings } = this.#options;
+    const offloader = new Offloader({ ...neighbours, tools: this.#archive, timings });
     const entrance = door.serve(SAFEKEEPER_KIND, id, (channel) => replica.accept(channel));
-    return { actor, replica, recovery, door: entrance };
+    return { actor, replica, recovery, offloader, door: entrance };
   }
 
   #serveReplica(timeline: string): void {
@@ -238,7 +284,7 @@ export class SafekeeperNode {
     this.#subscriptions.set(timeline, subscription);
   }
 
-  async #delete(timeline: string): Promise<void> {
+  async #delete(timeline: string, tenant: string | undefined): Promise<void> {
     const known = this.#hosted.get(timeline);
     if (!known) return;
     // A damaged replica can be deleted too: its files go.
@@ -247,12 +293,23 @@ export class SafekeeperNode {
       await hosted.actor.dispatch({ type: 'remove' });
       await this.#closeReplica(hosted);
     }
-    await this.#erase(timeline, hosted?.actor);
+    await this.#erase(timeline, hosted?.actor, tenant ?? hosted?.replica.context.identity.tenant);
     this.#forget(timeline);
   }
 
-  async #erase(timeline: string, actor: ActorHandle<SafekeeperCommand> | undefined): Promise<void> {
-    const { disk, journals, node } = this.#options;
+  /** Removes all there is, the journal last: until then a restart comes here again. */
+  async #erase(
+    timeline: string,
+    actor: ActorHandle<SafekeeperCommand> | undefined,
+    tenant: string | undefined,
+  ): Promise<void> {
+    const { disk, journals, node, objects } = this.#options;
+    if (tenant) {
+      const prefix = walPrefix({ tenant, timeline });
+      await this.#archive.cache.forget(prefix);
+      // Every replica does this: the last one finds what another had just been storing.
+      for await (const { key } of objects.list(prefix)) await objects.delete(key);
+    }
     await disk.removeTree(replicaDirectory(timeline));
     await actor?.stop();
     await journals.remove(SAFEKEEPER_KIND, safekeeperActorId(timeline, node));
@@ -267,6 +324,7 @@ export class SafekeeperNode {
   async #closeReplica(hosted: Hosted): Promise<void> {
     hosted.door.close();
     hosted.recovery.close();
+    await hosted.offloader.close();
     await hosted.replica.close();
   }
 

@@ -7,7 +7,9 @@
  * loses nothing that was acknowledged.
  */
 import { safekeeperDefinition } from '../../actors/safekeeper/definition.ts';
+import type { OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import { walFigures } from '../../actors/safekeeper/wal-store.ts';
+import { ZstdCompression } from '../../runtime/adapters/zstd.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import { SafekeeperNode } from './safekeeper-node.ts';
 import { runStorageProcess, type StorageProcessConfiguration } from './storage-process.ts';
@@ -15,7 +17,12 @@ import { runStorageProcess, type StorageProcessConfiguration } from './storage-p
 /** A process that hangs while it closes must still end. */
 const CLOSE_TIMEOUT_MS = 5_000;
 
-const configuration = JSON.parse(process.argv[2] ?? '{}') as StorageProcessConfiguration;
+interface SafekeeperConfiguration extends StorageProcessConfiguration {
+  /** When WAL goes to objects, and when it is given up here. */
+  offload?: Partial<OffloadTimings>;
+}
+
+const configuration = JSON.parse(process.argv[2] ?? '{}') as SafekeeperConfiguration;
 
 await runStorageProcess(
   configuration,
@@ -24,6 +31,8 @@ await runStorageProcess(
     const { fail, metrics } = services;
     return new SafekeeperNode({
       ...services,
+      compression: new ZstdCompression(),
+      offload: configuration.offload,
       figures: walFigures(metrics),
       async startActor(id) {
         const actor = new SupervisedActor(safekeeperDefinition, id, services, {

@@ -7,6 +7,7 @@
  *                                    at the end of what is committed
  *   ASK_STATUS {request}        ->   STATUS {request, status}
  *   a request that fails        ->   READ_FAILED {request, error}
+ *   FEEDBACK {receivedLsn, remoteLsn} ->                a follower of the WAL tells how far it is; no answer
  */
 import { Packr } from 'msgpackr';
 import type { WireError } from '../errors.ts';
@@ -22,6 +23,7 @@ export const FRAME_WAL_BYTES = 53;
 export const FRAME_ASK_STATUS = 54;
 export const FRAME_STATUS = 55;
 export const FRAME_READ_FAILED = 56;
+export const FRAME_FEEDBACK = 57;
 
 /** Most bytes that one READ_WAL may ask for. */
 export const READ_WAL_BYTES_MAX = 1024 * 1024;
@@ -37,6 +39,29 @@ export interface ReplicaStatus {
   commitLsn: Lsn;
   startLsn: Lsn;
   termHistory: TermStart[];
+  /** Of its WAL in objects; absent from a replica that does not know. */
+  offload?: OffloadStatus;
+}
+
+export interface OffloadStatus {
+  /** All whole segments below are in objects. */
+  backupLsn: Lsn;
+  /** Up to here the pageserver's objects hold everything. */
+  remoteLsn: Lsn;
+  /** The pageserver has received WAL up to here; 0 when none is heard of. */
+  receivedLsn: Lsn;
+  /** WAL from here on is on the replica's own disk. */
+  localLsn: Lsn;
+  /** WAL below is gone for good. */
+  expiredLsn: Lsn;
+}
+
+/** How far a follower of the WAL is. */
+export interface WalFeedback {
+  /** It has taken all WAL up to here. */
+  receivedLsn: Lsn;
+  /** It can be made anew from its own objects up to here, without WAL. */
+  remoteLsn: Lsn;
 }
 
 const packr = new Packr({ useRecords: false });
@@ -49,6 +74,17 @@ export function packStartWal(from: Lsn): Uint8Array {
 
 export function readStartWal(body: Uint8Array): Lsn {
   return readU64(body, 0) as Lsn;
+}
+
+export function packFeedback({ receivedLsn, remoteLsn }: WalFeedback): Uint8Array {
+  const bytes = new Uint8Array(16);
+  writeU64(bytes, 0, receivedLsn);
+  writeU64(bytes, 8, remoteLsn);
+  return bytes;
+}
+
+export function readFeedback(body: Uint8Array): WalFeedback {
+  return { receivedLsn: readU64(body, 0) as Lsn, remoteLsn: readU64(body, 8) as Lsn };
 }
 
 /** Writes the header of a WAL frame; the bytes are sent as a further part. */

@@ -5,13 +5,16 @@
 import type { SafekeeperCommand, SafekeeperDecision } from '../../actors/safekeeper/decide.ts';
 import { safekeeperDefinition } from '../../actors/safekeeper/definition.ts';
 import type { SafekeeperSnapshot } from '../../actors/safekeeper/machine.ts';
+import type { OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import { SafekeeperNode } from '../../deploy/node/safekeeper-node.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { ChannelDoor } from '../../runtime/channels/door.ts';
 import type { HostServices } from '../../runtime/host/actor-host.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
+import { SimCompression } from '../world/compression.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
+import { type SimBucket, SimObjects } from '../world/objects.ts';
 import { observeActor, observedJournals } from './observe.ts';
 
 /** The live actor of a machine's replica, as oracles look at it. */
@@ -29,6 +32,8 @@ export type DecideWrapper = (
 
 export interface SafekeeperProcessOptions {
   wrapDecide?: DecideWrapper;
+  bucket: SimBucket;
+  offload?: Partial<OffloadTimings>;
   /** The process ends by itself: its supervisor starts it again. */
   onExit(process: SimProcess): void;
   /** A replica's actor has been started from its journal. */
@@ -85,6 +90,9 @@ export class SafekeeperMachine {
       journals,
       clock,
       log,
+      objects: new SimObjects(this.#options.bucket, process, disk),
+      compression: new SimCompression(),
+      offload: this.#options.offload,
       startActor: async (id) => {
         const actor = new SupervisedActor(this.#definition(), id, services, {
           onDown: () => this.#options.onExit(process),

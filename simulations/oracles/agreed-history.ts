@@ -110,8 +110,8 @@ export class AgreedHistory {
     if (lsn > this.#end) this.#extend(name, lsn, own);
   }
 
-  /** Compares the WAL on a disk with the agreed history, up to `end`. */
-  checkDisk(storage: SimStorage, end: Lsn, why: string): void {
+  /** Compares the WAL on a disk with the agreed history, from where it begins there up to `end`. */
+  checkDisk(storage: SimStorage, { from, end, why }: { from: Lsn; end: Lsn; why: string }): void {
     const to = Math.min(end, this.#end) as Lsn;
     if (end > this.#end) {
       this.#world.fail(
@@ -120,12 +120,12 @@ export class AgreedHistory {
       );
       return;
     }
-    const found = readWal(storage, this.#options.walDirectory, this.startLsn, to);
-    const at = firstDifference(found, this.#bytes.subarray(0, to - this.startLsn));
+    const found = readWal(storage, this.#options.walDirectory, from, to);
+    const at = firstDifference(found, this.read(from, Math.max(from, to) as Lsn));
     if (at >= 0) {
       this.#world.fail(
         'the same LSN has the same bytes',
-        `${storage.label} differs at ${formatLsn(this.startLsn + at)}, below its commit LSN ${formatLsn(end)} (${why})`,
+        `${storage.label} differs at ${formatLsn(from + at)}, below its commit LSN ${formatLsn(end)} (${why})`,
       );
     }
   }

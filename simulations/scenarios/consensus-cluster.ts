@@ -2,6 +2,8 @@
  * A timeline's safekeepers and its computes in a world: the machines of every consensus scenario, with their oracles.
  */
 
+import { positionsOf } from '../../actors/safekeeper/offload-state.ts';
+import type { OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import { walPageHeaderBytes } from '../../protocols/postgres/wal/page-header.ts';
@@ -13,10 +15,11 @@ import { FaultInjector, type FaultTarget } from '../faults/injector.ts';
 import { AgreedHistory } from '../oracles/agreed-history.ts';
 import { CommitLedger } from '../oracles/commit-ledger.ts';
 import { ReplicaOracle } from '../oracles/replica-oracle.ts';
+import { WalObjectOracle } from '../oracles/wal-objects.ts';
 import { SimBroker } from '../world/bus.ts';
 import { SimMachine, type Surroundings } from '../world/machine.ts';
 import { type NetworkLimits, SimNetwork } from '../world/network.ts';
-import type { SimBucket } from '../world/objects.ts';
+import { SimBucket } from '../world/objects.ts';
 import type { ScenarioContext } from './scenario.ts';
 
 const TENANT = '7e'.repeat(16);
@@ -32,6 +35,9 @@ export interface ClusterOptions {
   /** Clocks run up to this share too fast or too slow. */
   clockDrift: number;
   syncMs: number;
+  offload?: Partial<OffloadTimings>;
+  /** Where the timeline begins, as a share of what `drawStart` tells apart; drawn when absent. */
+  startAt?: number;
 }
 
 export class ConsensusCluster {
@@ -41,6 +47,7 @@ export class ConsensusCluster {
   readonly safekeepers: SafekeeperMachine[];
   readonly injector: FaultInjector;
   readonly surroundings: Surroundings;
+  readonly bucket: SimBucket;
   /** A machine from which somebody uses the system; no fault happens to it. */
   readonly user: SimMachine;
   readonly #context: ScenarioContext;
@@ -49,18 +56,14 @@ export class ConsensusCluster {
   readonly #running = new Map<string, SimPostgres>();
   readonly #canary: Canary | undefined;
   readonly #oracle: ReplicaOracle;
+  readonly #objects: WalObjectOracle;
   readonly #operator: SimMachine;
   #isOver = false;
 
   constructor(
     context: ScenarioContext,
     options: ClusterOptions,
-    more: (makeMachine: (name: string) => SimMachine) => {
-      targets: FaultTarget[];
-      bucket?: SimBucket;
-    } = () => ({
-      targets: [],
-    }),
+    more: (makeMachine: (name: string) => SimMachine, bucket: SimBucket) => FaultTarget[] = () => [],
   ) {
     const { world, random } = context;
     this.#context = context;
@@ -68,6 +71,7 @@ export class ConsensusCluster {
     this.#canary = findCanary(context.canary);
     const network = new SimNetwork(world, options.network);
     this.surroundings = { world, network, broker: new SimBroker(network) };
+    this.bucket = new SimBucket(world);
     const names = Array.from({ length: options.safekeepers }, (_, n) => `sk${n + 1}`);
     this.timeline = {
       tenant: TENANT,
@@ -75,7 +79,7 @@ export class ConsensusCluster {
       members: names as NodeId[],
       pgVersion: 17,
       systemId: 7_000_000_000_000_000_001n,
-      startLsn: drawStart(random.stream('start lsn').float()),
+      startLsn: drawStart(options.startAt ?? random.stream('start lsn').float()),
     };
     this.safekeepers = names.map((name) => this.#safekeeper(name));
     this.history = new AgreedHistory({
@@ -87,15 +91,16 @@ export class ConsensusCluster {
     });
     this.ledger = new CommitLedger(world);
     this.#oracle = new ReplicaOracle(world, this.history);
+    this.#objects = new WalObjectOracle(world, this.bucket, this.history);
     this.#computes = Array.from({ length: options.computes }, (_, n) => this.#machine(`compute${n + 1}`));
     this.#operator = this.#machine('operator');
     this.user = this.#machine('user');
-    const { targets, bucket } = more((name) => this.#machine(name));
+    const targets = more((name) => this.#machine(name), this.bucket);
     this.injector = new FaultInjector({
       world,
       network,
       targets: [...this.safekeepers.map((each) => this.#target(each)), ...this.#computeTargets(), ...targets],
-      bucket,
+      bucket: this.bucket,
       onNewCompute: (name, how) => this.#newCompute(name, how),
     });
   }
@@ -211,12 +216,22 @@ export class ConsensusCluster {
     for (const safekeeper of this.safekeepers) {
       const probe = safekeeper.probe();
       if (probe) this.#oracle.look(safekeeper.node, probe);
-      this.history.checkDisk(safekeeper.machine.storage, this.#commitOf(safekeeper), 'at the end');
+      if (probe) this.#checkWal(safekeeper, probe, 'at the end');
     }
+    this.#objects.check();
     this.ledger.check(this.history, this.timeline.pgVersion);
   }
 
   // --- machines -----------------------------------------------------------------------------------------------
+
+  /** What a replica knows to be committed is on its disk, or in objects where it was given up. */
+  #checkWal(safekeeper: SafekeeperMachine, { snapshot }: ReplicaProbe, why: string): void {
+    const { commitLsn, offload, identity } = snapshot.context;
+    if (identity.timeline === '') return;
+    const { localLsn } = positionsOf(offload, identity.startLsn);
+    this.history.checkDisk(safekeeper.machine.storage, { from: localLsn, end: commitLsn, why });
+    this.#objects.checkHeld(safekeeper.node, offload, identity);
+  }
 
   /** The commit LSN that a safekeeper has written down; the start until then. */
   #commitOf(safekeeper: SafekeeperMachine): Lsn {
@@ -240,6 +255,8 @@ export class ConsensusCluster {
     const { world } = this.surroundings;
     const safekeeper: SafekeeperMachine = new SafekeeperMachine(machine, {
       wrapDecide: this.#canary?.wrapDecide,
+      bucket: this.bucket,
+      offload: this.#options.offload,
       onReplica: (probe: ReplicaProbe) => this.#oracle.started(name, probe),
       onExit: (process) => {
         world.mark('safekeeper: ended by itself');
@@ -260,10 +277,7 @@ export class ConsensusCluster {
         const probe = safekeeper.probe();
         this.#oracle.crashed(safekeeper.node, probe);
         safekeeper.crash();
-        if (probe) {
-          const { commitLsn } = probe.snapshot.context;
-          this.history.checkDisk(safekeeper.machine.storage, commitLsn, 'after a crash');
-        }
+        if (probe) this.#checkWal(safekeeper, probe, 'after a crash');
       },
     };
   }

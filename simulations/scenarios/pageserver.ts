@@ -12,7 +12,6 @@ import { firstDifference } from '../oracles/agreed-history.ts';
 import { PageModel } from '../oracles/page-model.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { CALM_NETWORK } from '../world/network.ts';
-import { SimBucket } from '../world/objects.ts';
 import { ConsensusCluster } from './consensus-cluster.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
@@ -65,7 +64,6 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
   const { world, random, decide } = context;
   const pick = <T>(name: string, from: readonly T[], simplest: T) =>
     decide(name, () => random.pick(from), simplest);
-  const bucket = new SimBucket(world);
   const model = new PageModel();
   const pageserver: { it: PageserverMachine | undefined } = { it: undefined };
   const options = {
@@ -89,7 +87,7 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
     clockDrift: 0.001,
     syncMs: 0.3,
   };
-  const cluster = new ConsensusCluster(context, options, (makeMachine) => {
+  const cluster = new ConsensusCluster(context, options, (makeMachine, bucket) => {
     const machine = makeMachine('ps1');
     const it = new PageserverMachine(machine, bucket, (process) => {
       world.after(LOOK_MS, undefined, 'restart', () => {
@@ -97,13 +95,10 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
       });
     });
     pageserver.it = it;
-    return {
-      targets: [{ machine, isStorage: false, start: () => it.start(), crash: () => machine.crash() }],
-      bucket,
-    };
+    return [{ machine, isStorage: false, start: () => it.start(), crash: () => machine.crash() }];
   });
   cluster.history.onRecord = (record) => model.record(record);
-  storeEmptyTemplate(bucket, cluster.timeline);
+  storeEmptyTemplate(cluster.bucket, cluster.timeline);
   await cluster.create();
   const ps = pageserver.it!;
   ps.start();
