@@ -125,6 +125,16 @@ export async function openDataDirectory(path: string, wanted: WantedInstallation
   }
 }
 
+/** What a data directory says of itself, without taking it into use; undefined when it is none. */
+export async function describeDataDirectory(
+  root: string,
+): Promise<{ installation: string; objects: ObjectsLocation } | undefined> {
+  const found = await readInstallation(root);
+  if (!found) return undefined;
+  checkInstallation(root, found, {});
+  return { installation: found.installation, objects: ownLocation(root, found) };
+}
+
 /** The process that uses a data directory, if one does. */
 export async function runningProcess(path: string): Promise<RunningFile | undefined> {
   const text = await readFile(join(path, PID_FILE), 'utf8').catch(() => undefined);

@@ -40,6 +40,7 @@ import { Computes } from './computes.ts';
 import { ControlActors } from './control-actors.ts';
 import { ControlService } from './control-service.ts';
 import { type DataDirectory, openDataDirectory } from './data-directory.ts';
+import { Leases } from './leases.ts';
 import { Moments } from './moments.ts';
 import { claimObjects } from './objects-mark.ts';
 import { ParentRuntime } from './parent-runtime.ts';
@@ -303,7 +304,8 @@ class EmbeddedSystem {
 
   async #makeComputes(control: ControlActors, hosts: LocalComputeHosts): Promise<void> {
     const suspendAfterMs = this.#options.suspendAfterSeconds * 1000;
-    const { bus, clock, journals, actors } = this.#runtime;
+    const { bus, clock, log, journals, actors } = this.#runtime;
+    const leases = new Leases({ bus, clock, log });
     const computes = new Computes({
       bus,
       clock,
@@ -311,8 +313,13 @@ class EmbeddedSystem {
       spawner: actors,
       services: {
         hosts,
-        specOf: async (timeline) => ({ spec: await control.computeSpec(timeline), suspendAfterMs }),
+        specOf: async (id) => {
+          const spec = await control.computeSpec(id);
+          if (spec.fixedLsn !== undefined) await leases.hold(id, spec.timeline, spec.fixedLsn);
+          return { spec, suspendAfterMs };
+        },
       },
+      onMomentEnded: (id) => void leases.release(id),
       tenantOf: (timeline) => control.timelineWithProject(timeline).project.tenant,
     });
     await computes.clean();

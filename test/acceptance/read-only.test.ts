@@ -125,6 +125,17 @@ describe('a branch as it was at a moment', () => {
     );
     await expect(client.query('select 1')).rejects.toThrow();
     await client.close().catch(() => {});
+    // Each held a lease, which keeps garbage collection away from its moment, and has given it back.
+    const { stdout } = await system.run(['events', '--since', '1h', '--json', 'timeline.*']);
+    const leases = (type: string) => {
+      const names = stdout
+        .split('\n')
+        .filter((line) => line.includes(`"${type}"`))
+        .map((line) => JSON.parse(line) as Event);
+      return new Set(names.map(({ data }) => data.lease));
+    };
+    expect(leases('lease.granted').size).toBe(2);
+    expect(leases('lease.released')).toEqual(leases('lease.granted'));
   });
 
   it('is refused where there is no such moment', async () => {

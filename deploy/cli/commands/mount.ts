@@ -15,6 +15,7 @@ import { openChannel } from '../../../runtime/channels/door.ts';
 import { connect, NotRunningError } from '../../client/index.ts';
 import { clearMountPoint, type HistoryMount, mountHistory } from '../../mount/history-mount.ts';
 import { runningProcess } from '../../node/data-directory.ts';
+import { Leases } from '../../node/leases.ts';
 import { busAddress } from '../../node/run-paths.ts';
 import { type MomentOptions, runCommand, withMoment } from '../command.ts';
 import type { Output } from '../output.ts';
@@ -57,14 +58,19 @@ async function mount(branch: string, path: string, options: MountOptions, output
   const bus = await SocketBus.connect({ network, address, clock, timeoutMs: TIMEOUT_MS });
   try {
     const found = await client.findMoment(name, { project: options.project, ...moment });
+    const position = lsn(parseLsn(found.lsn)!);
     const { directory, made } = await prepareDirectory(path);
     const stopped = untilStopped(bus);
+    const log = createLog({ level: 'error' });
+    const leases = new Leases({ bus, clock, log });
+    const lease = `mount-${process.pid}-${clock.now()}`;
+    await leases.hold(lease, found.timeline, position);
     try {
       const mounted = await mountHistory({
         clock,
-        log: createLog({ level: 'error' }),
+        log,
         openPages: () => openChannel(bus, network, 'pageserver', found.timeline, { timeoutMs: TIMEOUT_MS }),
-        lsn: lsn(parseLsn(found.lsn)!),
+        lsn: position,
         directory,
         owner,
         readOnly: options.readOnly === true,
@@ -72,6 +78,7 @@ async function mount(branch: string, path: string, options: MountOptions, output
       announce({ name, directory, found, mounted }, options, output);
       return await serveUntil(mounted, stopped);
     } finally {
+      await leases.release(lease);
       if (made) removeEmpty(directory);
     }
   } finally {

@@ -1,0 +1,112 @@
+/** `palimpsest layer dump` and `palimpsest scrub` */
+import { existsSync } from 'node:fs';
+import type { Command } from 'commander';
+import { PalimpsestError } from '../../../protocols/errors.ts';
+import { formatLsn } from '../../../protocols/lsn.ts';
+import type { Objects } from '../../../runtime/ports/objects.ts';
+import { runningProcess } from '../../node/data-directory.ts';
+import { inspectLayer, type LayerSource } from '../../storage/layer-inspection.ts';
+import { fileSource, objectSource } from '../../storage/layer-source.ts';
+import { layerText } from '../../storage/layer-text.ts';
+import { openPlace, type StoragePlace } from '../../storage/place.ts';
+import { repair } from '../../storage/repair.ts';
+import { scrub } from '../../storage/scrub.ts';
+import { problemsOf, scrubText } from '../../storage/scrub-text.ts';
+import { type CommonOptions, runCommand, withCommonOptions } from '../command.ts';
+import { EXIT_FAILURE, EXIT_OK } from '../exit-codes.ts';
+import { type Output, ProgressBar } from '../output.ts';
+import { parseObjects } from '../values.ts';
+
+/** Before a suspicion is looked at again: an upload or a removal that is under way is over by then. */
+const RUNNING_PAUSE_MS = 2_000;
+const STOPPED_PAUSE_MS = 50;
+
+interface PlaceOptions extends CommonOptions {
+  objects?: string;
+  s3Endpoint?: string;
+  s3Region?: string;
+}
+
+interface ScrubOptions extends PlaceOptions {
+  deep?: boolean;
+  repair?: boolean;
+}
+
+export function addLayerCommands(program: Command): void {
+  const layer = program.command('layer').description('look into layer files');
+  withPlace(
+    layer
+      .command('dump <layer>')
+      .description('show what a layer holds, and check every block of it; a file, or the key of an object'),
+  ).action((name: string, options: PlaceOptions) =>
+    runCommand(options, (output) => dump(name, options, output)),
+  );
+}
+
+export function addScrubCommand(program: Command): void {
+  withPlace(
+    program
+      .command('scrub')
+      .description('check all objects: missing, damaged or orphaned ones, gaps in history and WAL'),
+  )
+    .option('--deep', 'read and check every block of data, too')
+    .option('--repair', 'mend what can be mended without risk')
+    .action((options: ScrubOptions) => runCommand(options, (output) => runScrub(options, output)));
+}
+
+function withPlace(command: Command): Command {
+  return withCommonOptions(command)
+    .option('--objects <place>', 's3://bucket/prefix or a folder (where the data directory has them)')
+    .option('--s3-endpoint <url>', 'S3 server, if not Amazon’s own')
+    .option('--s3-region <region>', 'region of the bucket, if the environment does not say');
+}
+
+function openPlaceOf(options: PlaceOptions): Promise<StoragePlace> {
+  const objects = parseObjects(options);
+  return openPlace(objects ? { data: options.data, objects } : { data: options.data });
+}
+
+async function dump(name: string, options: PlaceOptions, output: Output): Promise<number> {
+  const source = existsSync(name)
+    ? fileSource(name)
+    : await findObject((await openPlaceOf(options)).objects, name);
+  const damage: string[] = [];
+  const layer = await inspectLayer(source, (error) => damage.push(error.message));
+  const { startLsn, endLsn } = layer;
+  const lsns = { startLsn: formatLsn(startLsn), endLsn: formatLsn(endLsn) };
+  output.result({ name: source.name, ...layer, ...lsns, damage }, layerText(source.name, layer, damage));
+  return damage.length === 0 ? EXIT_OK : EXIT_FAILURE;
+}
+
+/** An object by its key, or by the last part of it. */
+async function findObject(objects: Objects, name: string): Promise<LayerSource> {
+  const exact = await objects.head(name);
+  if (exact) return objectSource(objects, exact);
+  for await (const info of objects.list('')) {
+    if (info.key.endsWith(`/${name}`)) return objectSource(objects, info);
+  }
+  throw new PalimpsestError(
+    'not-found',
+    `there is neither a file nor an object ${name}`,
+    'name a file, the key of an object, or the last part of a key; `palimpsest storage` lists layers',
+  );
+}
+
+async function runScrub(options: ScrubOptions, output: Output): Promise<number> {
+  const place = await openPlaceOf(options);
+  const isRunning = (await runningProcess(options.data)) !== undefined;
+  const bar = new ProgressBar(output, 'checking layers');
+  const deep = options.deep === true;
+  const report = await scrub({
+    ...place,
+    deep,
+    pauseMs: isRunning ? RUNNING_PAUSE_MS : STOPPED_PAUSE_MS,
+    sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+    onProgress: (done, all) => bar.show(done, all),
+  });
+  bar.done();
+  if (options.repair) await repair(place.objects, report.findings, place.local);
+  const problems = problemsOf(report).length;
+  output.result({ clean: problems === 0, problems, deep, ...report }, scrubText(report, deep));
+  return problems === 0 ? EXIT_OK : EXIT_FAILURE;
+}
