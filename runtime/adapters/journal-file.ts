@@ -96,6 +96,13 @@ export function decodeLog(path: string, bytes: Buffer, after: number, last: numb
   return { entries };
 }
 
+/** Reads bytes that are exactly one frame, as a message carries it. Throws `corrupt` for anything else. */
+export function decodeEntry(where: string, bytes: Uint8Array): JournalEntry {
+  const frame = decodeFrame(where, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0);
+  if (!frame || frame.end !== bytes.length) throw corrupt(where, 0, 'it is not one whole entry');
+  return frame.entry;
+}
+
 function decodeFrame(
   path: string,
   bytes: Buffer,

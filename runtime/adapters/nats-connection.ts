@@ -1,0 +1,372 @@
+/**
+ * One connection to a NATS cluster: the only file that knows the client library. The bus, the journals, the leases and the
+ * event log over NATS stand on the few operations here.
+ *
+ * 1. The connection comes back by itself, for ever, at any server of the cluster. It ends only by `close`, or when the
+ *    servers refuse it for good (wrong credentials).
+ * 2. Nothing waits without a limit, and what is published while no server is reachable is bounded; what does not fit is
+ *    dropped and reported, as NATS drops what nobody listens to.
+ * 3. A request while no server is reachable fails after a short grace, not at its own time limit: callers learn at once that
+ *    the cluster is away.
+ */
+import { readFileSync } from 'node:fs';
+import {
+  type ConnectionOptions,
+  connect,
+  createInbox,
+  credsAuthenticator,
+  ErrorCode,
+  type Msg,
+  type MsgHdrs,
+  type NatsConnection as NatsClient,
+  NatsError,
+  type Subscription as NatsSubscription,
+  headers as newHeaders,
+} from 'nats';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { Subscription } from '../ports/bus.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { Log } from '../ports/log.ts';
+
+const CONNECT_TIMEOUT_MS = 5_000;
+const RECONNECT_WAIT_MS = 200;
+/** A server that does not answer two of these is taken for dead; a frozen one keeps its sockets open. */
+const PING_INTERVAL_MS = 2_000;
+const PINGS_UNANSWERED_MAX = 2;
+/** How long a request waits for a server to become reachable again: a change of servers takes less. */
+const DISCONNECTED_GRACE_MS = 1_500;
+const DISCONNECTED_BYTES_MAX = 8 * 1024 * 1024;
+
+export interface NatsOptions {
+  /** Separated by commas: `nats://[user:password@]host:port` or `tls://…`. */
+  servers: string;
+  /** Shown in the servers' lists of connections. */
+  name: string;
+  clock: Clock;
+  log: Log;
+  /** File with a user's JWT and seed, for clusters with operator keys. */
+  credentialsFile?: string;
+  /** File with the certificate authority of the servers. */
+  caFile?: string;
+}
+
+export type NatsHeaders = Record<string, string>;
+
+export interface NatsMessage {
+  subject: string;
+  data: Uint8Array;
+  headers: NatsHeaders;
+  /** Status of a message without content (`204`, `404`, `503` …), else 0. */
+  code: number;
+  description: string;
+  /** Answers it, where an answer is wanted. */
+  reply(data: Uint8Array): void;
+}
+
+export type NatsReply =
+  | { status: 'ok'; message: NatsMessage }
+  | { status: 'no-responders' }
+  | { status: 'timeout' }
+  /** No server of the cluster is reachable; it may have been sent before or not. */
+  | { status: 'disconnected' };
+
+export class NatsConnection {
+  readonly #client: NatsClient;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #onClose: ((reason: Error | undefined) => void)[] = [];
+  readonly #whenConnected = new Set<() => void>();
+  #connected = true;
+  #closed = false;
+  #reason: Error | undefined;
+  #bytesWhileDisconnected = 0;
+  #dropped = 0;
+
+  private constructor(client: NatsClient, options: NatsOptions) {
+    this.#client = client;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    void this.#watch();
+    void client.closed().then((error) => this.#end(error instanceof Error ? error : undefined));
+  }
+
+  /** Connects to one of the servers. Throws `unavailable`, or `permission-denied` for wrong credentials. */
+  static async connect(options: NatsOptions): Promise<NatsConnection> {
+    try {
+      return new NatsConnection(await connect(clientOptions(options)), options);
+    } catch (error) {
+      throw connectError(options.servers, error);
+    }
+  }
+
+  /** Version of the server that this connection is at, for example `2.15.1`. */
+  get serverVersion(): string {
+    return this.#client.info?.version ?? '';
+  }
+
+  get connected(): boolean {
+    return this.#connected && !this.#closed;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Messages that were dropped because no server was reachable for too long. */
+  get dropped(): number {
+    return this.#dropped;
+  }
+
+  /** Sends without waiting; see rule 2. */
+  publish(subject: string, data: Uint8Array, headers?: NatsHeaders): void {
+    if (this.#closed) return;
+    if (!this.#connected && !this.#mayBuffer(subject, data.length)) return;
+    this.#client.publish(subject, data, headers ? { headers: toHeaders(headers) } : {});
+  }
+
+  async request(
+    subject: string,
+    data: Uint8Array,
+    { timeoutMs, headers }: { timeoutMs: number; headers?: NatsHeaders },
+  ): Promise<NatsReply> {
+    if (!(await this.#untilConnected(Math.min(timeoutMs, DISCONNECTED_GRACE_MS)))) {
+      return { status: 'disconnected' };
+    }
+    try {
+      const options = { timeout: Math.max(1, Math.ceil(timeoutMs)), noMux: false };
+      const message = await this.#client.request(
+        subject,
+        data,
+        headers ? { ...options, headers: toHeaders(headers) } : options,
+      );
+      return { status: 'ok', message: toMessage(message) };
+    } catch (error) {
+      const code = error instanceof NatsError ? error.code : '';
+      if (code === ErrorCode.NoResponders) return { status: 'no-responders' };
+      if (code === ErrorCode.Timeout)
+        return this.connected ? { status: 'timeout' } : { status: 'disconnected' };
+      if (this.#closed || code === ErrorCode.ConnectionClosed) return { status: 'disconnected' };
+      throw error;
+    }
+  }
+
+  /**
+   * Sends a request with many answers; ends when `isLast` says so, when none has come for `silenceMs` after the first, or at the
+   * time limit.
+   */
+  async requestMany(
+    subject: string,
+    data: Uint8Array,
+    options: { timeoutMs: number; silenceMs?: number; isLast: (message: NatsMessage) => boolean },
+  ): Promise<{ messages: NatsMessage[]; complete: boolean }> {
+    const { timeoutMs, silenceMs, isLast } = options;
+    if (!(await this.#untilConnected(Math.min(timeoutMs, DISCONNECTED_GRACE_MS)))) throw unreachable();
+    const messages: NatsMessage[] = [];
+    const inbox = createInbox();
+    const ended = new Promise<boolean>((resolve) => {
+      let timer = this.#clock.setTimer(timeoutMs, () => finish(false));
+      const subscription = this.subscribe(inbox, (message) => {
+        messages.push(message);
+        if (isLast(message)) finish(true);
+        else if (silenceMs !== undefined) {
+          timer.cancel();
+          timer = this.#clock.setTimer(silenceMs, () => finish(true));
+        }
+      });
+      const finish = (complete: boolean) => {
+        timer.cancel();
+        subscription.unsubscribe();
+        resolve(complete);
+      };
+    });
+    this.#client.publish(subject, data, { reply: inbox });
+    return { complete: await ended, messages };
+  }
+
+  /** Calls back for each message, in order; what a handler throws is reported and harms nobody else. */
+  subscribe(pattern: string, handle: (message: NatsMessage) => void): Subscription {
+    if (this.#closed) return { unsubscribe() {} };
+    const subscription: NatsSubscription = this.#client.subscribe(pattern, {
+      callback: (error, message) => {
+        if (error) {
+          this.#log.error({ error: error.message, pattern }, 'NATS refuses a subscription');
+          return;
+        }
+        try {
+          handle(toMessage(message));
+        } catch (failure) {
+          this.#log.error({ error: failure, subject: message.subject }, 'a bus handler failed');
+        }
+      },
+    });
+    return {
+      unsubscribe: () => {
+        if (!subscription.isClosed() && !this.#closed) subscription.unsubscribe();
+      },
+    };
+  }
+
+  /** Resolves when the server has everything that was sent before. Throws `unavailable` when none answers in time. */
+  async flush(timeoutMs: number): Promise<void> {
+    if (this.#closed) return;
+    let late: () => void = () => {};
+    const timeout = new Promise<false>((resolve) => {
+      late = () => resolve(false);
+    });
+    const timer = this.#clock.setTimer(timeoutMs, late);
+    const flushed = await Promise.race([this.#client.flush().then(() => true), timeout]).finally(() =>
+      timer.cancel(),
+    );
+    if (!flushed && !this.#closed) throw unreachable();
+  }
+
+  onClose(handle: (reason: Error | undefined) => void): void {
+    if (this.#closed) queueMicrotask(() => handle(this.#reason));
+    else this.#onClose.push(handle);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    await this.#client.close();
+    this.#end(undefined);
+  }
+
+  async #watch(): Promise<void> {
+    for await (const { type, data } of this.#client.status()) {
+      if (type === 'disconnect') {
+        this.#connected = false;
+        this.#log.warn({ server: String(data) }, 'the connection to NATS is lost; another server is tried');
+      } else if (type === 'reconnect') {
+        this.#connected = true;
+        this.#bytesWhileDisconnected = 0;
+        this.#log.info({ server: String(data), dropped: this.#dropped }, 'connected to NATS again');
+        for (const tell of [...this.#whenConnected]) tell();
+      } else if (type === 'error') {
+        this.#log.error({ error: String(data) }, 'NATS reports an error');
+      }
+    }
+  }
+
+  #end(reason: Error | undefined): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#reason = reason;
+    for (const tell of [...this.#whenConnected]) tell();
+    for (const handle of this.#onClose) handle(reason);
+  }
+
+  async #untilConnected(limitMs: number): Promise<boolean> {
+    if (this.connected) return true;
+    if (this.#closed) return false;
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        timer.cancel();
+        this.#whenConnected.delete(done);
+        resolve();
+      };
+      const timer = this.#clock.setTimer(limitMs, done);
+      this.#whenConnected.add(done);
+    });
+    return this.connected;
+  }
+
+  #mayBuffer(subject: string, bytes: number): boolean {
+    this.#bytesWhileDisconnected += bytes;
+    if (this.#bytesWhileDisconnected <= DISCONNECTED_BYTES_MAX) return true;
+    if (this.#dropped++ === 0) {
+      this.#log.error({ subject }, 'no NATS server is reachable; messages are dropped');
+    }
+    return false;
+  }
+}
+
+function clientOptions(options: NatsOptions): ConnectionOptions {
+  const urls = options.servers.split(',').map((text) => parseServer(text.trim()));
+  const { user, password } = urls.find((url) => url.user !== undefined) ?? {};
+  const secure = urls.some((url) => url.secure) || options.caFile !== undefined;
+  return {
+    servers: urls.map((url) => url.server),
+    name: options.name,
+    timeout: CONNECT_TIMEOUT_MS,
+    reconnect: true,
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: RECONNECT_WAIT_MS,
+    reconnectJitter: RECONNECT_WAIT_MS,
+    pingInterval: PING_INTERVAL_MS,
+    maxPingOut: PINGS_UNANSWERED_MAX,
+    noAsyncTraces: true,
+    ...(user === undefined ? {} : { user, ...(password === undefined ? {} : { pass: password }) }),
+    ...(options.credentialsFile === undefined
+      ? {}
+      : { authenticator: credsAuthenticator(readFileSync(options.credentialsFile)) }),
+    ...(secure ? { tls: options.caFile === undefined ? {} : { caFile: options.caFile } } : {}),
+  };
+}
+
+function parseServer(text: string): { server: string; user?: string; password?: string; secure: boolean } {
+  try {
+    const url = new URL(text.includes('://') ? text : `nats://${text}`);
+    if (!/^(nats|tls):$/.test(url.protocol) || url.hostname === '') throw new TypeError(text);
+    const server = `${url.hostname}:${url.port || '4222'}`;
+    const login = url.username
+      ? { user: decodeURIComponent(url.username), password: decodeURIComponent(url.password) }
+      : {};
+    return { server, secure: url.protocol === 'tls:', ...login };
+  } catch {
+    throw new PalimpsestError(
+      'invalid-argument',
+      `not the address of a NATS server: ${JSON.stringify(text)}`,
+      'write nats://host:4222; several are separated by commas',
+    );
+  }
+}
+
+function connectError(servers: string, error: unknown): PalimpsestError {
+  if (error instanceof PalimpsestError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  const where = servers.replaceAll(/\/\/[^@,]*@/g, '//');
+  if (error instanceof NatsError && /AUTHORIZATION|AUTHENTICATION|PERMISSIONS|BAD_/.test(error.code)) {
+    return new PalimpsestError(
+      'permission-denied',
+      `NATS at ${where} refuses the login: ${message}`,
+      'look at the user and password in --nats, or at the credentials file',
+      error,
+    );
+  }
+  return new PalimpsestError(
+    'unavailable',
+    `no NATS server answers at ${where}: ${message}`,
+    'start the NATS servers, or name others with --nats',
+    error,
+  );
+}
+
+/** What every operation says while no server answers. */
+export function unreachable(): PalimpsestError {
+  return new PalimpsestError(
+    'unavailable',
+    'no NATS server is reachable',
+    'running computes go on; start the NATS servers again',
+  );
+}
+
+function toHeaders(values: NatsHeaders): MsgHdrs {
+  const headers = newHeaders();
+  for (const [name, value] of Object.entries(values)) headers.set(name, value);
+  return headers;
+}
+
+function toMessage(message: Msg): NatsMessage {
+  const headers: NatsHeaders = {};
+  for (const name of message.headers?.keys() ?? []) headers[name] = message.headers!.get(name);
+  return {
+    subject: message.subject,
+    data: message.data,
+    headers,
+    code: message.headers?.code ?? 0,
+    description: message.headers?.description ?? '',
+    reply: (data) => {
+      if (message.reply) message.respond(data);
+    },
+  };
+}

@@ -1,0 +1,42 @@
+/** Clusters that must not be trusted are refused with the reason. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { prepareStreams } from '../../runtime/adapters/nats-streams.ts';
+import { NatsCluster, type NatsOptions } from '../support/nats-server.ts';
+import { clock, closeConnections, connectTo } from './world.ts';
+
+describe('a NATS cluster is refused', () => {
+  let cluster: NatsCluster | undefined;
+  afterEach(async () => {
+    await closeConnections();
+    await cluster?.stop();
+    cluster = undefined;
+  });
+
+  async function prepared(options: NatsOptions): Promise<unknown> {
+    cluster = await NatsCluster.start(options);
+    const connection = await connectTo(cluster.url);
+    return prepareStreams({ connection, clock });
+  }
+
+  it('when it acknowledges before it has synced', async () => {
+    await expect(prepared({ servers: 1, syncAlways: false })).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringContaining('sync_interval: always'),
+    });
+  });
+
+  it('when it does not tell its settings', async () => {
+    await expect(prepared({ servers: 1, tellSettings: false })).rejects.toMatchObject({
+      code: 'unsupported',
+      hint: expect.stringContaining('$SYS.REQ.SERVER.PING.VARZ'),
+    });
+  });
+
+  it('when nobody is there', async () => {
+    await expect(connectTo('nats://127.0.0.1:1')).rejects.toMatchObject({ code: 'unavailable' });
+  });
+
+  it('but a single server that syncs is fine', async () => {
+    await prepared({ servers: 1 });
+  });
+});
