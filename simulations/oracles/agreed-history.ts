@@ -213,7 +213,7 @@ export function readWal(storage: SimStorage, directory: string, from: Lsn, to: L
     const offset = at % WAL_SEGMENT_BYTES;
     const length = Math.min(to - at, WAL_SEGMENT_BYTES - offset);
     const content = storage.durableContent(`${directory}/${segmentFileName(segmentNumber(at))}`);
-    if (content) bytes.set(content.subarray(offset, Math.min(content.length, offset + length)), at - from);
+    content?.read(bytes.subarray(at - from, at - from + length), offset);
     at += length;
   }
   return bytes;

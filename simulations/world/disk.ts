@@ -6,6 +6,7 @@
  */
 import { type ErrorCode, PalimpsestError } from '../../protocols/errors.ts';
 import type { Disk, DiskFile, OpenOptions } from '../../runtime/ports/disk.ts';
+import type { Content } from './content.ts';
 import type { EventOwner } from './event-queue.ts';
 import { hashBytes, type SimRandom } from './random.ts';
 import { NameTable, StoredFile } from './storage.ts';
@@ -65,7 +66,7 @@ export class SimStorage {
   }
 
   /** What a file surely holds after a power failure; for oracles, takes no time. */
-  durableContent(path: string): Uint8Array | undefined {
+  durableContent(path: string): Content | undefined {
     const file = this.names.current.get(resolve(path));
     return file && file !== 'directory' ? file.durable : undefined;
   }
@@ -106,7 +107,9 @@ export class SimDisk implements Disk {
     await this.#take('read file', this.#storage.latency.readMs);
     const file = this.#storage.names.current.get(resolve(path));
     if (!file || file === 'directory') throw fault('not-found', `no file ${path}`);
-    return file.current.view().slice();
+    const bytes = new Uint8Array(file.size);
+    file.current.read(bytes, 0);
+    return bytes;
   }
 
   async writeFileAtomic(path: string, data: Uint8Array): Promise<void> {
@@ -212,22 +215,19 @@ class SimFile implements DiskFile {
 
   async read(into: Uint8Array, position: number): Promise<number> {
     await this.#take('read', this.#storage.latency.readMs);
-    const bytes = this.#file.current.view();
-    const count = Math.max(0, Math.min(into.length, bytes.length - position));
-    into.set(bytes.subarray(position, position + count));
-    return count;
+    return this.#file.current.read(into, position);
   }
 
   async write(parts: Uint8Array[], position: number): Promise<void> {
     const { latency, faults, world } = this.#storage;
-    const bytes = new Uint8Array(Buffer.concat(parts));
+    const bytes = joined(parts);
     world.trace.mix(hashBytes(bytes, position));
     const underWay: WriteUnderWay = { file: this.#file, position, bytes };
     this.#storage.underWay.add(underWay);
     this.#storage.onWrite?.();
     await this.#take('write', this.#isDurable ? latency.syncMs : latency.writeMs);
     this.#storage.underWay.delete(underWay);
-    if (Buffer.compare(Buffer.concat(parts), bytes) !== 0) {
+    if (!isJoinOf(bytes, parts)) {
       world.fail('written bytes do not change', `${this.#owner.label} changed bytes of a write under way`);
     }
     if (faults.isFull && position + bytes.length > this.#file.size) throw diskFull(this.#storage);
@@ -296,4 +296,24 @@ function fault(code: ErrorCode, message: string): PalimpsestError {
 function diskFull(storage: SimStorage): PalimpsestError {
   storage.world.mark('disk: a write met a full disk');
   return fault('disk-full', 'no space left on device');
+}
+
+function joined(parts: Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}
+
+/** Whether the parts are still what they were when they were joined. */
+function isJoinOf(bytes: Uint8Array, parts: Uint8Array[]): boolean {
+  let at = 0;
+  for (const part of parts) {
+    if (Buffer.compare(part, bytes.subarray(at, at + part.length)) !== 0) return false;
+    at += part.length;
+  }
+  return at === bytes.length;
 }

@@ -5,6 +5,7 @@
  * the file is synced. A crash keeps, of every write that was not synced, all, none, or some of its 512-byte sectors; and of
  * the changes to directories (create, rename, remove) that were not synced a part that begins with the oldest.
  */
+import { Content } from './content.ts';
 import type { SimRandom } from './random.ts';
 
 export const SECTOR_BYTES = 512;
@@ -18,40 +19,6 @@ interface PendingWrite {
   isLost?: boolean;
 }
 
-/** Bytes that grow; what is beyond the end reads as zeros. */
-class Content {
-  bytes: Uint8Array = new Uint8Array(0);
-  size = 0;
-
-  write(position: number, data: Uint8Array): void {
-    this.#reserve(position + data.length);
-    this.bytes.set(data, position);
-    this.size = Math.max(this.size, position + data.length);
-  }
-
-  truncate(size: number): void {
-    if (size < this.size) this.bytes.fill(0, size, this.size);
-    else this.#reserve(size);
-    this.size = size;
-  }
-
-  view(): Uint8Array {
-    return this.bytes.subarray(0, this.size);
-  }
-
-  copyFrom(other: Content): void {
-    this.bytes = other.view().slice();
-    this.size = other.size;
-  }
-
-  #reserve(size: number): void {
-    if (size <= this.bytes.length) return;
-    const grown = new Uint8Array(Math.max(size, this.bytes.length * 2));
-    grown.set(this.bytes.subarray(0, this.size));
-    this.bytes = grown;
-  }
-}
-
 export class StoredFile {
   readonly current = new Content();
   readonly #durable = new Content();
@@ -62,8 +29,8 @@ export class StoredFile {
   }
 
   /** What a power failure would leave for certain. */
-  get durable(): Uint8Array {
-    return this.#durable.view();
+  get durable(): Content {
+    return this.#durable;
   }
 
   write(position: number, bytes: Uint8Array): void {
@@ -111,9 +78,8 @@ export class StoredFile {
 
   /** Turns one bit on the platter, as a failing disk does. */
   flipBit(offset: number, bit: number): void {
-    for (const content of [this.current, this.#durable]) {
-      if (offset < content.size) content.bytes[offset]! ^= 1 << bit;
-    }
+    this.current.flipBit(offset, bit);
+    this.#durable.flipBit(offset, bit);
   }
 }
 
