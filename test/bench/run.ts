@@ -14,6 +14,7 @@ import { type BenchOptions, type Figure, printFigures } from './figures.ts';
 import { benchMemory } from './memory.ts';
 import { benchRead } from './read.ts';
 import { benchRedo } from './redo.ts';
+import { benchSim } from './sim.ts';
 import { benchStart } from './start.ts';
 
 const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
@@ -23,6 +24,7 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   branch: benchBranch,
   memory: benchMemory,
   redo: benchRedo,
+  sim: benchSim,
 };
 
 const words = process.argv.slice(2);
