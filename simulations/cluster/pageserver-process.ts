@@ -23,6 +23,7 @@ import type { HostServices } from '../../runtime/host/actor-host.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { type SimBucket, SimObjects } from '../world/objects.ts';
+import type { PageserverBug } from './canaries.ts';
 import { observeActor, observedJournals } from './observe.ts';
 import type { Timeline } from './sim-postgres.ts';
 
@@ -34,12 +35,19 @@ export class PageserverMachine {
   readonly machine: SimMachine;
   readonly #bucket: SimBucket;
   readonly #onExit: (process: SimProcess) => void;
+  readonly #bug: PageserverBug;
   #lives = 0;
 
-  constructor(machine: SimMachine, bucket: SimBucket, onExit: (process: SimProcess) => void) {
+  constructor(
+    machine: SimMachine,
+    bucket: SimBucket,
+    onExit: (process: SimProcess) => void,
+    bug: PageserverBug = {},
+  ) {
     this.machine = machine;
     this.#bucket = bucket;
     this.#onExit = onExit;
+    this.#bug = bug;
   }
 
   get node(): NodeId {
@@ -88,7 +96,10 @@ export class PageserverMachine {
 
   #tools(process: SimProcess): ShardTools {
     const { clock, log, disk, network, bus } = process.ports;
-    const objects = new SimObjects(this.#bucket, process, disk);
+    const { objects: changeObjects, cache: changeCache } = this.#bug;
+    const bucket = new SimObjects(this.#bucket, process, disk);
+    const objects = changeObjects?.(bucket, clock) ?? bucket;
+    const cache = new PageCache(MEGABYTE);
     const relations = new RelationTable();
     const dialSafekeeper = (member: NodeId, timeline: string) =>
       openChannel(bus, network, 'safekeeper', replicaId(timeline as TimelineId, member), {
@@ -101,7 +112,7 @@ export class PageserverMachine {
       objects,
       relations,
       store: new LayerStore({ disk, objects, log, folder: 'layers', indexBytesMax: MEGABYTE }),
-      cache: new PageCache(MEGABYTE),
+      cache: changeCache?.(cache) ?? cache,
       redo: new PageRedo(relations),
       pool: new ChunkPool(16 * MEGABYTE),
       dialSafekeeper,

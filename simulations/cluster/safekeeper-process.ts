@@ -12,6 +12,7 @@ import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { ChannelDoor } from '../../runtime/channels/door.ts';
 import type { HostServices } from '../../runtime/host/actor-host.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
+import type { Channel, ChannelNetwork } from '../../runtime/ports/channel.ts';
 import { SimCompression } from '../world/compression.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { type SimBucket, SimObjects } from '../world/objects.ts';
@@ -34,6 +35,8 @@ export interface SafekeeperProcessOptions {
   wrapDecide?: DecideWrapper;
   bucket: SimBucket;
   offload?: Partial<OffloadTimings>;
+  /** A known bug may stand between this replica and the peers that it catches up from. */
+  wrapPeerChannel?(channel: Channel): Channel;
   /** The process ends by itself: its supervisor starts it again. */
   onExit(process: SimProcess): void;
   /** A replica's actor has been started from its journal. */
@@ -75,7 +78,8 @@ export class SafekeeperMachine {
   }
 
   async #main(process: SimProcess): Promise<void> {
-    const { clock, random, log, metrics, disk, network, bus } = process.ports;
+    const { clock, random, log, metrics, disk, bus } = process.ports;
+    const network = this.#changedNetwork(process.ports.network);
     await disk.makeDirectory('.');
     const door = new ChannelDoor(network, `tcp:${this.node}`, bus);
     await door.listen();
@@ -106,6 +110,15 @@ export class SafekeeperMachine {
       },
     });
     await host.start();
+  }
+
+  #changedNetwork(network: ChannelNetwork): ChannelNetwork {
+    const { wrapPeerChannel } = this.#options;
+    if (!wrapPeerChannel) return network;
+    return {
+      listen: (address, onChannel) => network.listen(address, onChannel),
+      dial: async (address, options) => wrapPeerChannel(await network.dial(address, options)),
+    };
   }
 
   #definition(): typeof safekeeperDefinition {

@@ -257,6 +257,7 @@ export class ConsensusCluster {
       wrapDecide: this.#canary?.wrapDecide,
       bucket: this.bucket,
       offload: this.#options.offload,
+      wrapPeerChannel: this.#canary?.wrapPeerChannel,
       onReplica: (probe: ReplicaProbe) => this.#oracle.started(name, probe),
       onExit: (process) => {
         world.mark('safekeeper: ended by itself');

@@ -2,7 +2,7 @@
  * Scenarios of the consensus: safekeepers and walproposers of production, with computes that fail, fence each other and come
  * back, over disks and networks that fail. Each stresses one thing; the kitchen sink all of them.
  */
-import { CONSENSUS_CANARIES } from '../cluster/canaries.ts';
+import { CONSENSUS_CANARIES } from '../cluster/consensus-canaries.ts';
 import type { Workload } from '../cluster/sim-postgres.ts';
 import type { FaultMix } from '../faults/plan.ts';
 import { CALM_NETWORK, type NetworkLimits } from '../world/network.ts';

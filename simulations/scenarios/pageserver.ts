@@ -6,6 +6,7 @@ import { PageClient } from '../../actors/pageserver/page-client.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
+import { findCanary } from '../cluster/canaries.ts';
 import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from '../cluster/pageserver-process.ts';
 import type { FaultMix } from '../faults/plan.ts';
 import { firstDifference } from '../oracles/agreed-history.ts';
@@ -39,7 +40,7 @@ export const PAGESERVER_SCENARIOS: Scenario[] = [
     name: 'pageserver-rebuild',
     summary:
       'pages at any LSN, while the pageserver crashes and S3 fails; then all that it has is lost and rebuilt',
-    canaries: [],
+    canaries: ['upload-called-done', 'stale-page-cache', 'page-from-the-future'],
     marks: [
       'client: commit acknowledged',
       'pageserver: a page was compared',
@@ -89,11 +90,12 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
   };
   const cluster = new ConsensusCluster(context, options, (makeMachine, bucket) => {
     const machine = makeMachine('ps1');
-    const it = new PageserverMachine(machine, bucket, (process) => {
+    const onExit = (process: SimProcess) => {
       world.after(LOOK_MS, undefined, 'restart', () => {
         if (machine.process === process && !cluster.injector.isDown('ps1')) it.start();
       });
-    });
+    };
+    const it = new PageserverMachine(machine, bucket, onExit, findCanary(context.canary)?.pageserver);
     pageserver.it = it;
     return [{ machine, isStorage: false, start: () => it.start(), crash: () => machine.crash() }];
   });

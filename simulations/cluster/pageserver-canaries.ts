@@ -1,0 +1,61 @@
+/** Known bugs of the pageserver. */
+import type { Objects } from '../../runtime/ports/objects.ts';
+import type { Canary } from './canaries.ts';
+
+/** How much later an upload that was called done is begun. */
+const UPLOAD_LATE_MS = 3000;
+/** How far beyond its LSNs a cached page is believed. */
+const STALE_BYTES = 20_000;
+
+export const PAGESERVER_CANARIES: Canary[] = [
+  {
+    name: 'upload-called-done',
+    bug: 'a layer counts as uploaded, and is listed in the index, before object storage has it',
+    pageserver: {
+      objects: (objects, clock) =>
+        changedObjects(objects, {
+          putFile: async (key, path) => {
+            clock.setTimer(UPLOAD_LATE_MS, () => void objects.putFile(key, path).catch(() => {}));
+            return { status: 'ok', etag: '' };
+          },
+        }),
+    },
+  },
+  {
+    name: 'stale-page-cache',
+    bug: 'a cached page answers reads at LSNs after a newer change of the page',
+    pageserver: {
+      cache: (cache) => {
+        const put = cache.put.bind(cache);
+        cache.put = (key, { pageLsn, asOf }, page, offset) =>
+          put(key, { pageLsn, asOf: asOf + STALE_BYTES }, page, offset);
+        return cache;
+      },
+    },
+  },
+  {
+    name: 'page-from-the-future',
+    bug: 'a cached page answers reads at LSNs before its own change',
+    pageserver: {
+      cache: (cache) => {
+        const put = cache.put.bind(cache);
+        cache.put = (key, { pageLsn, asOf }, page, offset) =>
+          put(key, { pageLsn: Math.max(0, pageLsn - STALE_BYTES), asOf }, page, offset);
+        return cache;
+      },
+    },
+  },
+];
+
+function changedObjects(objects: Objects, changes: Partial<Objects>): Objects {
+  return {
+    put: (key, data, options) => objects.put(key, data, options),
+    putFile: (key, path) => objects.putFile(key, path),
+    get: (key, range) => objects.get(key, range),
+    getFile: (key, path) => objects.getFile(key, path),
+    head: (key) => objects.head(key),
+    list: (prefix) => objects.list(prefix),
+    delete: (key) => objects.delete(key),
+    ...changes,
+  };
+}
