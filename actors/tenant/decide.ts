@@ -5,17 +5,32 @@ import type { AnyMachineSnapshot } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
 import { hexId } from '../../protocols/ids.ts';
 import type { DecideEnvironment, Decision } from '../../runtime/host/definition.ts';
-import type { BranchStatus, TenantCommand, TenantEvent, TenantStatus } from './events.ts';
-import type { Branch, TenantContext } from './machine.ts';
+import {
+  type Branch,
+  childrenOf,
+  dependents,
+  findBranch,
+  isPrimary,
+  parentOf,
+  takenName,
+  unneeded,
+} from './branches.ts';
+import { decideRestore } from './decide-restore.ts';
+import type {
+  AncestorStatus,
+  BranchStatus,
+  HistoryWindow,
+  TenantCommand,
+  TenantEvent,
+  TenantStatus,
+} from './events.ts';
+import { DEFAULT_HISTORY, type TenantContext } from './machine.ts';
+import { BRANCHES_MAX, invalidName } from './names.ts';
 
 export const FIRST_BRANCH = 'main';
-export const NAME_BYTES_MAX = 63;
-/** A bound for one project: its list of branches is one small state. */
-export const BRANCHES_MAX = 10_000;
 /** Letters and digits that are not mistaken for each other; safe in a URL. */
 const PASSWORD_LETTERS = 'abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789';
 const PASSWORD_LENGTH = 24;
-const NAME = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/;
 
 type TenantDecision = Decision<TenantEvent>;
 
@@ -42,19 +57,16 @@ export function decideTenant(
       return decideRename(context, command);
     case 'branch.delete':
       return decideDelete(context, command);
+    case 'branch.restore':
+    case 'branch.reset':
+      return decideRestore(context, command, environment);
+    case 'branch.sweep':
+      return decideSweep(context, command);
+    case 'set-history':
+      return decideHistory(context, command.history);
     default:
       return reject('unsupported', `a project knows no command "${(command as { type: string }).type}"`);
   }
-}
-
-/** Says what is wrong with the name of a branch or project, if anything. */
-export function invalidName(what: string, name: unknown): WireError | undefined {
-  if (typeof name === 'string' && name.length <= NAME_BYTES_MAX && NAME.test(name)) return undefined;
-  return {
-    code: 'invalid-argument',
-    message: `${JSON.stringify(name)} cannot be the name of a ${what}`,
-    hint: `use lower-case letters, digits and dashes (not at the ends), at most ${NAME_BYTES_MAX}`,
-  };
 }
 
 function decideCreate(
@@ -76,9 +88,12 @@ function decideCreate(
   for (let i = 0; i < PASSWORD_LENGTH; i++) {
     password += PASSWORD_LETTERS[environment.random.int(PASSWORD_LETTERS.length)]!;
   }
+  const history = windowOf(DEFAULT_HISTORY, command.history ?? {});
+  if ('code' in history) return { reject: history };
   return {
     events: [
       { type: 'project.created', spec: command.spec, password, timeMs: environment.now },
+      ...(command.history ? [{ type: 'project.history-set' as const, history }] : []),
       { type: 'branch.requested', name: FIRST_BRANCH, timeline, timeMs: environment.now },
     ],
     reply: { timeline },
@@ -90,12 +105,12 @@ function decideBranch(
   command: Extract<TenantCommand, { type: 'branch.create' }>,
   environment: DecideEnvironment,
 ): TenantDecision {
-  const invalid = invalidName('branch', command.name) ?? taken(context, command.name);
+  const invalid = invalidName('branch', command.name) ?? takenName(context.branches, command.name);
   if (invalid) return { reject: invalid };
   if (context.branches.length >= BRANCHES_MAX) {
     return reject('conflict', `a project holds at most ${BRANCHES_MAX} branches`);
   }
-  const from = findBranch(context, command.from ?? FIRST_BRANCH);
+  const from = findBranch(context.branches, command.from ?? FIRST_BRANCH);
   if ('code' in from) return { reject: from };
   if (from.phase !== 'ready') return reject('conflict', `branch "${from.name}" is ${from.phase}`);
   const timeline = hexId(environment.random.bytes(16));
@@ -105,7 +120,7 @@ function decideBranch(
         type: 'branch.requested',
         name: command.name,
         timeline,
-        from: { timeline: from.timeline, name: from.name, point: command.point ?? { kind: 'head' } },
+        from: { timeline: from.timeline, name: from.name!, point: command.point ?? { kind: 'head' } },
         timeMs: environment.now,
       },
     ],
@@ -117,13 +132,14 @@ function decideRename(
   context: TenantContext,
   command: Extract<TenantCommand, { type: 'branch.rename' }>,
 ): TenantDecision {
-  const branch = findBranch(context, command.name);
+  const branch = findBranch(context.branches, command.name);
   if ('code' in branch) return { reject: branch };
   if (command.to === command.name) return { events: [] };
-  const invalid = invalidName('branch', command.to) ?? taken(context, command.to);
+  if (branch.phase === 'restoring') return reject('conflict', `branch "${branch.name}" is being restored`);
+  const invalid = invalidName('branch', command.to) ?? takenName(context.branches, command.to);
   if (invalid) return { reject: invalid };
   return {
-    events: [{ type: 'branch.renamed', name: branch.name, to: command.to, timeline: branch.timeline }],
+    events: [{ type: 'branch.renamed', name: command.name, to: command.to, timeline: branch.timeline }],
     reply: { timeline: branch.timeline },
   };
 }
@@ -132,13 +148,14 @@ function decideDelete(
   context: TenantContext,
   command: Extract<TenantCommand, { type: 'branch.delete' }>,
 ): TenantDecision {
-  const branch = findBranch(context, command.name);
+  const branch = findBranch(context.branches, command.name);
   if ('code' in branch) return { reject: branch };
   const reply = { timeline: branch.timeline };
   if (branch.phase === 'deleting') return { events: [], reply };
   if (branch.phase === 'creating')
     return reject('conflict', `branch "${branch.name}" is still being created`);
-  const children = context.branches.filter((other) => dependsOn(other, branch.timeline));
+  if (branch.phase === 'restoring') return reject('conflict', `branch "${branch.name}" is being restored`);
+  const children = childrenOf(context.branches, branch.timeline);
   if (children.length > 0) {
     return reject(
       'conflict',
@@ -146,34 +163,47 @@ function decideDelete(
       'delete them first',
     );
   }
-  if (branch.from === undefined) {
+  if (dependents(context.branches, branch.timeline).length > 0) {
+    return reject(
+      'conflict',
+      `an older state of another branch still grows from "${branch.name}"`,
+      'it is removed when nobody reads it any more; try again in a minute',
+    );
+  }
+  if (isPrimary(branch)) {
     return reject('conflict', `"${branch.name}" is the project's first branch`, 'delete the project instead');
   }
   return {
-    events: [{ type: 'branch.delete-requested', name: branch.name, timeline: branch.timeline }],
+    events: [{ type: 'branch.delete-requested', name: command.name, timeline: branch.timeline }],
     reply,
   };
 }
 
-/** A branch being created depends on the one it was asked from; a ready one on the timeline it really starts at. */
-function dependsOn(branch: Branch, timeline: string): boolean {
-  return (branch.ancestor ?? branch.from)?.timeline === timeline;
+function decideSweep(
+  context: TenantContext,
+  command: Extract<TenantCommand, { type: 'branch.sweep' }>,
+): TenantDecision {
+  const droppable = unneeded(context.branches).filter(({ timeline }) => command.timelines.includes(timeline));
+  return { events: droppable.map(({ timeline }) => ({ type: 'ancestor.delete-requested', timeline })) };
 }
 
-function findBranch(context: TenantContext, name: string): Branch | WireError {
-  const branch = context.branches.find((candidate) => candidate.name === name);
-  if (branch) return branch;
-  const names = context.branches.map((candidate) => candidate.name).slice(0, 10);
+function decideHistory(context: TenantContext, change: Partial<HistoryWindow>): TenantDecision {
+  const before = context.history ?? DEFAULT_HISTORY;
+  const history = windowOf(before, change);
+  if ('code' in history) return { reject: history };
+  const isSame = history.ms === before.ms && history.bytes === before.bytes;
+  return { events: isSame ? [] : [{ type: 'project.history-set', history }], reply: history };
+}
+
+/** The window with what is to change; says what is wrong with it. */
+function windowOf(before: HistoryWindow, change: Partial<HistoryWindow>): HistoryWindow | WireError {
+  const history = { ms: change.ms ?? before.ms, bytes: change.bytes ?? before.bytes };
+  const isAmount = (value: number) => Number.isSafeInteger(value) && value >= 0;
+  if (isAmount(history.ms) && isAmount(history.bytes)) return history;
   return {
-    code: 'not-found',
-    message: `branch "${name}" does not exist`,
-    hint: `branches: ${names.join(', ')}`,
+    code: 'invalid-argument',
+    message: 'a history window is a whole number of milliseconds and of bytes, neither negative',
   };
-}
-
-function taken(context: TenantContext, name: string): WireError | undefined {
-  if (!context.branches.some((branch) => branch.name === name)) return undefined;
-  return { code: 'already-exists', message: `branch "${name}" exists already`, hint: 'choose another name' };
 }
 
 /** A project's state for others. */
@@ -187,18 +217,34 @@ export function tenantStatus(snapshot: AnyMachineSnapshot): TenantStatus {
     password: context.password,
     passwordSet: context.passwordSet,
     createdMs: context.createdMs,
-    branches: context.branches.map((branch) => branchStatus(context, branch)),
+    history: context.history ?? DEFAULT_HISTORY,
+    branches: context.branches.flatMap((branch) =>
+      branch.name === undefined ? [] : branchStatus(context, branch, branch.name),
+    ),
+    ancestors: ancestorStatuses(context),
   };
 }
 
-function branchStatus(context: TenantContext, branch: Branch): BranchStatus {
-  const parentTimeline = (branch.ancestor ?? branch.from)?.timeline;
+function ancestorStatuses({ branches }: TenantContext): AncestorStatus[] {
+  const droppable = new Set(unneeded(branches));
+  return branches
+    .filter(({ name }) => name === undefined)
+    .map((branch) => ({
+      timeline: branch.timeline,
+      state: branch.phase,
+      ancestor: branch.ancestor,
+      unneeded: droppable.has(branch),
+    }));
+}
+
+function branchStatus(context: TenantContext, branch: Branch, name: string): BranchStatus {
   return {
-    name: branch.name,
+    name,
     timeline: branch.timeline,
     state: branch.phase,
+    primary: isPrimary(branch),
     startLsn: branch.startLsn,
-    parent: context.branches.find((other) => other.timeline === parentTimeline)?.name,
+    parent: parentOf(context.branches, branch)?.name,
     ancestor: branch.ancestor,
     createdMs: branch.createdMs,
   };

@@ -3,9 +3,11 @@
  * Every effect may run twice: the timelines' commands are idempotent, and so is setting a password.
  */
 import type { WireError } from '../../protocols/errors.ts';
-import type { TimelineSpec } from '../timeline/events.ts';
-import type { TenantEvent } from './events.ts';
-import type { BranchEffectParams, TenantEffectParams } from './machine.ts';
+import type { EffectContext } from '../../runtime/host/definition.ts';
+import type { Origin, TimelineSpec } from '../timeline/events.ts';
+import { unneeded } from './branches.ts';
+import type { TenantCommand, TenantEvent } from './events.ts';
+import type { BranchEffectParams, TenantContext, TenantEffectParams } from './machine.ts';
 
 export type TimelineOutcome =
   | { status: 'active'; startLsn: number; ancestor: { timeline: string; lsn: number } | undefined }
@@ -16,16 +18,26 @@ export interface TenantServices {
   createTimeline(id: string, spec: TimelineSpec): Promise<TimelineOutcome>;
   /** Resolves when nothing of it is left. */
   deleteTimeline(id: string): Promise<void>;
+  /** Stops the timeline's compute, if one runs; its clients are disconnected. */
+  stopCompute(timeline: string): Promise<void>;
+  /** Whether somebody reads a moment of the timeline. */
+  isInUse(timeline: string): Promise<boolean>;
   /** Sets the password of the owner's role in a timeline's database. */
   setPassword(timeline: string, password: string): Promise<void>;
 }
+
+type Context = EffectContext<TenantCommand>;
 
 /** The effects by their names in the machine. */
 export function tenantEffects(services: TenantServices) {
   return {
     async createTimeline({ branch, context }: BranchEffectParams): Promise<TenantEvent[]> {
-      const { name, timeline } = branch;
-      const outcome = await services.createTimeline(timeline, timelineSpec({ branch, context }));
+      const { timeline } = branch;
+      const name = branch.name ?? '';
+      const origin: Origin = branch.from
+        ? { kind: 'branch', timeline: branch.from.timeline, point: branch.from.point }
+        : { kind: 'template', key: context.spec!.template.key, startLsn: context.spec!.template.startLsn };
+      const outcome = await services.createTimeline(timeline, timelineSpec(context, origin));
       if (outcome.status === 'rejected') {
         return [{ type: 'branch.failed', name, timeline, error: outcome.error }];
       }
@@ -35,7 +47,51 @@ export function tenantEffects(services: TenantServices) {
 
     async deleteTimeline({ branch }: BranchEffectParams): Promise<TenantEvent[]> {
       await services.deleteTimeline(branch.timeline);
-      return [{ type: 'branch.deleted', name: branch.name, timeline: branch.timeline }];
+      return [{ type: 'branch.deleted', name: branch.name ?? '', timeline: branch.timeline }];
+    },
+
+    /** First the new timeline, whose point may be refused; then the old one's compute; only then the name. */
+    async restoreBranch({ branch, context }: BranchEffectParams, effect: Context): Promise<TenantEvent[]> {
+      if (effect.snapshot().value !== 'active') return [];
+      const { timeline: replacement, from, preserveUnder } = branch.restore!;
+      const name = branch.name ?? '';
+      const origin: Origin = { kind: 'branch', timeline: from.timeline, point: from.point };
+      const outcome = await services.createTimeline(replacement, timelineSpec(context, origin));
+      if (outcome.status === 'rejected') {
+        const { timeline } = branch;
+        return [{ type: 'branch.restore-failed', name, timeline, replacement, error: outcome.error }];
+      }
+      await services.stopCompute(branch.timeline);
+      const { startLsn, ancestor } = outcome;
+      return [
+        {
+          type: 'branch.restored',
+          name,
+          timeline: replacement,
+          replaced: branch.timeline,
+          startLsn,
+          ...(preserveUnder === undefined ? {} : { preservedAs: preserveUnder }),
+          ...(ancestor ? { ancestor } : {}),
+          timeMs: effect.clock.now(),
+        },
+      ];
+    },
+
+    /** A client that had looked the name up before may have started the old compute again meanwhile. */
+    async retireTimeline({ branch }: BranchEffectParams, effect: Context): Promise<TenantEvent[]> {
+      await services.stopCompute(branch.timeline);
+      await sweep(services, effect);
+      return [];
+    },
+
+    async sweep(_params: TenantEffectParams, effect: Context): Promise<TenantEvent[]> {
+      await sweep(services, effect);
+      return [];
+    },
+
+    async deleteAncestor({ branch }: BranchEffectParams): Promise<TenantEvent[]> {
+      await services.deleteTimeline(branch.timeline);
+      return [{ type: 'ancestor.deleted', timeline: branch.timeline }];
     },
 
     async setPassword({ context }: TenantEffectParams): Promise<TenantEvent[]> {
@@ -46,13 +102,28 @@ export function tenantEffects(services: TenantServices) {
 
     async deleteProject({ context }: TenantEffectParams): Promise<TenantEvent[]> {
       // Children before their parents: a pageserver need not keep what nobody reads any more.
+      for (const branch of [...context.branches].reverse()) {
+        if (branch.restore) await services.deleteTimeline(branch.restore.timeline);
+      }
       for (const branch of [...context.branches].reverse()) await services.deleteTimeline(branch.timeline);
       return [{ type: 'project.deleted' }];
     },
   };
 }
 
-function timelineSpec({ branch, context }: BranchEffectParams): TimelineSpec {
+/** Has ancestors deleted that nothing needs and nobody uses; the others are looked at again later. */
+async function sweep(services: TenantServices, effect: Context): Promise<void> {
+  const { branches } = effect.snapshot().context as TenantContext;
+  const timelines: string[] = [];
+  for (const { timeline } of unneeded(branches)) {
+    if (!(await services.isInUse(timeline))) timelines.push(timeline);
+  }
+  if (timelines.length > 0 && effect.snapshot().value === 'active') {
+    await effect.dispatch({ type: 'branch.sweep', timelines });
+  }
+}
+
+function timelineSpec(context: TenantContext, origin: Origin): TimelineSpec {
   const spec = context.spec!;
   return {
     tenant: context.id,
@@ -60,8 +131,6 @@ function timelineSpec({ branch, context }: BranchEffectParams): TimelineSpec {
     systemId: spec.template.systemId,
     members: spec.safekeepers,
     pageserver: spec.pageserver,
-    origin: branch.from
-      ? { kind: 'branch', timeline: branch.from.timeline, point: branch.from.point }
-      : { kind: 'template', key: spec.template.key, startLsn: spec.template.startLsn },
+    origin,
   };
 }

@@ -23,12 +23,27 @@ export interface ProjectSpec {
   pageserver: string;
 }
 
+/** How much of the past stays readable: everything that either of the two keeps. */
+export interface HistoryWindow {
+  /** Milliseconds. */
+  ms: number;
+  /** Bytes of WAL of one branch. */
+  bytes: number;
+}
+
 export type TenantCommand =
-  | { type: 'create'; spec: ProjectSpec }
+  | { type: 'create'; spec: ProjectSpec; history?: HistoryWindow }
   | { type: 'delete' }
+  | { type: 'set-history'; history: Partial<HistoryWindow> }
   | { type: 'branch.create'; name: string; from?: string; point?: BranchPoint }
   | { type: 'branch.rename'; name: string; to: string }
   | { type: 'branch.delete'; name: string }
+  /** Moves the name to a new timeline that starts at a point of the branch's own history. */
+  | { type: 'branch.restore'; name: string; point: BranchPoint; preserveUnder?: string }
+  /** The same at the newest state of the parent. */
+  | { type: 'branch.reset'; name: string; preserveUnder?: string }
+  /** Deletes those of the ancestors without a name that nothing needs; the caller knows that nobody uses them. */
+  | { type: 'branch.sweep'; timelines: string[] }
   | { type: 'branch.list' }
   | { type: 'status' };
 
@@ -36,6 +51,7 @@ export type TenantEvent = ActorEvent &
   (
     | { type: 'project.created'; spec: ProjectSpec; password: string; timeMs: number }
     | { type: 'project.password-set' }
+    | { type: 'project.history-set'; history: HistoryWindow }
     | { type: 'project.delete-requested' }
     | { type: 'project.deleted' }
     | {
@@ -57,19 +73,60 @@ export type TenantEvent = ActorEvent &
     | { type: 'branch.renamed'; name: string; to: string; timeline: string }
     | { type: 'branch.delete-requested'; name: string; timeline: string }
     | { type: 'branch.deleted'; name: string; timeline: string }
+    | {
+        type: 'branch.restore-requested';
+        name: string;
+        timeline: string;
+        /** The new timeline that is to take the name. */
+        replacement: string;
+        from: { timeline: string; name: string; point: BranchPoint };
+        preserveUnder?: string;
+      }
+    /** The name has moved from `replaced` to `timeline`, in this one step. */
+    | {
+        type: 'branch.restored';
+        name: string;
+        timeline: string;
+        replaced: string;
+        preservedAs?: string;
+        startLsn: number;
+        ancestor?: { timeline: string; lsn: number };
+        timeMs: number;
+      }
+    | {
+        type: 'branch.restore-failed';
+        name: string;
+        timeline: string;
+        replacement: string;
+        error: WireError;
+      }
+    /** A timeline without a name, which nothing grows from any more. */
+    | { type: 'ancestor.delete-requested'; timeline: string }
+    | { type: 'ancestor.deleted'; timeline: string }
   );
 
 /** One branch, for others. */
 export interface BranchStatus {
   name: string;
   timeline: string;
-  /** creating, ready, deleting */
+  /** creating, ready, restoring, deleting */
   state: string;
+  /** The project's first branch, or what was restored under its name. */
+  primary: boolean;
   startLsn: number;
   /** The branch it was made from, by its name today. */
   parent: string | undefined;
   ancestor: { timeline: string; lsn: number } | undefined;
   createdMs: number;
+}
+
+/** A timeline that lost its name in a restore and is kept for those that grow from it. */
+export interface AncestorStatus {
+  timeline: string;
+  state: string;
+  ancestor: { timeline: string; lsn: number } | undefined;
+  /** Whether nothing grows from it any more. */
+  unneeded: boolean;
 }
 
 /** What others may know of a project; the answer to `status`. */
@@ -82,5 +139,8 @@ export interface TenantStatus {
   password: string;
   passwordSet: boolean;
   createdMs: number;
+  history: HistoryWindow;
   branches: BranchStatus[];
+  /** Ancestors without a name. */
+  ancestors: AncestorStatus[];
 }

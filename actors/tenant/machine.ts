@@ -4,21 +4,12 @@
  *   absent -> active -> deleting -> deleted
  *
  * Its branches are in the context, each creating -> ready -> deleting: they share the project's one list of names.
+ * A restore moves a name from one timeline to another by one event (`branch.restored`).
  */
 import { assign, setup } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
-import type { BranchPoint } from '../timeline/events.ts';
-import type { ProjectSpec, TenantEvent } from './events.ts';
-
-export interface Branch {
-  name: string;
-  timeline: string;
-  phase: 'creating' | 'ready' | 'deleting';
-  from: { timeline: string; point: BranchPoint } | undefined;
-  startLsn: number;
-  ancestor: { timeline: string; lsn: number } | undefined;
-  createdMs: number;
-}
+import { type Branch, isPrimary } from './branches.ts';
+import type { HistoryWindow, ProjectSpec, TenantEvent } from './events.ts';
 
 export interface TenantContext {
   id: string;
@@ -27,7 +18,9 @@ export interface TenantContext {
   /** Whether Postgres knows the password: it is set in the first branch, and inherited by all others. */
   passwordSet: boolean;
   createdMs: number;
-  /** By timeline, in the order of creation. */
+  /** Absent in state kept by earlier versions. */
+  history?: HistoryWindow;
+  /** By timeline, in the order of creation: each after what it grew from. */
   branches: Branch[];
   /** The newest creations that failed: those who wait for them look here. */
   failures: { timeline: string; error: WireError }[];
@@ -41,6 +34,8 @@ export interface TenantEffectParams {
   context: TenantContext;
 }
 
+/** Of a project that was given none. */
+export const DEFAULT_HISTORY: HistoryWindow = { ms: 7 * 24 * 60 * 60 * 1000, bytes: 0 };
 /** Failures that are remembered; who asked has long had the answer when there are more. */
 const FAILURES_MAX = 16;
 
@@ -51,12 +46,23 @@ function branchOf({ context, event }: { context: TenantContext; event: TenantEve
   return { context, branch: context.branches.find((branch) => branch.timeline === timeline)! };
 }
 
+/** The timeline whose name another one has taken. */
+function replaced({ context, event }: { context: TenantContext; event: TenantEvent }): BranchEffectParams {
+  const timeline = event.type === 'branch.restored' ? event.replaced : '';
+  return { context, branch: context.branches.find((branch) => branch.timeline === timeline)! };
+}
+
 function changed(context: TenantContext, timeline: string, change: Partial<Branch>): Partial<TenantContext> {
   return {
     branches: context.branches.map((branch) =>
       branch.timeline === timeline ? { ...branch, ...change } : branch,
     ),
   };
+}
+
+/** Remembers why a timeline was not created. */
+function failed(context: TenantContext, timeline: string, error: WireError): Partial<TenantContext> {
+  return { failures: [...context.failures, { timeline, error }].slice(-FAILURES_MAX) };
 }
 
 function without(context: TenantContext, timeline: string): Branch[] {
@@ -72,6 +78,10 @@ export const tenantMachine = setup({
   actions: {
     createTimeline: (_, _params: BranchEffectParams) => {},
     deleteTimeline: (_, _params: BranchEffectParams) => {},
+    restoreBranch: (_, _params: BranchEffectParams) => {},
+    retireTimeline: (_, _params: BranchEffectParams) => {},
+    deleteAncestor: (_, _params: BranchEffectParams) => {},
+    sweep: (_, _params: TenantEffectParams) => {},
     setPassword: (_, _params: TenantEffectParams) => {},
     deleteProject: (_, _params: TenantEffectParams) => {},
     takeProject: assign(({ event }) =>
@@ -80,6 +90,9 @@ export const tenantMachine = setup({
         : {},
     ),
     takePassword: assign({ passwordSet: true }),
+    takeHistory: assign(({ event }) =>
+      event.type === 'project.history-set' ? { history: event.history } : {},
+    ),
     addBranch: assign(({ context, event }) => {
       if (event.type !== 'branch.requested') return {};
       const branch: Branch = {
@@ -90,6 +103,7 @@ export const tenantMachine = setup({
         startLsn: 0,
         ancestor: undefined,
         createdMs: event.timeMs,
+        primary: event.from === undefined,
       };
       return { branches: [...context.branches, branch] };
     }),
@@ -104,17 +118,61 @@ export const tenantMachine = setup({
     ),
     dropFailed: assign(({ context, event }) => {
       if (event.type !== 'branch.failed') return {};
-      const failures = [...context.failures, { timeline: event.timeline, error: event.error }];
-      return { branches: without(context, event.timeline), failures: failures.slice(-FAILURES_MAX) };
+      return { branches: without(context, event.timeline), ...failed(context, event.timeline, event.error) };
+    }),
+    markRestoring: assign(({ context, event }) => {
+      if (event.type !== 'branch.restore-requested') return {};
+      const { timeline, replacement, from, preserveUnder } = event;
+      const restore = {
+        timeline: replacement,
+        from: { timeline: from.timeline, point: from.point },
+        preserveUnder,
+      };
+      return changed(context, timeline, { phase: 'restoring', restore });
+    }),
+    moveName: assign(({ context, event }) => {
+      if (event.type !== 'branch.restored') return {};
+      const old = context.branches.find((branch) => branch.timeline === event.replaced)!;
+      const { restore, replacedBy: _, ...rest } = old;
+      const kept: Branch = {
+        ...rest,
+        name: event.preservedAs,
+        phase: 'ready',
+        primary: false,
+        ...(event.preservedAs === undefined ? { replacedBy: event.timeline } : {}),
+      };
+      const branch: Branch = {
+        name: event.name,
+        timeline: event.timeline,
+        phase: 'ready',
+        from: restore?.from,
+        startLsn: event.startLsn,
+        ancestor: event.ancestor,
+        createdMs: event.timeMs,
+        primary: isPrimary(old),
+      };
+      const others = context.branches.map((other) => (other === old ? kept : other));
+      return { branches: [...others, branch] };
+    }),
+    dropRestore: assign(({ context, event }) => {
+      if (event.type !== 'branch.restore-failed') return {};
+      return {
+        ...changed(context, event.timeline, { phase: 'ready', restore: undefined }),
+        ...failed(context, event.replacement, event.error),
+      };
     }),
     rename: assign(({ context, event }) =>
       event.type === 'branch.renamed' ? changed(context, event.timeline, { name: event.to }) : {},
     ),
     markDeleting: assign(({ context, event }) =>
-      event.type === 'branch.delete-requested' ? changed(context, event.timeline, { phase: 'deleting' }) : {},
+      event.type === 'branch.delete-requested' || event.type === 'ancestor.delete-requested'
+        ? changed(context, event.timeline, { phase: 'deleting' })
+        : {},
     ),
     dropDeleted: assign(({ context, event }) =>
-      event.type === 'branch.deleted' ? { branches: without(context, event.timeline) } : {},
+      event.type === 'branch.deleted' || event.type === 'ancestor.deleted'
+        ? { branches: without(context, event.timeline) }
+        : {},
     ),
   },
   guards: {
@@ -147,7 +205,17 @@ export const tenantMachine = setup({
         'branch.delete-requested': {
           actions: ['markDeleting', { type: 'deleteTimeline', params: branchOf }],
         },
-        'branch.deleted': { actions: 'dropDeleted' },
+        'branch.deleted': { actions: ['dropDeleted', { type: 'sweep', params: own }] },
+        'branch.restore-requested': {
+          actions: ['markRestoring', { type: 'restoreBranch', params: branchOf }],
+        },
+        'branch.restored': { actions: ['moveName', { type: 'retireTimeline', params: replaced }] },
+        'branch.restore-failed': { actions: 'dropRestore' },
+        'ancestor.delete-requested': {
+          actions: ['markDeleting', { type: 'deleteAncestor', params: branchOf }],
+        },
+        'ancestor.deleted': { actions: ['dropDeleted', { type: 'sweep', params: own }] },
+        'project.history-set': { actions: 'takeHistory' },
         'project.password-set': { actions: 'takePassword' },
         'project.delete-requested': {
           target: 'deleting',

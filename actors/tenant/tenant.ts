@@ -40,6 +40,22 @@ function told(event: TenantEvent): Record<string, unknown> {
       };
     case 'branch.created':
       return { name: event.name, startLsn: formatLsn(event.startLsn) };
+    case 'branch.restore-requested':
+      return {
+        name: event.name,
+        from: event.from.name,
+        at: pointText(event.from.point),
+        ...(event.preserveUnder === undefined ? {} : { preserveUnder: event.preserveUnder }),
+      };
+    case 'branch.restored':
+      return {
+        name: event.name,
+        startLsn: formatLsn(event.startLsn),
+        replaced: event.replaced,
+        ...(event.preservedAs === undefined ? {} : { preservedAs: event.preservedAs }),
+      };
+    case 'project.history-set':
+      return { seconds: event.history.ms / 1000, bytes: event.history.bytes };
     default: {
       const { type: _, v: __, ...data } = event;
       return data;

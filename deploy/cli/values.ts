@@ -8,7 +8,9 @@ import type { BranchStart } from '../client/control.ts';
 
 const UNIT_SECONDS: Record<string, number> = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86_400 };
 const DURATION = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$/;
+const BYTES = /^(\d+(?:\.\d+)?)\s*(?:([kmgt])i?)?b?$/i;
 const SUSPEND_SECONDS_MAX = 7 * 86_400;
+const HISTORY_SECONDS_MAX = 36_500 * 86_400;
 
 /** Reads `30s`, `5m`, `1.5h`; a number alone counts seconds. */
 export function parseDurationSeconds(text: string): number {
@@ -23,6 +25,42 @@ export function parseSuspendAfter(text: string): number {
   const seconds = parseDurationSeconds(text);
   if (seconds <= SUSPEND_SECONDS_MAX) return seconds;
   throw invalid(`"${text}" is too long`, 'at most 7d; 0 switches suspending off');
+}
+
+/** `--history`: how long the past stays readable, in seconds. */
+export function parseHistory(text: string): number {
+  const seconds = parseDurationSeconds(text);
+  if (seconds <= HISTORY_SECONDS_MAX) return seconds;
+  throw invalid(`"${text}" is too long`, 'at most 36500d');
+}
+
+/** Reads `500MB`, `1GB`, `2GiB`; a number alone counts bytes. Units are powers of 1024, as in Postgres. */
+export function parseBytes(text: string): number {
+  const match = BYTES.exec(text.trim());
+  const power = match ? ['', 'k', 'm', 'g', 't'].indexOf((match[2] ?? '').toLowerCase()) : -1;
+  const bytes = match ? Math.round(Number(match[1]) * 1024 ** power) : Number.NaN;
+  if (Number.isSafeInteger(bytes)) return bytes;
+  throw invalid(`"${text}" is not a number of bytes`, 'write it like 500MB or 1GB');
+}
+
+/** A duration as `--history` takes it. */
+export function formatDuration(seconds: number): string {
+  for (const [unit, size] of [
+    ['d', 86_400],
+    ['h', 3_600],
+    ['m', 60],
+  ] as const) {
+    if (seconds >= size && seconds % size === 0) return `${seconds / size}${unit}`;
+  }
+  return `${seconds}s`;
+}
+
+/** A number of bytes as people read it. */
+export function formatBytes(bytes: number): string {
+  let power = 0;
+  while (power < 4 && bytes >= 1024 ** (power + 1)) power++;
+  const value = bytes / 1024 ** power;
+  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${['B', 'kB', 'MB', 'GB', 'TB'][power]}`;
 }
 
 export function parsePort(text: string): number {

@@ -21,6 +21,7 @@ import {
   type ControlCommand,
   type EventsView,
   type FoundMoment,
+  type HistoryView,
   type MomentView,
   type ProjectView,
   type StatusView,
@@ -93,8 +94,16 @@ export class PalimpsestClient {
     return (await this.command<{ projects: ProjectView[] }>({ type: 'project.list' })).projects;
   }
 
-  createProject(name: string, options: { pgVersion?: number } = {}): Promise<ProjectView> {
+  createProject(
+    name: string,
+    options: { pgVersion?: number; history?: Partial<HistoryView> } = {},
+  ): Promise<ProjectView> {
     return this.command({ type: 'project.create', name, ...options });
+  }
+
+  /** Sets how much of the past stays readable; what is left out stays as it is. */
+  setHistory(project: string, history: Partial<HistoryView>): Promise<ProjectView> {
+    return this.command({ type: 'project.set', name: project, history });
   }
 
   async deleteProject(name: string): Promise<void> {
@@ -115,6 +124,23 @@ export class PalimpsestClient {
 
   renameBranch(name: string, to: string, options: { project?: string } = {}): Promise<BranchView> {
     return this.command({ type: 'branch.rename', name, to, ...options });
+  }
+
+  /**
+   * Takes a branch back to an earlier moment of its past, in the same short time at any size. Its clients are disconnected;
+   * the next one sees the restored state. What it held until now stays under the name `preserveUnder`, if given.
+   */
+  restoreBranch(
+    name: string,
+    at: BranchStart,
+    options: { project?: string; preserveUnder?: string } = {},
+  ): Promise<BranchView> {
+    return this.command({ type: 'branch.restore', name, at, ...options });
+  }
+
+  /** The same with the newest state of its parent. */
+  resetBranch(name: string, options: { project?: string; preserveUnder?: string } = {}): Promise<BranchView> {
+    return this.command({ type: 'branch.reset', name, ...options });
   }
 
   async deleteBranch(name: string, options: { project?: string } = {}): Promise<void> {

@@ -18,13 +18,16 @@ export interface BranchStart {
 
 export type ControlCommand =
   | { type: 'status' }
-  | { type: 'project.create'; name: string; pgVersion?: number }
+  | { type: 'project.create'; name: string; pgVersion?: number; history?: Partial<HistoryView> }
+  | { type: 'project.set'; name: string; history: Partial<HistoryView> }
   | { type: 'project.list' }
   | { type: 'project.delete'; name: string }
   | { type: 'branch.create'; project?: string; name: string; from?: string; at?: BranchStart }
   | { type: 'branch.list'; project?: string }
   | { type: 'branch.rename'; project?: string; name: string; to: string }
   | { type: 'branch.delete'; project?: string; name: string }
+  | { type: 'branch.restore'; project?: string; name: string; at: BranchStart; preserveUnder?: string }
+  | { type: 'branch.reset'; project?: string; name: string; preserveUnder?: string }
   /** With `at`, about the read-only compute of that moment instead of the branch's own. */
   | { type: 'branch.suspend'; project?: string; name: string; at?: BranchStart }
   | { type: 'branch.resume'; project?: string; name: string; at?: BranchStart }
@@ -39,7 +42,7 @@ export interface BranchView {
   project: string;
   name: string;
   timeline: string;
-  /** creating, ready, deleting */
+  /** creating, ready, restoring, deleting */
   state: string;
   parent?: string;
   /** Where its own history begins, as `X/Y`. */
@@ -71,6 +74,13 @@ export interface FoundMoment {
   lsn: string;
 }
 
+/** How much of the past stays readable: everything that either of the two keeps. */
+export interface HistoryView {
+  seconds: number;
+  /** Bytes of WAL of one branch. */
+  bytes: number;
+}
+
 export interface ProjectView {
   name: string;
   tenant: string;
@@ -78,6 +88,7 @@ export interface ProjectView {
   pgVersion: number;
   createdAt: string;
   branches: number;
+  history: HistoryView;
 }
 
 export interface ProcessView {

@@ -16,6 +16,9 @@ import { waitForState } from './wait-for-state.ts';
 const ATTACH_TIMEOUT_MS = 60_000;
 const CONCURRENT_MAX = 8;
 
+/** What is attached in one life of the pageserver. */
+export type Epoch = ReadonlyMap<string, Promise<void>>;
+
 export interface AttachmentOptions {
   clock: Clock;
   log: Log;
@@ -50,9 +53,14 @@ export class Attachments {
     return ready;
   }
 
-  /** A timeline has just been attached as a part of its creation. */
-  created(timeline: string): void {
-    this.#current.set(timeline, Promise.resolve());
+  /** The present life of the pageserver, for `created`. */
+  get epoch(): Epoch {
+    return this.#current;
+  }
+
+  /** A timeline has been attached as a part of its creation, all of which fell into `epoch` or began in it. */
+  created(timeline: string, epoch: Epoch): void {
+    if (epoch === this.#current) this.#current.set(timeline, Promise.resolve());
   }
 
   forget(timeline: string): void {

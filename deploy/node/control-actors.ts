@@ -6,15 +6,22 @@ import type { AnyMachineSnapshot } from 'xstate';
 import { parseComputeId } from '../../actors/compute/compute-id.ts';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import type { BranchLookup } from '../../actors/gateway/gateway.ts';
-import { FIRST_BRANCH, invalidName, tenantStatus } from '../../actors/tenant/decide.ts';
+import { FIRST_BRANCH, tenantStatus } from '../../actors/tenant/decide.ts';
 import type { TimelineOutcome } from '../../actors/tenant/effects.ts';
-import type { BranchStatus, ProjectSpec, TenantCommand, TenantStatus } from '../../actors/tenant/events.ts';
+import type {
+  BranchStatus,
+  HistoryWindow,
+  ProjectSpec,
+  TenantCommand,
+  TenantStatus,
+} from '../../actors/tenant/events.ts';
 import type { TenantContext } from '../../actors/tenant/machine.ts';
+import { invalidName } from '../../actors/tenant/names.ts';
 import { TENANT_KIND, tenantDefinition } from '../../actors/tenant/tenant.ts';
 import { timelineStatus } from '../../actors/timeline/decide.ts';
 import type { TimelineCommand, TimelineSpec, TimelineStatus } from '../../actors/timeline/events.ts';
 import { TIMELINE_KIND, timelineDefinition } from '../../actors/timeline/timeline.ts';
-import { PalimpsestError } from '../../protocols/errors.ts';
+import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import { hexId } from '../../protocols/ids.ts';
 import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
 import type {
@@ -167,6 +174,7 @@ export class ControlActors {
   /** What the compute of this id is to be; waits until its pages can be read. */
   async computeSpec(id: string): Promise<ComputeSpec> {
     const { timeline: timelineId, fixedLsn } = parseComputeId(id);
+    if (fixedLsn === undefined) this.#checkWritable(timelineId);
     await this.attachments.attached(timelineId);
     const { timeline, project } = this.timelineWithProject(timelineId);
     return {
@@ -182,18 +190,43 @@ export class ControlActors {
     };
   }
 
-  /** For the gateway: which timeline a client's words mean. */
-  find(project: string | undefined, branch: string | undefined): BranchLookup {
+  /** Only what has a name is written to. */
+  #checkWritable(timeline: string): void {
+    const { project } = this.timelineWithProject(timeline);
+    if (!project.ancestors.some((ancestor) => ancestor.timeline === timeline)) return;
+    throw new PalimpsestError(
+      'conflict',
+      'the branch was restored meanwhile, and this is its old timeline',
+      'connect again',
+    );
+  }
+
+  /** For the gateway: which timeline a client's words mean. Waits while a restore is moving the branch's name. */
+  find(project: string | undefined, branch: string | undefined): BranchLookup | Promise<BranchLookup> {
     const projects = this.projects();
     const found = projects.find(({ name }) => name === (project ?? DEFAULT_PROJECT));
     if (!found) return { status: 'unknown-project', projects: projects.map(({ name }) => name) };
     const target = found.branches.find(({ name }) => name === (branch ?? FIRST_BRANCH));
     if (target?.state === 'ready') return { status: 'found', timeline: target.timeline };
+    if (target?.state === 'restoring') {
+      const restored = this.#wait(
+        this.#tenant(found.tenant),
+        `restoring branch "${target.name}"`,
+        (snapshot) =>
+          tenantStatus(snapshot).branches.find(
+            ({ name, state }) => name === target.name && state !== 'restoring',
+          ),
+      );
+      return restored.then(
+        ({ timeline }) => ({ status: 'found', timeline }),
+        (error) => ({ status: 'no-moment', error: toWireError(error) }),
+      );
+    }
     return { status: 'unknown-branch', branches: found.branches.map(({ name }) => name) };
   }
 
   /** Creates a project and resolves when its first branch is ready and has its password. */
-  async createProject(spec: ProjectSpec): Promise<TenantStatus> {
+  async createProject(spec: ProjectSpec, history?: HistoryWindow): Promise<TenantStatus> {
     const invalid = invalidName('project', spec.name);
     if (invalid) throw PalimpsestError.fromWire(invalid);
     if (this.#reserved.has(spec.name) || this.projects().some(({ name }) => name === spec.name)) {
@@ -206,7 +239,7 @@ export class ControlActors {
     this.#reserved.add(spec.name);
     try {
       const actor = await this.#spawnTenant(hexId(this.#options.random.bytes(16)));
-      await actor.dispatch({ type: 'create', spec });
+      await actor.dispatch({ type: 'create', spec, ...(history ? { history } : {}) });
       return await this.projectReady(spec.name);
     } finally {
       this.#reserved.delete(spec.name);
@@ -249,6 +282,24 @@ export class ControlActors {
     });
   }
 
+  /** Moves a branch's name to a point of its past, or to its parent's newest state; resolves when it can be used. */
+  async restoreBranch(
+    project: string | undefined,
+    command: Extract<TenantCommand, { type: 'branch.restore' | 'branch.reset' }>,
+  ): Promise<BranchStatus> {
+    const actor = this.#tenant(this.project(project).tenant);
+    const { timeline } = (await actor.dispatch(command)) as { timeline: string };
+    return this.#wait(actor, `restoring branch "${command.name}"`, (snapshot) => {
+      throwFailure(snapshot, timeline);
+      return tenantStatus(snapshot).branches.find((candidate) => candidate.timeline === timeline);
+    });
+  }
+
+  async setHistory(project: string, history: Partial<HistoryWindow>): Promise<TenantStatus> {
+    await this.#tenant(this.project(project).tenant).dispatch({ type: 'set-history', history });
+    return this.project(project);
+  }
+
   async renameBranch(project: string | undefined, name: string, to: string): Promise<BranchStatus> {
     await this.#tenant(this.project(project).tenant).dispatch({ type: 'branch.rename', name, to });
     return this.branch(project, to);
@@ -270,6 +321,15 @@ export class ControlActors {
     return waitForState(actor, look, { clock: this.#options.clock, timeoutMs: TIMELINE_TIMEOUT_MS, what });
   }
 
+  /** Whether somebody reads a moment of the timeline. */
+  #isLeased(timeline: string): boolean {
+    const actor = this.#timelines.get(timeline);
+    if (!actor) return false;
+    const { leases } = timelineStatus(actor.snapshot());
+    const now = this.#options.clock.now();
+    return Object.values(leases).some(({ untilMs }) => untilMs >= now);
+  }
+
   #tenant(id: string): ActorHandle<TenantCommand> {
     const actor = this.#tenants.get(id);
     if (!actor) throw new PalimpsestError('not-found', `project ${id} does not exist`);
@@ -280,6 +340,11 @@ export class ControlActors {
     const definition = tenantDefinition({
       createTimeline: (timeline, spec) => this.#createTimeline(timeline, spec),
       deleteTimeline: (timeline) => this.#deleteTimeline(timeline),
+      stopCompute: async (timeline) => {
+        const options = { timeoutMs: TIMELINE_TIMEOUT_MS };
+        await sendCommand(this.#options.bus, 'compute', timeline, { type: 'suspend' }, options);
+      },
+      isInUse: async (timeline) => this.#isLeased(timeline),
       // A compute sets the owner's password when it starts, as long as Postgres does not know it.
       setPassword: async (timeline) => {
         await sendCommand(
@@ -317,19 +382,25 @@ export class ControlActors {
 
   async #createTimeline(id: string, spec: TimelineSpec): Promise<TimelineOutcome> {
     const actor = await this.#timeline(id);
+    const { epoch } = this.attachments;
+    // After a crash in the middle it may have been attached in an earlier life of the pageserver.
+    const isNew = timelineStatus(actor.snapshot()).state === 'absent';
     await actor.dispatch({ type: 'create', spec });
     const what = `creating timeline ${id}`;
-    return waitForState<TimelineCommand, TimelineOutcome>(
+    const outcome = await waitForState<TimelineCommand, TimelineOutcome>(
       actor,
       (snapshot) => {
         const status = timelineStatus(snapshot);
         if (status.state === 'rejected') return { status: 'rejected', error: status.error! };
         if (status.state !== 'active') return undefined;
-        this.attachments.created(id);
+        if (isNew) this.attachments.created(id, epoch);
         return { status: 'active', startLsn: status.startLsn, ancestor: status.ancestor };
       },
       { clock: this.#options.clock, timeoutMs: TIMELINE_TIMEOUT_MS, what },
     );
+    // Nothing of it exists but this actor.
+    if (outcome.status === 'rejected') await this.#removeTimeline(id);
+    return outcome;
   }
 
   async #deleteTimeline(id: string): Promise<void> {

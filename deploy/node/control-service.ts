@@ -3,7 +3,8 @@
  */
 import { computeId } from '../../actors/compute/compute-id.ts';
 import type { ComputeStatus } from '../../actors/compute/events.ts';
-import type { BranchStatus, TenantStatus } from '../../actors/tenant/events.ts';
+import type { BranchStatus, HistoryWindow, TenantCommand, TenantStatus } from '../../actors/tenant/events.ts';
+import { DEFAULT_HISTORY } from '../../actors/tenant/machine.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn, type Lsn, lsn } from '../../protocols/lsn.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
@@ -15,6 +16,7 @@ import type {
   DiskView,
   EventsView,
   FoundMoment,
+  HistoryView,
   MomentView,
   ProcessView,
   ProjectView,
@@ -38,7 +40,11 @@ export interface ControlServiceOptions {
   disk(): Promise<DiskView>;
   processes(): ProcessView[];
   connections(timeline: string): number;
-  createProject(name: string, pgVersion: number | undefined): Promise<TenantStatus>;
+  createProject(
+    name: string,
+    pgVersion: number | undefined,
+    history: HistoryWindow | undefined,
+  ): Promise<TenantStatus>;
   readEvents(query: {
     pattern: string;
     after?: number;
@@ -63,7 +69,9 @@ export class ControlService {
       case 'metrics':
         return { text: await this.#options.metrics() };
       case 'project.create':
-        return projectView(await this.#options.createProject(command.name, command.pgVersion));
+        return this.#createProject(command);
+      case 'project.set':
+        return projectView(await actors.setHistory(command.name, windowChange(command.history)));
       case 'project.list':
         return { projects: actors.projects().map(projectView) };
       case 'project.delete':
@@ -84,6 +92,15 @@ export class ControlService {
       case 'branch.delete':
         await actors.deleteBranch(command.project, command.name);
         return {};
+      case 'branch.restore': {
+        const { type, name, preserveUnder } = command;
+        const point = branchPoint(command.at);
+        return this.#restore(command.project, { type, name, point, ...preserved(preserveUnder) });
+      }
+      case 'branch.reset': {
+        const { type, name, preserveUnder } = command;
+        return this.#restore(command.project, { type, name, ...preserved(preserveUnder) });
+      }
       case 'branch.suspend':
         return command.at === undefined
           ? this.#compute(command, 'suspend', SUSPEND_TIMEOUT_MS)
@@ -152,6 +169,24 @@ export class ControlService {
       point: branchPoint(command.at),
     });
     return this.#view(actors.project(command.project).name, created);
+  }
+
+  async #createProject({
+    name,
+    pgVersion,
+    history,
+  }: Extract<ControlCommand, { type: 'project.create' }>): Promise<ProjectView> {
+    const window = history && { ...DEFAULT_HISTORY, ...windowChange(history) };
+    return projectView(await this.#options.createProject(name, pgVersion, window));
+  }
+
+  async #restore(
+    project: string | undefined,
+    command: Extract<TenantCommand, { type: 'branch.restore' | 'branch.reset' }>,
+  ): Promise<BranchView> {
+    const { actors } = this.#options;
+    const restored = await actors.restoreBranch(project, command);
+    return this.#view(actors.project(project).name, restored);
   }
 
   async #compute(
@@ -234,5 +269,17 @@ function projectView(project: TenantStatus): ProjectView {
     pgVersion: project.pgVersion,
     createdAt: new Date(project.createdMs).toISOString(),
     branches: project.branches.length,
+    history: { seconds: project.history.ms / 1000, bytes: project.history.bytes },
   };
+}
+
+function windowChange({ seconds, bytes }: Partial<HistoryView>): Partial<HistoryWindow> {
+  return {
+    ...(seconds === undefined ? {} : { ms: Math.round(seconds * 1000) }),
+    ...(bytes === undefined ? {} : { bytes }),
+  };
+}
+
+function preserved(preserveUnder: string | undefined): { preserveUnder?: string } {
+  return preserveUnder === undefined ? {} : { preserveUnder };
 }

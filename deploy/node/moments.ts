@@ -57,12 +57,17 @@ export class Moments implements BranchDirectory {
     const { actors } = this.#options;
     const at = endpoint?.indexOf('@') ?? -1;
     if (at < 0) return actors.find(project, endpoint);
-    const branch = actors.find(project, endpoint!.slice(0, at) || undefined);
-    if (branch.status !== 'found') return branch;
-    return this.#findMoment(branch.timeline, endpoint!.slice(at + 1));
+    return this.#findMoment(project, endpoint!.slice(0, at) || undefined, endpoint!.slice(at + 1));
   }
 
-  async #findMoment(timeline: string, text: string): Promise<BranchLookup> {
+  async #findMoment(
+    project: string | undefined,
+    name: string | undefined,
+    text: string,
+  ): Promise<BranchLookup> {
+    const branch = await this.#options.actors.find(project, name);
+    if (branch.status !== 'found') return branch;
+    const { timeline } = branch;
     try {
       const point = branchPoint(parsePoint(text, this.#options.clock.now()));
       const moment = await this.resolve(timeline, point);

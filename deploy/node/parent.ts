@@ -10,7 +10,6 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Gateway } from '../../actors/gateway/gateway.ts';
 import { importTemplate } from '../../actors/pageserver/import-template.ts';
-import type { TenantStatus } from '../../actors/tenant/events.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { LocalComputeHosts } from '../../runtime/adapters/compute-hosts.ts';
 import { LocalDirectoryReader } from '../../runtime/adapters/directory-reader.ts';
@@ -38,7 +37,7 @@ import {
 import { VERSION } from '../version.ts';
 import { Computes } from './computes.ts';
 import { ControlActors } from './control-actors.ts';
-import { ControlService } from './control-service.ts';
+import { ControlService, type ControlServiceOptions } from './control-service.ts';
 import { type DataDirectory, openDataDirectory } from './data-directory.ts';
 import { Leases } from './leases.ts';
 import { Moments } from './moments.ts';
@@ -159,7 +158,7 @@ class EmbeddedSystem {
     });
     const first = control.projects().find(({ name }) => name === DEFAULT_PROJECT);
     if (first?.state === 'deleting') await control.deleteProject(DEFAULT_PROJECT);
-    if (first?.state !== 'active') await createProject(DEFAULT_PROJECT, undefined);
+    if (first?.state !== 'active') await createProject(DEFAULT_PROJECT, undefined, undefined);
     const project = await control.projectReady(DEFAULT_PROJECT);
     this.#giveUpIfAsked();
     serveMetrics(bus, 'parent', this.#runtime.metrics);
@@ -170,7 +169,7 @@ class EmbeddedSystem {
     await this.#directory.publish(port);
     log.info({ port, pid: process.pid }, 'ready');
     return {
-      url: service.url(undefined, project.branches[0]!.name),
+      url: service.url(undefined, project.branches.find(({ primary }) => primary)!.name),
       port,
       dataDir: root,
       pgVersion: project.pgVersion,
@@ -362,7 +361,7 @@ class EmbeddedSystem {
   async #projectMaker(
     control: ControlActors,
     storage: StorageProcesses,
-  ): Promise<(name: string, pgVersion: number | undefined) => Promise<TenantStatus>> {
+  ): Promise<ControlServiceOptions['createProject']> {
     const { root } = this.#directory;
     const objects = this.#objects;
     const templates = new Templates({
@@ -377,14 +376,16 @@ class EmbeddedSystem {
       },
       onStep: (text) => this.#step(text),
     });
-    return async (name, pgVersion = this.#options.pgVersion) =>
-      control.createProject({
+    return async (name, pgVersion = this.#options.pgVersion, history) => {
+      const spec = {
         name,
         pgVersion,
         template: await templates.get(pgVersion),
         safekeepers: storage.safekeeperNodes,
         pageserver: PAGESERVER,
-      });
+      };
+      return control.createProject(spec, history);
+    };
   }
 }
 

@@ -1,6 +1,6 @@
-/** `palimpsest branch create | list | rename | delete` */
+/** `palimpsest branch create | list | restore | reset | rename | delete` */
 import type { Command } from 'commander';
-import type { BranchView } from '../../client/index.ts';
+import type { BranchStart, BranchView } from '../../client/index.ts';
 import { type CommonOptions, parser, runWithClient, withProject } from '../command.ts';
 import { table } from '../output.ts';
 import { parsePoint } from '../values.ts';
@@ -11,11 +11,16 @@ interface BranchOptions extends CommonOptions {
 
 interface CreateOptions extends BranchOptions {
   from: string;
-  at?: ReturnType<typeof parsePoint>;
+  at?: BranchStart;
+}
+
+interface RestoreOptions extends BranchOptions {
+  at: BranchStart;
+  preserveUnder?: string;
 }
 
 export function addBranchCommands(program: Command): void {
-  const branch = program.command('branch').description('create, list, rename and delete branches');
+  const branch = program.command('branch').description('create, list, restore, rename and delete branches');
 
   withProject(
     branch
@@ -50,6 +55,8 @@ export function addBranchCommands(program: Command): void {
       }),
   );
 
+  addRestoreCommands(branch);
+
   withProject(branch.command('rename <name> <to>').description('give a branch another name')).action(
     (name: string, to: string, options: BranchOptions) =>
       runWithClient(options, async (client, output) => {
@@ -67,6 +74,55 @@ export function addBranchCommands(program: Command): void {
         return 0;
       }),
   );
+}
+
+function addRestoreCommands(branch: Command): void {
+  const preserveUnder = [
+    '--preserve-under <name>',
+    'keep what the branch holds now as a branch of this name',
+  ] as const;
+
+  withProject(
+    branch
+      .command('restore <name>')
+      .description('take a branch back to a moment of its past; takes milliseconds at any size'),
+  )
+    .requiredOption(
+      '--at <point>',
+      'LSN, time, or how long ago (5m)',
+      parser((text) => parsePoint(text, Date.now())),
+    )
+    .option(...preserveUnder)
+    .action((name: string, { project, at, preserveUnder: kept, ...options }: RestoreOptions) =>
+      runWithClient(options, async (client, output) => {
+        const restored = await client.restoreBranch(name, at, { project, ...preserved(kept) });
+        output.result(restored, `restored branch ${name} to ${restored.startLsn}${keptAs(kept)}`);
+        return 0;
+      }),
+    );
+
+  withProject(
+    branch
+      .command('reset <name>')
+      .description('give a branch the newest state of its parent, and drop what it held'),
+  )
+    .option(...preserveUnder)
+    .action((name: string, { project, preserveUnder: kept, ...options }: Omit<RestoreOptions, 'at'>) =>
+      runWithClient(options, async (client, output) => {
+        const reset = await client.resetBranch(name, { project, ...preserved(kept) });
+        const text = `reset branch ${name} to ${reset.parent ?? 'its parent'} at ${reset.startLsn}`;
+        output.result(reset, text + keptAs(kept));
+        return 0;
+      }),
+    );
+}
+
+function preserved(name: string | undefined): { preserveUnder?: string } {
+  return name === undefined ? {} : { preserveUnder: name };
+}
+
+function keptAs(name: string | undefined): string {
+  return name === undefined ? '' : `; what it held is branch ${name}`;
 }
 
 /** The list as people read it. */
