@@ -32,6 +32,7 @@ import type { ActorCommand, Decision } from '../../runtime/host/definition.ts';
 import type { SafekeeperEvent } from './events.ts';
 import type { SafekeeperContext, SafekeeperSnapshot } from './machine.ts';
 import { decideOffload, isOffloadCommand, type OffloadCommand, positionsOf } from './offload-state.ts';
+import type { RestoredState } from './restore.ts';
 
 export interface CreateReplica extends ActorCommand {
   type: 'create';
@@ -42,6 +43,8 @@ export interface CreateReplica extends ActorCommand {
   systemId: string;
   startLsn: Lsn;
   members: NodeId[];
+  /** What was found in objects; the WAL behind it is on this disk already. */
+  restored?: RestoredState;
 }
 
 interface Positions {
@@ -110,7 +113,7 @@ export function decideSafekeeper(
 }
 
 function decideCreate(snapshot: SafekeeperSnapshot, command: CreateReplica): SafekeeperDecision {
-  const { type: _, members, ...identity } = command;
+  const { type: _, members, restored, ...identity } = command;
   if (snapshot.value === 'removed') {
     return reject('conflict', `timeline ${command.timeline} was deleted; its id cannot be used again`);
   }
@@ -132,6 +135,7 @@ function decideCreate(snapshot: SafekeeperSnapshot, command: CreateReplica): Saf
         identity: { ...identity, segmentBytes: WAL_SEGMENT_BYTES },
         membership: { generation: 1, members },
       },
+      ...(restored ? [{ type: 'replica.restored' as const, ...restored }] : []),
     ],
   };
 }

@@ -8,6 +8,7 @@ import type { Membership } from '../../protocols/consensus/messages.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { ActorEvent } from '../../runtime/host/definition.ts';
+import type { PartialTail } from './offload-state.ts';
 
 /** What a replica is born with and keeps for ever. */
 export interface ReplicaIdentity {
@@ -109,18 +110,15 @@ export interface WalExpired extends ActorEvent {
   to: Lsn;
 }
 
-/** Made from objects alone: the log is what they hold, up to `lsn`, with these terms. */
+/** Made from objects alone: the log is what they hold. Local WAL begins at `backupLsn`. */
 export interface ReplicaRestored extends ActorEvent {
   type: 'replica.restored';
   lsn: Lsn;
   term: Term;
   history: TermStart[];
-  /** Segments up to here are in objects. */
   backupLsn: Lsn;
-  /** Local WAL begins here. */
-  localLsn: Lsn;
-  /** WAL below is nowhere any more. */
   expiredLsn: Lsn;
+  partials: PartialTail[];
 }
 
 export interface ReplicaRemoved extends ActorEvent {

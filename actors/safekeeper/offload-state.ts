@@ -181,8 +181,8 @@ export function foldOffload(state: OffloadState, event: SafekeeperEvent): Offloa
     case 'wal.expired':
       return { ...state, expiredLsn: event.to };
     case 'replica.restored': {
-      const { backupLsn, localLsn, expiredLsn } = event;
-      return { ...state, backupLsn, localLsn, expiredLsn };
+      const { backupLsn, expiredLsn, partials } = event;
+      return { ...state, backupLsn, localLsn: backupLsn, expiredLsn, partials };
     }
     default:
       return state;

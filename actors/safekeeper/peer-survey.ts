@@ -1,4 +1,5 @@
 /** What the other members of a timeline say of themselves, asked now. */
+import type { ReplicaStatus } from '../../protocols/consensus/wal-frames.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
@@ -20,15 +21,13 @@ export interface PeerSurveyOptions {
 }
 
 /** Asks all peers at once; those that do not answer in time are left out. */
-export async function surveyPeers({ peers, dial, clock }: PeerSurveyOptions): Promise<PeerView[]> {
+export async function askPeers({ peers, dial, clock }: PeerSurveyOptions): Promise<ReplicaStatus[]> {
   const answers = await Promise.all(
-    peers.map(async (node): Promise<PeerView | undefined> => {
+    peers.map(async (node) => {
       try {
         const reader = new WalReader(await dial(node), clock);
         try {
-          const { flushLsn, commitLsn, offload } = await reader.status();
-          const { backupLsn = 0 as Lsn, remoteLsn = 0 as Lsn } = offload ?? {};
-          return { node, flushLsn, commitLsn, backupLsn, remoteLsn };
+          return await reader.status();
         } finally {
           reader.close();
         }
@@ -38,4 +37,13 @@ export async function surveyPeers({ peers, dial, clock }: PeerSurveyOptions): Pr
     }),
   );
   return answers.filter((answer) => answer !== undefined);
+}
+
+/** The same, as far as offload needs it. */
+export async function surveyPeers(options: PeerSurveyOptions): Promise<PeerView[]> {
+  const answers = await askPeers(options);
+  return answers.map(({ node, flushLsn, commitLsn, offload }) => {
+    const { backupLsn = 0 as Lsn, remoteLsn = 0 as Lsn } = offload ?? {};
+    return { node, flushLsn, commitLsn, backupLsn, remoteLsn };
+  });
 }

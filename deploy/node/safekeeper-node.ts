@@ -12,10 +12,13 @@ import { SAFEKEEPER_KIND, safekeeperActorId } from '../../actors/safekeeper/defi
 import type { SafekeeperSnapshot } from '../../actors/safekeeper/machine.ts';
 import { Offloader, type OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import { PeerRecovery } from '../../actors/safekeeper/peer-recovery.ts';
+import { askPeers, surveyPeers } from '../../actors/safekeeper/peer-survey.ts';
 import { Replica } from '../../actors/safekeeper/replica.ts';
+import { findRestorePoint, refuseBesideOthers, writeRestoredTail } from '../../actors/safekeeper/restore.ts';
 import { SegmentCache } from '../../actors/safekeeper/segment-cache.ts';
 import { TaskGate } from '../../actors/safekeeper/task-gate.ts';
 import type { ArchiveTools } from '../../actors/safekeeper/wal-archive.ts';
+import { type ExpiryResult, expireWal } from '../../actors/safekeeper/wal-expiry.ts';
 import type { WalFigures } from '../../actors/safekeeper/wal-store.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { EventEnvelope } from '../../protocols/events.ts';
@@ -27,7 +30,7 @@ import { type ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import { publishEvent } from '../../runtime/host/lifecycle.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
-import type { ChannelNetwork } from '../../runtime/ports/channel.ts';
+import type { Channel, ChannelNetwork } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Compression } from '../../runtime/ports/compression.ts';
 import type { Disk } from '../../runtime/ports/disk.ts';
@@ -54,9 +57,19 @@ export type SafekeeperNodeCommand =
       pgVersion: number;
       systemId: string;
       members: NodeId[];
+      /**
+       * Makes the replica from what objects have of the timeline; for one that no safekeeper has any more. Answers with
+       * `{lsn}`: the end of the last whole record.
+       */
+      restore?: boolean;
     }
   /** With `tenant`, objects are found also when nothing else is known of the timeline. */
   | { type: 'delete'; timeline: string; tenant?: string }
+  /**
+   * Deletes WAL objects of segments that end at or before `belowLsn`, as far as the storage does not need them itself; also
+   * those that an earlier call left. Answers with `{expiredLsn, deleted}`. To be sent to every member.
+   */
+  | { type: 'expire-wal'; timeline: string; belowLsn: number }
   | { type: 'list' };
 
 export interface SafekeeperNodeOptions {
@@ -151,6 +164,8 @@ export class SafekeeperNode {
         return this.#create(command);
       case 'delete':
         return this.#delete(checkTimeline(command.timeline), command.tenant);
+      case 'expire-wal':
+        return this.#expireWal(checkTimeline(command.timeline), command.belowLsn as Lsn);
       case 'list':
         return [...this.#hosted.keys()];
       default:
@@ -161,7 +176,7 @@ export class SafekeeperNode {
     }
   }
 
-  async #create(command: Extract<SafekeeperNodeCommand, { type: 'create' }>): Promise<void> {
+  async #create(command: Extract<SafekeeperNodeCommand, { type: 'create' }>): Promise<{ lsn: Lsn }> {
     const timeline = checkTimeline(command.timeline);
     const create: CreateReplica = {
       type: 'create',
@@ -178,16 +193,47 @@ export class SafekeeperNode {
       // Idempotent: the same again changes nothing, something else is a conflict.
       const decision = decideSafekeeper((await known).actor.snapshot() as SafekeeperSnapshot, create);
       if ('reject' in decision) throw PalimpsestError.fromWire(decision.reject);
-      return;
+      return { lsn: (await known).replica.flushLsn };
     }
-    await this.#open(timeline, create);
+    const { replica } = await this.#open(timeline, create, command.restore);
+    return { lsn: replica.flushLsn };
+  }
+
+  /** Brings the WAL's end from objects to this disk; what is returned is decided together with the creation. */
+  async #restore(create: CreateReplica): Promise<CreateReplica> {
+    const { disk, clock } = this.#options;
+    const { timeline } = create;
+    const point = await findRestorePoint(this.#archive, create);
+    const peers = create.members.filter((member) => member !== create.node);
+    refuseBesideOthers(point, await askPeers({ peers, dial: this.#dialer(timeline), clock }));
+    await writeRestoredTail(disk, walDirectory(timeline), point);
+    const { tail: _, ...restored } = point;
+    return { ...create, restored };
+  }
+
+  async #expireWal(timeline: string, belowLsn: Lsn): Promise<ExpiryResult> {
+    const hosted = await this.#hosted.get(timeline);
+    if (!hosted) throw new PalimpsestError('not-found', `this safekeeper has no timeline ${timeline}`);
+    const { clock, node } = this.#options;
+    const { replica } = hosted;
+    const wanted = replica.context.membership.members.filter((member) => member !== node);
+    const answers = await surveyPeers({ peers: wanted, dial: this.#dialer(timeline), clock });
+    return expireWal(replica, this.#archive, belowLsn, { wanted, answers });
+  }
+
+  #dialer(timeline: string): (peer: NodeId) => Promise<Channel> {
+    const { bus, network } = this.#options;
+    return (peer) =>
+      openChannel(bus, network, SAFEKEEPER_KIND, safekeeperActorId(timeline, peer), {
+        timeoutMs: DIAL_TIMEOUT_MS,
+      });
   }
 
   /** Opens a replica; with `create`, its actor is created first where it is new. */
-  #open(timeline: string, create?: CreateReplica): Promise<Hosted> {
+  #open(timeline: string, create?: CreateReplica, restore = false): Promise<Hosted> {
     const known = this.#hosted.get(timeline);
     if (known) return known;
-    const opening = this.#openHosted(timeline, create);
+    const opening = this.#openHosted(timeline, create, restore);
     this.#hosted.set(timeline, opening);
     this.#serveReplica(timeline);
     opening.catch((error: unknown) => {
@@ -214,18 +260,18 @@ export class SafekeeperNode {
   #reopenLater(timeline: string, failed: Promise<Hosted>): void {
     this.#options.clock.setTimer(REOPEN_MS, () => {
       if (this.#hosted.get(timeline) !== failed) return;
-      const opening = this.#openHosted(timeline, undefined);
+      const opening = this.#openHosted(timeline);
       this.#hosted.set(timeline, opening);
       opening.catch((again: unknown) => this.#reopenWhenThereIsSpace(timeline, opening, again));
     });
   }
 
-  async #openHosted(timeline: string, create: CreateReplica | undefined): Promise<Hosted> {
-    const { node, disk, door, clock, network, bus } = this.#options;
+  async #openHosted(timeline: string, create?: CreateReplica, restore = false): Promise<Hosted> {
+    const { node, disk, door, clock } = this.#options;
     const id = safekeeperActorId(timeline, node);
     const log = this.#options.log.child({ actor: SAFEKEEPER_KIND, id });
     const actor = await this.#options.startActor(id);
-    if (create) await actor.dispatch(create);
+    if (create) await this.#createActor(actor, create, restore);
     const snapshot = actor.snapshot() as SafekeeperSnapshot;
     if (snapshot.value === 'removed' || snapshot.value === 'empty') {
       // A crash came between the decision to delete and its completion, or before the creation was decided.
@@ -256,10 +302,7 @@ export class SafekeeperNode {
     const neighbours = {
       replica,
       peers: membership.members.filter((member) => member !== node),
-      dial: (peer: NodeId) =>
-        openChannel(bus, network, SAFEKEEPER_KIND, safekeeperActorId(timeline, peer), {
-          timeoutMs: DIAL_TIMEOUT_MS,
-        }),
+      dial: this.#dialer(timeline),
       clock,
       log,
     };
@@ -268,6 +311,20 @@ export class SafekeeperNode {
     const offloader = new Offloader({ ...neighbours, tools: this.#archive, timings });
     const entrance = door.serve(SAFEKEEPER_KIND, id, (channel) => replica.accept(channel));
     return { actor, replica, recovery, offloader, door: entrance };
+  }
+
+  async #createActor(
+    actor: ActorHandle<SafekeeperCommand>,
+    create: CreateReplica,
+    restore: boolean,
+  ): Promise<void> {
+    try {
+      const isNew = (actor.snapshot() as SafekeeperSnapshot).value === 'empty';
+      await actor.dispatch(restore && isNew ? await this.#restore(create) : create);
+    } catch (error) {
+      await actor.stop();
+      throw error;
+    }
   }
 
   #serveReplica(timeline: string): void {

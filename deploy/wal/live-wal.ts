@@ -7,6 +7,7 @@ import type { ReplicaStatus } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
 import { formatLsn, type Lsn, PAGE_BYTES, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { firstRecordFrom } from '../../protocols/postgres/wal/first-record.ts';
 import type { DecodedRecord } from '../../protocols/postgres/wal/record.ts';
 import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
 import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
@@ -16,7 +17,6 @@ import { openChannel } from '../../runtime/channels/door.ts';
 import { connect, NotRunningError } from '../client/index.ts';
 import { runningProcess } from '../node/data-directory.ts';
 import { busAddress } from '../node/run-paths.ts';
-import { firstRecordFrom } from './wal-folder.ts';
 
 const TIMEOUT_MS = 5_000;
 const READ_BYTES = 1 << 20;

@@ -8,10 +8,11 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { PAGE_BYTES, segmentFileName, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
-import { readU16, readU32, readU64 } from '../../protocols/postgres/bytes.ts';
+import { readU16, readU32 } from '../../protocols/postgres/bytes.ts';
 import { pgVersionOfMagic } from '../../protocols/postgres/versions.ts';
 import { CorruptWalError } from '../../protocols/postgres/wal/errors.ts';
-import { parseWalPageHeader, recordStartAt } from '../../protocols/postgres/wal/page-header.ts';
+import { firstRecordFrom, isOwnPage } from '../../protocols/postgres/wal/first-record.ts';
+import { recordStartAt } from '../../protocols/postgres/wal/page-header.ts';
 import type { DecodedRecord } from '../../protocols/postgres/wal/record.ts';
 import type { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
 
@@ -190,21 +191,4 @@ export class WalFolder {
       'bring the missing segment, or move the later ones away',
     );
   }
-}
-
-/** Whether the WAL page at `bytes[at]` was written for this LSN. */
-function isOwnPage(bytes: Uint8Array, at: number, lsn: number): boolean {
-  return pgVersionOfMagic(readU16(bytes, at)) !== undefined && readU64(bytes, at + 8) === lsn;
-}
-
-/** LSN of the first record that begins in `bytes`, which begin with a WAL page at `lsn`. */
-export function firstRecordFrom(bytes: Uint8Array, lsn: number): number {
-  for (let at = 0; at + PAGE_BYTES <= bytes.length; at += PAGE_BYTES) {
-    const header = parseWalPageHeader(bytes, at);
-    if (!isOwnPage(bytes, at, lsn + at)) throw new CorruptWalError(lsn + at, 'page address');
-    if (header.remainingBytes === 0) return lsn + at;
-    const end = at + header.headerBytes + ((header.remainingBytes + 7) & ~7);
-    if (end < at + PAGE_BYTES) return lsn + end;
-  }
-  throw new CorruptWalError(lsn, 'no record begins here');
 }

@@ -6,6 +6,7 @@ import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { WalReader, WalStream } from '../../actors/safekeeper/wal-client.ts';
+import type { Walproposer } from '../../actors/walproposer/walproposer.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { type Lsn, segmentFileName, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
@@ -98,6 +99,77 @@ test('an idle timeline gives all of its local WAL up, and goes on as if it had n
   }
   expect(walObjects()).toEqual([]);
 });
+
+test('with every safekeeper lost, objects alone give the WAL back up to its last committed byte', {
+  timeout: 120_000,
+}, async () => {
+  world = new World({ tickMs: 100, tailMs: 300, evictMs: 60_000 });
+  await world.start();
+  const { writer, proposer } = await fill();
+  await expect
+    .poll(() => walObjects().filter((name) => name.includes(hex(writer.end))).length, { timeout: 30_000 })
+    .toBe(3);
+  const { term } = proposer;
+
+  // A replica is not made from objects while others know more than those.
+  await world.kill(MEMBERS[2]!);
+  await world.wipe(MEMBERS[2]!);
+  await world.boot(MEMBERS[2]!);
+  await proposer.committed(writer.append(5000), { timeoutMs: 5000 });
+  await expect(world.create(MEMBERS[2]!, { restore: true })).rejects.toMatchObject({ code: 'conflict' });
+  const end = writer.end;
+  await expect
+    .poll(() => walObjects().filter((name) => name.includes(hex(end))).length, { timeout: 10_000 })
+    .toBe(2);
+
+  for (const node of MEMBERS) {
+    await world.kill(node);
+    await world.wipe(node);
+    await world.boot(node);
+  }
+  for (const node of MEMBERS) expect(await world.create(node, { restore: true })).toEqual({ lsn: end });
+  await expect.poll(() => failureOf(proposer), { timeout: 10_000 }).toBe('deposed');
+  const second = world.proposer();
+  expect(await second.elect({ timeoutMs: 5000 })).toMatchObject({ lsn: end });
+  expect(second.term).toBeGreaterThan(term);
+  for (const node of MEMBERS) await compare(node, writer);
+  writer.goOn(second);
+  writer.append(1000);
+  await second.committed(writer.end, { timeoutMs: 5000 });
+
+  // History that nobody may ask for any more goes, when the storage can do without it, too.
+  const below = (2 * WAL_SEGMENT_BYTES + 12_345) as Lsn;
+  expect(await expire('sk1', below)).toEqual({ expiredLsn: START, deleted: 0 });
+  const stream = follow(writer, END_OF_WHOLE);
+  await expect
+    .poll(async () => (await expire('sk1', below)).expiredLsn, { timeout: 10_000 })
+    .toBe(2 * WAL_SEGMENT_BYTES);
+  stream.close();
+  expect(walObjects().some((name) => name === segmentFileName(1))).toBe(false);
+  for (const node of MEMBERS) await expire(node, below);
+  const reader = new WalReader(await world.dial(MEMBERS[1]!), clock);
+  await expect(reader.read(START, 100)).rejects.toMatchObject({ code: 'not-found' });
+  const rest = await reader.read((2 * WAL_SEGMENT_BYTES) as Lsn, 1000);
+  reader.close();
+  expect(Buffer.compare(rest, writer.bytes.subarray(2 * WAL_SEGMENT_BYTES - START).subarray(0, 1000))).toBe(
+    0,
+  );
+  second.close();
+});
+
+function expire(node: string, belowLsn: Lsn): Promise<{ expiredLsn: Lsn; deleted: number }> {
+  const command = { type: 'expire-wal', timeline: TIMELINE, belowLsn };
+  return sendCommand(world.bus, 'safekeeper-node', node, command, { timeoutMs: 5000 });
+}
+
+async function failureOf(proposer: Walproposer): Promise<string | undefined> {
+  try {
+    await proposer.committed(proposer.endLsn, { timeoutMs: 10 });
+    return undefined;
+  } catch (error) {
+    return (error as { code: string }).code;
+  }
+}
 
 /** Writes a little more than `SEGMENTS` segments. */
 async function fill() {

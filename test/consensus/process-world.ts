@@ -106,17 +106,23 @@ export class World {
     await gone;
   }
 
-  create(node: NodeId, timeline = TIMELINE): Promise<unknown> {
+  /** Its disk is lost. */
+  async wipe(node: NodeId): Promise<void> {
+    rmSync(join(this.root, node), { recursive: true });
+  }
+
+  create(node: NodeId, more: { timeline?: string; restore?: boolean } = {}): Promise<unknown> {
     const command = {
       type: 'create',
       tenant: TENANT,
-      timeline,
+      timeline: TIMELINE,
       startLsn: START,
       pgVersion: 17,
       systemId: String(SYSTEM_ID),
       members: MEMBERS,
+      ...more,
     };
-    return sendCommand(this.bus, 'safekeeper-node', node, command, { timeoutMs: 3000 });
+    return sendCommand(this.bus, 'safekeeper-node', node, command, { timeoutMs: 5000 });
   }
 
   status(node: NodeId, timeline = TIMELINE): Promise<ReplicaStatus> {

@@ -171,7 +171,7 @@ test('a damaged journal is an error of its replica alone', { timeout: 60_000 }, 
   const world = await startWorld();
   const node = MEMBERS[0]!;
   const other = 'ffffffffffffffffffffffffffffffff';
-  await world.create(node, other);
+  await world.create(node, { timeline: other });
   await world.kill(node);
   const folder = join(world.root, node, 'safekeeper', safekeeperActorId(other, node));
   for (const name of readdirSync(folder)) {
