@@ -69,6 +69,8 @@ export interface ComputeRunOptions {
   port: number;
   /** Whether shared memory that a killed Postgres leaves behind vanishes by itself. */
   ownSharedMemory: boolean;
+  /** Settings that suit this version of Postgres, unless somebody chose otherwise. */
+  defaults?: Record<string, string>;
   /** Milliseconds between two looks at the activity. */
   activityIntervalMs: number;
   /** Nobody uses it since then; undefined: somebody does. Called when that changes. */
@@ -241,7 +243,8 @@ export class ComputeRun {
   #startPostgres(): void {
     const forced = this.#forcedSettings();
     const args = postgresArguments(this.#options.dataDirectory, forced);
-    const postgres = this.#options.postgres.start(args, configurationFile(this.#spec.settings ?? {}, forced));
+    const configuration = configurationFile(this.#spec.settings ?? {}, forced, this.#options.defaults);
+    const postgres = this.#options.postgres.start(args, configuration);
     this.#postgres = postgres;
     postgres.exited.then((exit) => {
       if (this.#stopping || this.#ended) return;

@@ -65,12 +65,16 @@ export async function mountHistory(options: HistoryMountOptions): Promise<Histor
   const [pool, scratch] = scratchPools();
   const tree = new FileTree({ clock, storage, pool, scratch, rootPermissions: 0o700 });
   addHistoryFiles({ tree, storage, basebackup, nowMs: clock.now() });
+  let endWith: (reason: Error) => void = () => {};
   const server = new FileServer({
+    clock,
     tree,
     owner: options.owner,
     log,
     reply: (unique, errno, body) => device.reply(unique, errno, body),
     requestTimeoutSeconds: KERNEL_TIMEOUT_SECONDS,
+    onLostWrite: (reason) =>
+      endWith(new PalimpsestError('unavailable', `what was written could not be kept: ${reason.message}`)),
   });
   const watch = await device.mountWatched({
     directory,
@@ -79,22 +83,23 @@ export async function mountHistory(options: HistoryMountOptions): Promise<Histor
     readOnly: options.readOnly,
   });
   let closing = false;
-  let watchLost = false;
+  let endedEarly = false;
   const ended = new Promise<Error | undefined>((resolve) => {
     device.serve(
       (request) => server.handle(request),
-      // Without a watch it has ended for that reason, which is told below.
-      () => watchLost || resolve(undefined),
+      // When it ended early, the reason is told below.
+      () => endedEarly || resolve(undefined),
     );
-    void watch.ended.then(() => {
-      if (closing) return;
-      watchLost = true;
-      // Somebody killed the watch: without it the mount must not stay.
+    endWith = (reason) => {
+      if (closing || endedEarly) return;
+      endedEarly = true;
       device.close();
-      void unmountDead(directory).then(() =>
-        resolve(new PalimpsestError('unavailable', `the process that watches over the mount was killed`)),
-      );
-    });
+      void unmountDead(directory).then(() => resolve(reason));
+    };
+    // Somebody killed the watch: without it the mount must not stay.
+    void watch.ended.then(() =>
+      endWith(new PalimpsestError('unavailable', 'the process that watches over the mount was killed')),
+    );
   });
   return {
     pgVersion: basebackup.pgVersion,

@@ -25,7 +25,11 @@ import {
 import { ReadOnlyRun } from '../../actors/compute/read-only-run.ts';
 import type { ComputeEnd, ComputeSpec } from '../../actors/compute/spec.ts';
 import { FirstPages } from '../../actors/compute/start/first-pages.ts';
-import { forcedSettings, postgresArguments } from '../../actors/compute/start/settings.ts';
+import {
+  FILE_EXTEND_METHOD,
+  forcedSettings,
+  postgresArguments,
+} from '../../actors/compute/start/settings.ts';
 import { StoragePages } from '../../actors/compute/storage-pages.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
@@ -192,6 +196,7 @@ const [bus, mount] = await Promise.all([
     overlayBytesMax: configuration.overlayBytesMax,
     requestTimeoutSeconds: Math.ceil(configuration.pageTimeoutMs / 1000) + KERNEL_GRACE_SECONDS,
     withoutMount: configuration.withoutMount || configuration.namespaces === 'none',
+    onLostWrite: (reason) => run?.fail(`pages cannot be written to the local disk: ${reason.message}`),
     onUnmount: (reason) => {
       if (run) run.fail(`the mount ended${reason ? `: ${reason.message}` : ''}`);
       else process.exit(EXIT_FAILED);
@@ -235,6 +240,7 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
     socketDirectory: directories.socket,
     port: PORT,
     ownSharedMemory,
+    defaults: configuration.binaries.hasFileExtendMethod ? FILE_EXTEND_METHOD : {},
     activityIntervalMs: configuration.activityIntervalMs,
     onIdle: (sinceMs: number | undefined) =>
       report(sinceMs === undefined ? { type: 'idle' } : { type: 'idle', sinceMs }),

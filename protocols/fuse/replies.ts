@@ -147,12 +147,16 @@ export interface InitReplyOptions {
   requestTimeoutSeconds: number;
 }
 
-/** Answer to INIT. The writeback cache stays off, so that each write arrives at once and in order. */
+/**
+ * Answer to INIT. Written pages stay in the kernel's cache and come later, many in one request; each close of a file
+ * sends what is left of it, so once all its users have ended everything has arrived.
+ */
 export function initReply(request: InitRequest, options: InitReplyOptions): Buffer {
   const wanted =
     InitFlag.ASYNC_READ |
     InitFlag.BIG_WRITES |
     InitFlag.ASYNC_DIO |
+    InitFlag.WRITEBACK_CACHE |
     InitFlag.NO_OPEN_SUPPORT |
     InitFlag.PARALLEL_DIROPS |
     InitFlag.MAX_PAGES |

@@ -6,6 +6,9 @@
  */
 import { REQUEST_HEADER_BYTES } from './constants.ts';
 
+/** Flag of WRITE (FUSE_WRITE_CACHE). */
+const WRITE_CACHE = 1;
+
 function readU64(request: Buffer, offset: number): number {
   return request.readUInt32LE(offset) + request.readUInt32LE(offset + 4) * 0x1_0000_0000;
 }
@@ -31,6 +34,11 @@ export function offsetOf(request: Buffer): number {
 /** Bytes asked for by READ and READDIR, or carried by WRITE. */
 export function sizeOf(request: Buffer): number {
   return request.readUInt32LE(56);
+}
+
+/** Whether WRITE brings pages of the kernel's cache, whose writer has gone on long ago and hears of no error. */
+export function isDelayedWrite(request: Buffer): boolean {
+  return (request.readUInt32LE(60) & WRITE_CACHE) !== 0;
 }
 
 export function writtenBytesOf(request: Buffer): Buffer {

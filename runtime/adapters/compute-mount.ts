@@ -41,6 +41,8 @@ export interface ComputeMountOptions {
   /** Fetch everything before the start, also where mounting would work. */
   withoutMount: boolean;
   onUnmount(reason: Error | undefined): void;
+  /** Pages that Postgres believes written cannot be kept. */
+  onLostWrite(reason: Error): void;
 }
 
 export interface ComputeMount {
@@ -80,11 +82,13 @@ async function mountTree(options: ComputeMountOptions, tree: FileTree): Promise<
   mkdirSync(mountPoint, { recursive: true });
   await device.mount({ directory: mountPoint, name: 'palimpsest', readaheadKib: READAHEAD_KIB });
   const server = new FileServer({
+    clock: options.clock,
     tree,
     owner: { uid: user.uid ?? process.getuid?.() ?? 0, gid: user.gid ?? process.getgid?.() ?? 0 },
     log: options.log,
     reply: (unique, errno, body) => device.reply(unique, errno, body),
     requestTimeoutSeconds: options.requestTimeoutSeconds,
+    onLostWrite: options.onLostWrite,
   });
   device.serve((request) => server.handle(request), options.onUnmount);
   files.link('base', join(mountPoint, 'base'));

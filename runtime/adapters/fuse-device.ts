@@ -35,6 +35,8 @@ export class FuseDevice {
   readonly #descriptor: number;
   readonly #header = Buffer.allocUnsafeSlow(REPLY_HEADER_BYTES);
   #reader: RequestReader | undefined;
+  /** Still to be raised. */
+  #readahead: MountOptions | undefined;
 
   private constructor(descriptor: number) {
     this.#descriptor = descriptor;
@@ -57,7 +59,7 @@ export class FuseDevice {
   /** Mounts on an existing directory; the kernel's first request (INIT) comes once `serve` was called. */
   async mount(options: MountOptions): Promise<void> {
     await runMount(mountArguments(options), this.#descriptor);
-    raiseReadahead(options.directory, options.readaheadKib);
+    this.#readahead = options;
   }
 
   /**
@@ -70,13 +72,22 @@ export class FuseDevice {
       mountArguments(options, options.readOnly),
       this.#descriptor,
     );
-    raiseReadahead(options.directory, options.readaheadKib);
+    this.#readahead = options;
     return watch;
   }
 
   serve(onRequest: (request: Buffer) => void, onEnd: (reason: Error | undefined) => void): void {
     this.#reader = new PolledReader(this.#descriptor);
-    this.#reader.start(onRequest, onEnd);
+    this.#reader.start((request) => {
+      onRequest(request);
+      if (this.#readahead) this.#raiseReadahead(this.#readahead);
+    }, onEnd);
+  }
+
+  /** Once the first request (INIT) is answered: the kernel sets it then, to at most 128 KiB. */
+  #raiseReadahead({ directory, readaheadKib }: MountOptions): void {
+    this.#readahead = undefined;
+    raiseReadahead(directory, readaheadKib);
   }
 
   /** Answers a request. A request that the kernel has given up meanwhile is no error. */

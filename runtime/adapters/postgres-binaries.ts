@@ -31,6 +31,8 @@ export interface PostgresBinaries {
   version: number;
   /** As `postgres --version` prints it. */
   fullVersion: string;
+  /** Whether it knows the setting `file_extend_method`, which came with minor releases of 16 to 18. */
+  hasFileExtendMethod: boolean;
 }
 
 /** Whom Postgres runs as; undefined ids mean the user of this process. */
@@ -56,9 +58,12 @@ export function findPostgres(version: number, directory?: string): PostgresBinar
   const seen: string[] = [];
   for (const candidate of candidates) {
     if (!candidate || !existsSync(join(candidate, 'postgres'))) continue;
-    const fullVersion = versionOf(candidate);
+    const fullVersion = output(candidate, '--version').trim();
     const found = Number(/(\d+)(\.|devel|beta|rc|$)/.exec(fullVersion)?.[1]);
-    if (found === version) return { directory: candidate, version, fullVersion };
+    if (found === version) {
+      const hasFileExtendMethod = output(candidate, '--describe-config').includes('\nfile_extend_method\t');
+      return { directory: candidate, version, fullVersion, hasFileExtendMethod };
+    }
     seen.push(`${candidate} has ${fullVersion || 'programs that do not run'}`);
   }
   throw new PalimpsestError(
@@ -248,11 +253,12 @@ function systemDirectories(version: number): string[] {
   return [...fixed, ...inPath].filter((path) => existsSync(path) && readdirSync(path).includes('postgres'));
 }
 
-function versionOf(directory: string): string {
-  const result = spawnSync(join(directory, 'postgres'), ['--version'], {
+/** What `postgres` prints when it is called with one argument. */
+function output(directory: string, argument: string): string {
+  const result = spawnSync(join(directory, 'postgres'), [argument], {
     encoding: 'utf8',
     timeout: 10_000,
     env: postgresEnvironment(),
   });
-  return (result.stdout ?? '').trim();
+  return result.stdout ?? '';
 }

@@ -29,10 +29,10 @@ function connect(
   return PgClient.connect({ host: socketDirectory, port, database: 'postgres', timeoutMs: 30_000, ...role });
 }
 
-/** Postmasters below this process. */
-function postmasters(): number[] {
+/** Postmasters below this process: all, or those of one host. A host in reserve has one that waits. */
+function postmasters(hostId = ''): number[] {
   return processTree(process.pid)
-    .filter(({ command }) => /\/postgres -D /.test(command))
+    .filter(({ command }) => /\/postgres -D /.test(command) && command.includes(hostId))
     .map(({ pid }) => pid);
 }
 
@@ -102,13 +102,14 @@ describe('a compute with three safekeepers', () => {
     for (const victim of ['postmaster', 'host'] as const) {
       const handle = await world.hosts.start(await newTimeline(world), START);
       const client = await connect(handle);
-      const [postmaster] = postmasters();
+      const { hostId } = handle.compute;
+      const [postmaster] = postmasters(hostId);
       const tree = processTree(process.pid);
       const host = tree.find(({ pid }) => pid === tree.find((one) => one.pid === postmaster)?.parent);
       process.kill(victim === 'postmaster' ? postmaster! : host!.pid, 'SIGKILL');
       expect((await handle.ended).reason).toBe('crashed');
       await expect(client.query('select 1')).rejects.toThrow();
-      expect(postmasters()).toEqual([]);
+      expect(postmasters(hostId)).toEqual([]);
     }
   });
 

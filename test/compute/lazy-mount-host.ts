@@ -100,11 +100,15 @@ const pool = new SlotPool(new SlotFile(join(work, 'overlay')), configuration.ove
 const scratch = new SlotPool(new SlotFile(join(work, 'scratch')), 1 << 30);
 const tree = await buildTree(pool, scratch);
 const server = new FileServer({
+  clock: new SystemClock(),
   tree,
   owner: { uid: user.uid ?? 0, gid: user.gid ?? 0 },
   log: createLog({ level: 'warn' }),
   reply: (unique, errno, body) => device.reply(unique, errno, body),
   requestTimeoutSeconds: 60,
+  onLostWrite: (reason) => {
+    throw reason;
+  },
 });
 device.serve(
   (request) => server.handle(request),

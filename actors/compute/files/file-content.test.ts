@@ -115,6 +115,37 @@ describe('a file of storage', () => {
   });
 });
 
+describe('pages written together', () => {
+  it('lie together, are written and read at once, also over pages that were there', async () => {
+    const { content, store } = world(64, 0);
+    const file = content(0);
+    const pages = (from: number, count: number, mark: number) =>
+      Buffer.concat(Array.from({ length: count }, (_, i) => makePage(START + 8, mark + from + i)));
+    file.write(0, pages(0, 8, 100));
+    expect(store.writes).toBe(1);
+    file.write(4 * PAGE_BYTES, pages(4, 8, 200));
+    expect(store.writes).toBe(3);
+    const all = await file.read(0, 12 * PAGE_BYTES, scratch);
+    const marks = Array.from({ length: 12 }, (_, i) => all.readUInt32LE(i * PAGE_BYTES + 8));
+    expect(marks).toEqual([100, 101, 102, 103, 204, 205, 206, 207, 208, 209, 210, 211]);
+  });
+
+  it('take the slots of dropped ones, none of which is still in use', async () => {
+    const { content, source, commit, pool } = world(16, 64);
+    const file = content(64);
+    for (let i = 0; i < 16; i++) {
+      write(file, i, START + 8, i);
+      source.put(TAG, i, START + 8, makePage(START + 8, i));
+    }
+    commit(START + 1000);
+    const batch = Buffer.concat(Array.from({ length: 24 }, (_, i) => makePage(START + 2000, 500 + i)));
+    file.write(8 * PAGE_BYTES, batch);
+    expect(pool.statistics().evictedPages).toBeGreaterThan(0);
+    for (let i = 0; i < 8; i++) expect(await mark(file, i)).toBe(i);
+    for (let i = 0; i < 24; i++) expect(await mark(file, 8 + i)).toBe(500 + i);
+  });
+});
+
 describe('eviction', () => {
   it('drops committed pages and asks for them at their LSN or later', async () => {
     const { content, source, pool, commit } = world(16, 64);
@@ -182,11 +213,19 @@ async function randomLife(seed: number): Promise<void> {
     const action = random(10);
     if (action < 5) {
       const block = random(Math.min(60, model.length + 1));
-      lsn += 8;
-      const bytes = makePage(lsn, step);
-      await file.write(block * PAGE_BYTES, bytes);
-      model[block] = bytes;
-      uncommitted.push({ block, lsn, page: bytes });
+      const batch: Uint8Array[] = [];
+      for (let i = 0; i < (random(4) === 0 ? 1 + random(12) : 1); i++) {
+        lsn += 8;
+        const bytes = makePage(lsn, step * 16 + i);
+        batch.push(bytes);
+        model[block + i] = bytes;
+        uncommitted.push({ block: block + i, lsn, page: bytes });
+      }
+      const all = Buffer.concat(batch);
+      // A page may come in two halves.
+      const cut = random(5) === 0 ? PAGE_BYTES / 2 : all.length;
+      await file.write(block * PAGE_BYTES, all.subarray(0, cut));
+      if (cut < all.length) await file.write(block * PAGE_BYTES + cut, all.subarray(cut));
     } else if (action === 5 && random(3) === 0) {
       const pages = Math.max(1, model.length - random(4));
       expect(file.resize(pages * PAGE_BYTES)).toBe(true);

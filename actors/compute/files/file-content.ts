@@ -165,11 +165,13 @@ export class FileContent implements SlotOwner {
   }
 
   #readLocal(first: number, last: number, into: Uint8Array, at: number): void {
-    for (let page = first; page < last; page++) {
+    for (let page = first; page < last; ) {
       const offset = at + (page - first) * PAGE_BYTES;
+      const count = this.#runLength(page, last);
       const slot = this.#states.get(page);
-      if (slot >= 0) this.#pool.read(slot, into, offset, PAGE_BYTES);
-      else into.fill(0, offset, offset + PAGE_BYTES);
+      if (slot >= 0) this.#pool.read(slot, into, offset, count * PAGE_BYTES);
+      else into.fill(0, offset, offset + count * PAGE_BYTES);
+      page += count;
     }
     this.#storage.statistics.overlayPages += last - first;
   }
@@ -225,46 +227,67 @@ export class FileContent implements SlotOwner {
     while (done < data.length) {
       const page = Math.floor((offset + done) / PAGE_BYTES);
       const within = (offset + done) % PAGE_BYTES;
-      const bytes = Math.min(PAGE_BYTES - within, data.length - done);
-      if (bytes === PAGE_BYTES) this.#writeWholePage(page, data, done);
-      else this.#writePart(page, within, data, done, bytes);
-      done += bytes;
+      const left = data.length - done;
+      if (within === 0 && left >= PAGE_BYTES) {
+        done += this.#writeRun(page, page + Math.floor(left / PAGE_BYTES), data, done) * PAGE_BYTES;
+      } else {
+        const bytes = Math.min(PAGE_BYTES - within, left);
+        this.#writePart(page, within, data, done, bytes);
+        done += bytes;
+      }
     }
     this.size = Math.max(this.size, offset + data.length);
   }
 
-  #writeWholePage(page: number, data: Uint8Array, at: number): void {
-    const pool = this.#pool;
-    this.#storage.statistics.writtenPages++;
-    let slot = this.#states.get(page);
-    if (slot < 0) {
-      if (slot === PAGE_UNTOUCHED && page >= this.#remotePages && isZeroPage(data, at)) return;
-      slot = this.#newSlot(page, data, at);
+  /** Writes the first of the whole pages `first` to `last` that can be written at once, and says how many. */
+  #writeRun(first: number, last: number, data: Uint8Array, at: number): number {
+    const slot = this.#states.get(first);
+    const isBlank = slot === PAGE_UNTOUCHED && first >= this.#remotePages && isZeroPage(data, at);
+    if (isBlank) return 1;
+    let count = this.#runLength(first, last);
+    if (slot >= 0) {
+      this.#pool.write(slot, data, at, count * PAGE_BYTES);
+      this.#notePageLsns(slot, count, data, at);
     } else {
-      pool.write(slot, data, at, PAGE_BYTES);
+      count = this.#writeToNewSlots(first, count, data, at);
     }
-    pool.setPageLsn(slot, this.#tag ? pageLsn(data, at) : 0);
+    this.#storage.statistics.writtenPages += count;
+    return count;
   }
 
-  /** Puts a page into a slot. When the disk has no room for it, everything stays as it was. */
-  #newSlot(page: number, data: Uint8Array, at: number): number {
-    const slot = this.#pool.allocate(this, page);
+  /** Pages from `first` on that lie in slots one after the other, or that all lie in none. */
+  #runLength(first: number, last: number): number {
+    const slot = this.#states.get(first);
+    let end = first + 1;
+    if (slot >= 0) while (end < last && this.#states.get(end) === slot + end - first) end++;
+    else while (end < last && this.#states.get(end) < 0) end++;
+    return end - first;
+  }
+
+  /** Puts pages into slots, as many as lie together. When the disk has no room for them, everything stays as it was. */
+  #writeToNewSlots(first: number, wanted: number, data: Uint8Array, at: number): number {
+    const { slot, count } = this.#pool.allocate(this, first, wanted);
     try {
-      this.#pool.write(slot, data, at, PAGE_BYTES);
+      this.#pool.write(slot, data, at, count * PAGE_BYTES);
     } catch (error) {
-      this.#pool.release(slot);
+      for (let i = 0; i < count; i++) this.#pool.release(slot + i);
       throw error;
     }
-    this.#states.set(page, slot);
-    return slot;
+    for (let i = 0; i < count; i++) this.#states.set(first + i, slot + i);
+    this.#notePageLsns(slot, count, data, at);
+    return count;
+  }
+
+  #notePageLsns(slot: number, count: number, data: Uint8Array, at: number): void {
+    for (let i = 0; i < count; i++) {
+      this.#pool.setPageLsn(slot + i, this.#tag ? pageLsn(data, at + i * PAGE_BYTES) : 0);
+    }
   }
 
   #writePart(page: number, within: number, data: Uint8Array, at: number, bytes: number): void {
     const pool = this.#pool;
-    let slot = this.#states.get(page);
-    if (slot < 0) {
-      slot = this.#newSlot(page, ZERO_PAGE, 0);
-    }
+    if (this.#states.get(page) < 0) this.#writeToNewSlots(page, 1, ZERO_PAGE, 0);
+    const slot = this.#states.get(page);
     pool.write(slot, data, at, bytes, within);
     pool.setPageLsn(slot, 0);
   }

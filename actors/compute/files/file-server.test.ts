@@ -10,7 +10,16 @@ import { MemorySlots, makePage, VersionedSource } from './test-storage.ts';
 import { FileTree } from './tree.ts';
 
 const START = 0x2000000 as Lsn;
-const clock = { now: () => 1_000 } as Clock;
+/** Sleeping takes one turn, but counts. */
+let sleptMs = 0;
+const clock = {
+  now: () => 1_000,
+  monotonic: () => sleptMs,
+  sleep: async (delayMs: number) => {
+    sleptMs += delayMs;
+    await new Promise((resolve) => setImmediate(resolve));
+  },
+} as Clock;
 const log = { error() {}, warn() {}, info() {}, debug() {}, child: () => log } as Log;
 
 interface Reply {
@@ -22,6 +31,8 @@ interface Reply {
 class Kernel {
   readonly source = new VersionedSource();
   readonly tree: FileTree;
+  readonly lost: Error[] = [];
+  readonly slots = new MemorySlots();
   readonly #server: FileServer;
   readonly #waiting = new Map<number, (reply: Reply) => void>();
   #unique = 1;
@@ -33,9 +44,12 @@ class Kernel {
       committedLsn: () => START,
       statistics: { fetchRequests: 0, fetchedPages: 0, overlayPages: 0, writtenPages: 0 },
     };
-    const pool = () => new SlotPool(new MemorySlots(), 1 << 20);
-    this.tree = new FileTree({ clock, storage, pool: pool(), scratch: pool() });
+    const pool = new SlotPool(this.slots, 1 << 20);
+    const scratch = new SlotPool(new MemorySlots(), 1 << 20);
+    this.tree = new FileTree({ clock, storage, pool, scratch });
     this.#server = new FileServer({
+      clock,
+      onLostWrite: (reason) => this.lost.push(reason),
       tree: this.tree,
       owner: { uid: 101, gid: 104 },
       log,
@@ -84,6 +98,16 @@ class Kernel {
     const body = Buffer.alloc(40 + data.length);
     body.writeBigUInt64LE(BigInt(offset), 8);
     body.writeUInt32LE(data.length, 16);
+    body.set(data, 40);
+    return this.call(Opcode.WRITE, nodeId, body);
+  }
+
+  /** As the kernel writes pages out of its cache. */
+  writeBack(nodeId: number, offset: number, data: Uint8Array): Promise<Reply> {
+    const body = Buffer.alloc(40 + data.length);
+    body.writeBigUInt64LE(BigInt(offset), 8);
+    body.writeUInt32LE(data.length, 16);
+    body.writeUInt32LE(1, 20);
     body.set(data, 40);
     return this.call(Opcode.WRITE, nodeId, body);
   }
@@ -221,6 +245,30 @@ describe('the mount', () => {
     expect((await kernel.call(Opcode.RMDIR, base.id, Buffer.from('99\0'))).errno).toBe(Errno.NOTEMPTY);
     await kernel.call(Opcode.UNLINK, made, Buffer.from('pg_filenode.map\0'));
     expect((await kernel.call(Opcode.RMDIR, base.id, Buffer.from('99\0'))).errno).toBe(0);
+  });
+
+  it('lets pages out of the cache wait for room on the disk, in whatever pieces they come', async () => {
+    const kernel = seeded();
+    const file = await kernel.walk('base/5/16384');
+    const page = makePage(START, 9);
+    kernel.slots.writesUntilFull = 0;
+    const first = kernel.writeBack(file.id, PAGE_BYTES, page.subarray(0, PAGE_BYTES / 2));
+    const second = kernel.writeBack(file.id, PAGE_BYTES * 1.5, page.subarray(PAGE_BYTES / 2));
+    await new Promise((resolve) => setImmediate(resolve));
+    kernel.slots.writesUntilFull = Number.POSITIVE_INFINITY;
+    expect([(await first).errno, (await second).errno, kernel.lost.length]).toEqual([0, 0, 0]);
+    expect((await kernel.read(file.id, PAGE_BYTES, PAGE_BYTES)).body.equals(page)).toBe(true);
+  });
+
+  it('tells when pages out of the cache cannot be kept, since nobody else would hear of it', async () => {
+    const kernel = seeded();
+    const file = await kernel.walk('base/5/16384');
+    kernel.slots.writesUntilFull = 0;
+    sleptMs = 0;
+    expect((await kernel.write(file.id, 0, makePage(START, 9))).errno).toBe(Errno.NOSPC);
+    expect(kernel.lost).toEqual([]);
+    expect((await kernel.writeBack(file.id, 0, makePage(START, 9))).errno).toBe(Errno.IO);
+    expect([kernel.lost.length, sleptMs >= 5_000, sleptMs < 10_000]).toEqual([1, true, true]);
   });
 
   it('refuses what Postgres never asks for instead of guessing', async () => {

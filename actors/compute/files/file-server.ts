@@ -3,7 +3,9 @@
  *
  * 1. Whatever needs storage (a page, a directory's list) is answered later; nothing else ever waits.
  * 2. When storage does not deliver in time, the request fails with EIO: the query sees an error, not a hang.
- * 3. OPEN, FLUSH, FSYNC and their kind are answered with ENOSYS once, after which the kernel does not ask again:
+ * 3. Written pages come late, out of the kernel's cache, and their writer hears of no error. Such a write is never given up
+ *    silently: on a full disk it waits for room, and when it cannot be kept at all the compute has to end.
+ * 4. OPEN, FLUSH, FSYNC and their kind are answered with ENOSYS once, after which the kernel does not ask again:
  *    durability is the WAL's, which safekeepers have.
  */
 import {
@@ -26,6 +28,7 @@ import {
 } from '../../../protocols/fuse/replies.ts';
 import {
   type CreateRequest,
+  isDelayedWrite,
   lookupNameOf,
   nodeIdOf,
   offsetOf,
@@ -43,6 +46,7 @@ import {
   writtenBytesOf,
 } from '../../../protocols/fuse/requests.ts';
 import { PAGE_BYTES } from '../../../protocols/lsn.ts';
+import type { Clock } from '../../../runtime/ports/clock.ts';
 import type { Log } from '../../../runtime/ports/log.ts';
 import { INIT_FILE_NAME } from '../start/init-files.ts';
 import { DirectoryNode, FileNode, type Owner, type TreeNode } from './nodes.ts';
@@ -51,8 +55,12 @@ import type { FileTree } from './tree.ts';
 const READ_BYTES_MAX = 1 << 20;
 const ABSENT = absentEntryReply();
 const FALLOCATE_KEEP_SIZE = 1;
+const FULL_DISK_RETRY_MS = 250;
+/** A write waits for room on the disk until so long before the kernel would give it up. */
+const FULL_DISK_MARGIN_SECONDS = 5;
 
 export interface FileServerOptions {
+  clock: Clock;
   tree: FileTree;
   owner: Owner;
   log: Log;
@@ -60,26 +68,28 @@ export interface FileServerOptions {
   reply(unique: number, errno: number, body?: Uint8Array): void;
   /** The kernel fails requests itself after this; the last line of defence. */
   requestTimeoutSeconds: number;
+  /** Pages that Postgres believes written cannot be kept: its files are no longer what it wrote. */
+  onLostWrite(reason: Error): void;
 }
 
 /** What a request leads to: an error number, a body, either of them later, or no answer at all. */
 type Outcome = number | Uint8Array | Promise<number | Uint8Array> | undefined;
 
 export class FileServer {
+  readonly #options: FileServerOptions;
   readonly #tree: FileTree;
   readonly #owner: Owner;
   readonly #log: Log;
   readonly #reply: FileServerOptions['reply'];
-  readonly #requestTimeoutSeconds: number;
   /** Holds what is read from the overlay, page-aligned around the range, until the reply is written. */
   readonly #scratch = Buffer.allocUnsafeSlow(READ_BYTES_MAX + 2 * PAGE_BYTES);
 
   constructor(options: FileServerOptions) {
+    this.#options = options;
     this.#tree = options.tree;
     this.#owner = options.owner;
     this.#log = options.log;
     this.#reply = options.reply;
-    this.#requestTimeoutSeconds = options.requestTimeoutSeconds;
   }
 
   /** Handles one request; `request` is only valid during the call. */
@@ -145,7 +155,7 @@ export class FileServer {
         return initReply(readInit(request), {
           backgroundRequestsMax: 128,
           readaheadBytesMax: READ_BYTES_MAX,
-          requestTimeoutSeconds: this.#requestTimeoutSeconds,
+          requestTimeoutSeconds: this.#options.requestTimeoutSeconds,
         });
       default:
         return Errno.NOSYS;
@@ -163,10 +173,48 @@ export class FileServer {
     const node = this.#node(request);
     if (!(node instanceof FileNode)) return node ? Errno.ISDIR : Errno.NOENT;
     const data = writtenBytesOf(request);
-    this.#tree.touch(node);
-    const waiting = node.content.write(offsetOf(request), data);
+    const offset = offsetOf(request);
     const reply = writtenReply(data.length);
-    return waiting ? waiting.then(() => reply) : reply;
+    if (!isDelayedWrite(request)) {
+      this.#tree.touch(node);
+      const waiting = node.content.write(offset, data);
+      return waiting ? waiting.then(() => reply) : reply;
+    }
+    try {
+      const waiting = node.content.write(offset, data);
+      if (!waiting) return reply;
+      const copy = Buffer.from(data);
+      return waiting.then(
+        () => reply,
+        (error) => this.#writeLater(node, offset, copy, error),
+      );
+    } catch (error) {
+      return this.#writeLater(node, offset, Buffer.from(data), error);
+    }
+  }
+
+  /** Goes on trying a delayed write while the local disk is full. The kernel sends no other write of these pages meanwhile. */
+  async #writeLater(
+    node: FileNode,
+    offset: number,
+    data: Buffer,
+    failure: unknown,
+  ): Promise<number | Uint8Array> {
+    const { clock, requestTimeoutSeconds } = this.#options;
+    const deadline = clock.monotonic() + (requestTimeoutSeconds - FULL_DISK_MARGIN_SECONDS) * 1000;
+    let error = failure;
+    if (isFull(error)) this.#log.error({ err: error }, 'the local disk is full: written pages wait for room');
+    while (isFull(error) && clock.monotonic() < deadline) {
+      await clock.sleep(FULL_DISK_RETRY_MS);
+      try {
+        await node.content.write(offset, data);
+        return writtenReply(data.length);
+      } catch (again) {
+        error = again;
+      }
+    }
+    this.#options.onLostWrite(error as Error);
+    return Errno.IO;
   }
 
   /** Requests about names: their directories must have been asked from storage before. */
@@ -311,8 +359,12 @@ export class FileServer {
   }
 
   #fail(unique: number, error: unknown): void {
-    const full = (error as { code?: string })?.code === 'ENOSPC';
+    const full = isFull(error);
     this.#log.error({ err: error }, full ? 'the local disk is full' : 'a file request failed');
     this.#reply(unique, full ? Errno.NOSPC : Errno.IO);
   }
+}
+
+function isFull(error: unknown): boolean {
+  return (error as { code?: string })?.code === 'ENOSPC';
 }

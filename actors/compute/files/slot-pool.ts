@@ -59,15 +59,20 @@ export class SlotPool {
     this.#touched = new Uint8Array(1024);
   }
 
-  /** Takes a slot for a page; its former content is undefined. */
-  allocate(owner: SlotOwner, page: number): number {
+  /**
+   * Takes slots that lie one after the other for up to `wanted` pages from `page` on, at least one. Their former content is
+   * undefined.
+   */
+  allocate(owner: SlotOwner, page: number, wanted: number): { slot: number; count: number } {
     if (this.#free.length === 0 && this.#allocated >= this.#slotsMax) this.#makeRoom();
-    const slot = this.#free.pop() ?? this.#extend();
-    this.#owners[slot] = owner;
-    this.#pages[slot] = page;
-    this.#lsns[slot] = 0;
-    this.#used++;
-    return slot;
+    const run = this.#free.length > 0 ? this.#takeFree(wanted) : this.#extend(wanted);
+    for (let i = 0; i < run.count; i++) {
+      this.#owners[run.slot + i] = owner;
+      this.#pages[run.slot + i] = page + i;
+      this.#lsns[run.slot + i] = 0;
+    }
+    this.#used += run.count;
+    return run;
   }
 
   release(slot: number): void {
@@ -85,13 +90,14 @@ export class SlotPool {
     this.#store.truncate(0);
   }
 
+  /** Reads `length` bytes of `slot` and those after it. */
   read(slot: number, into: Uint8Array, offset: number, length: number, within = 0): void {
-    this.#touched[slot] = 1;
+    this.#touch(slot, within + length);
     this.#store.read(into, offset, length, slot * PAGE_BYTES + within);
   }
 
   write(slot: number, from: Uint8Array, offset: number, length: number, within = 0): void {
-    this.#touched[slot] = 1;
+    this.#touch(slot, within + length);
     this.#store.write(from, offset, length, slot * PAGE_BYTES + within);
   }
 
@@ -109,11 +115,28 @@ export class SlotPool {
     };
   }
 
-  #extend(): number {
-    if (this.#allocated >= this.#slotsMax) this.#beyondBound++;
-    const slot = this.#allocated++;
-    if (slot >= this.#pages.length) {
-      const grown = this.#pages.length * 2;
+  #touch(slot: number, bytes: number): void {
+    for (let at = slot, left = bytes; left > 0; at++, left -= PAGE_BYTES) this.#touched[at] = 1;
+  }
+
+  /** Takes the ascending run at the end of the list: pages that were dropped together lay together. */
+  #takeFree(wanted: number): { slot: number; count: number } {
+    const free = this.#free;
+    let first = free.length - 1;
+    while (first > 0 && free.length - first < wanted && free[first - 1] === free[first]! - 1) first--;
+    const slot = free[first]!;
+    const count = free.length - first;
+    free.length = first;
+    return { slot, count };
+  }
+
+  #extend(wanted: number): { slot: number; count: number } {
+    const slot = this.#allocated;
+    const count = Math.max(1, Math.min(wanted, this.#slotsMax - slot));
+    if (slot >= this.#slotsMax) this.#beyondBound++;
+    this.#allocated += count;
+    if (this.#allocated > this.#pages.length) {
+      const grown = Math.max(this.#pages.length * 2, this.#allocated);
       const pages = new Int32Array(grown);
       pages.set(this.#pages);
       this.#pages = pages;
@@ -124,7 +147,7 @@ export class SlotPool {
       touched.set(this.#touched);
       this.#touched = touched;
     }
-    return slot;
+    return { slot, count };
   }
 
   /** One sweep of the clock's hand: a slot used since the last sweep gets a second chance. */

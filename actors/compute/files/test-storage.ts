@@ -8,6 +8,9 @@ import type { SlotStore } from './slot-pool.ts';
 
 export class MemorySlots implements SlotStore {
   #bytes = new Uint8Array(0);
+  /** After so many more writes the disk is full. */
+  writesUntilFull = Number.POSITIVE_INFINITY;
+  writes = 0;
 
   read(into: Uint8Array, offset: number, length: number, position: number): void {
     into.fill(0, offset, offset + length);
@@ -15,6 +18,8 @@ export class MemorySlots implements SlotStore {
   }
 
   write(from: Uint8Array, offset: number, length: number, position: number): void {
+    if (this.writesUntilFull-- <= 0) throw Object.assign(new Error('no space'), { code: 'ENOSPC' });
+    this.writes++;
     if (position + length > this.#bytes.length) {
       const grown = new Uint8Array(Math.max(position + length, this.#bytes.length * 2));
       grown.set(this.#bytes);

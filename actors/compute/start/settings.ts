@@ -98,10 +98,20 @@ const DEFAULTS: Record<string, string> = {
   default_text_search_config: 'pg_catalog.english',
 };
 
-/** The text of postgresql.conf. */
-export function configurationFile(settings: Record<string, string>, forced: Record<string, string>): string {
+/**
+ * Default of those versions that know it. Pages of zeros only pass through the kernel's cache, while posix_fallocate waits
+ * for the file server, and for all written pages of the file to reach it.
+ */
+export const FILE_EXTEND_METHOD: Record<string, string> = { file_extend_method: 'write_zeros' };
+
+/** The text of postgresql.conf; `more` are further defaults. */
+export function configurationFile(
+  settings: Record<string, string>,
+  forced: Record<string, string>,
+  more: Record<string, string> = {},
+): string {
   const lines = ['# Written by Palimpsest at every start. Change settings with ALTER SYSTEM.'];
-  for (const [name, value] of Object.entries({ ...DEFAULTS, ...settings })) {
+  for (const [name, value] of Object.entries({ ...DEFAULTS, ...more, ...settings })) {
     if (name in forced || !/^[a-z_][a-z0-9_.]*$/i.test(name)) continue;
     lines.push(`${name} = '${value.replaceAll('\\', '\\\\').replaceAll("'", "''").replaceAll('\n', ' ')}'`);
   }
