@@ -33,6 +33,7 @@ export default defineConfig({
           name: 'system',
           include: ['test/*/**/*.test.ts'],
           exclude: ['test/contracts/**', 'test/support/**', ...(LONG ? [] : ['**/*.long.test.ts'])],
+          globalSetup: ['test/support/shared-servers.ts'],
           pool: 'forks',
           // One file after another in one worker at a time: each may use the whole machine.
           fileParallelism: false,

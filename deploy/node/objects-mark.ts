@@ -35,10 +35,10 @@ export interface Claim {
  */
 export async function claimObjects(objects: Objects, claim: Claim): Promise<void> {
   const { installation, epoch, place, isNew, isPrivate } = claim;
+  // A list comes first: its answer says what is wrong with a bucket, which the answer about one object does not.
+  const first = await anyKey(objects);
   const found = await readMark(objects, place);
   if (found) return checkMark(found, claim);
-  // A list says what is wrong with a bucket that cannot be used; that one object is missing says nothing.
-  const first = await anyKey(objects);
   if (!isNew) {
     throw new PalimpsestError(
       'not-found',

@@ -6,7 +6,8 @@
  * 2. What is read is whole: a body is as long as its headers say, parts belong to one version of the object (its etag), and
  *    content that was put in one piece is compared with its CRC-32.
  * 3. Bodies are Buffers, signed with their SHA-256: a server never stores what was damaged on the way.
- * 4. The etag is the server's: a put of the same bytes again may leave it as it was.
+ * 4. `ifMatch` works whether a server wants the etag in quotes or without: Ceph compares it as it comes, others accept both.
+ * 5. The etag is the server's: a put of the same bytes again may leave it as it was.
  */
 import { crc32 } from 'node:zlib';
 import {
@@ -33,6 +34,7 @@ const SINGLE_PUT_BYTES_MAX = 16 * 1024 * 1024;
 /** Whole objects are read in pieces of this size, several at a time. */
 const READ_BYTES = 8 * 1024 * 1024;
 /** What a list of a thousand keys may be, for its time limit. */
+const LIST_KEYS = 1000;
 const LIST_BYTES = 1024 * 1024;
 /** How often a read begins again because the object was replaced meanwhile. */
 const VERSIONS_MAX = 5;
@@ -45,6 +47,13 @@ export interface S3ObjectsOptions {
   random: Random;
   localRoot?: string;
   limits?: Partial<S3Limits>;
+  /** Keys in one answer of a list; the server's limit is 1000. */
+  listKeys?: number;
+}
+
+interface Condition {
+  ifAbsent?: boolean;
+  ifMatch?: string;
 }
 
 interface Piece {
@@ -62,10 +71,13 @@ export class S3Objects implements Objects {
   readonly #client: S3Client;
   readonly #attempts: S3Attempts;
   readonly #uploads: S3Uploads;
+  readonly #listKeys: number;
+  #quotesEtags = false;
 
   /** Sends nothing yet. Relative paths of `putFile` and `getFile` are below `localRoot`. */
   constructor(location: S3Location, options: S3ObjectsOptions) {
     const { clock, random, localRoot } = options;
+    this.#listKeys = options.listKeys ?? LIST_KEYS;
     const limits = { ...S3_LIMITS, ...options.limits };
     this.#location = location;
     this.#localRoot = localRoot;
@@ -75,11 +87,7 @@ export class S3Objects implements Objects {
     this.#uploads = new S3Uploads({ client: this.#client, location, attempts: this.#attempts });
   }
 
-  async put(
-    key: string,
-    data: Uint8Array,
-    options: { ifAbsent?: boolean; ifMatch?: string } = {},
-  ): Promise<PutResult> {
+  async put(key: string, data: Uint8Array, options: Condition = {}): Promise<PutResult> {
     checkObjectKey(key);
     const isConditional = options.ifAbsent || options.ifMatch !== undefined;
     const body = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
@@ -142,7 +150,12 @@ export class S3Objects implements Objects {
     const start = this.#keyOf('');
     let token: string | undefined;
     do {
-      const command = { Bucket: bucket, Prefix: start + prefix, ContinuationToken: token };
+      const command = {
+        Bucket: bucket,
+        Prefix: start + prefix,
+        MaxKeys: this.#listKeys,
+        ContinuationToken: token,
+      };
       const page = await this.#run(`list objects below ${prefix || 'the prefix'}`, LIST_BYTES, ({ signal }) =>
         this.#client.send(new ListObjectsV2Command(command), { abortSignal: signal }),
       );
@@ -176,11 +189,20 @@ export class S3Objects implements Objects {
     this.#client.destroy();
   }
 
-  async #putWhole(
-    key: string,
-    body: Buffer,
-    { ifAbsent, ifMatch }: { ifAbsent?: boolean; ifMatch?: string },
-  ): Promise<PutResult> {
+  async #putWhole(key: string, body: Buffer, condition: Condition): Promise<PutResult> {
+    const { ifMatch } = condition;
+    for (;;) {
+      const isQuoted = this.#quotesEtags;
+      const result = await this.#putOnce(key, body, condition);
+      if (result.status === 'ok' || ifMatch === undefined) return result;
+      // Either another version is there, or the server does not recognise the etag as it was written.
+      const found = await this.#head(key);
+      if (found?.etag !== ifMatch || isQuoted) return result;
+      this.#quotesEtags = true;
+    }
+  }
+
+  async #putOnce(key: string, body: Buffer, { ifAbsent, ifMatch }: Condition): Promise<PutResult> {
     const token = this.#newToken();
     const command = new PutObjectCommand({
       Bucket: this.#location.bucket,
@@ -188,7 +210,7 @@ export class S3Objects implements Objects {
       Body: body,
       Metadata: { [TOKEN]: token, [CRC]: crcText(body) },
       ...(ifAbsent ? { IfNoneMatch: '*' } : {}),
-      ...(ifMatch === undefined ? {} : { IfMatch: `"${ifMatch}"` }),
+      ...(ifMatch === undefined ? {} : { IfMatch: this.#quotesEtags ? `"${ifMatch}"` : ifMatch }),
     });
     let wasUncertain = false;
     try {
