@@ -40,6 +40,17 @@ function tell(event: ShardEvent): { type: string; data: Record<string, unknown> 
       };
     case 'layer.uploaded':
       return { type: 'layer.uploaded', data: { key: event.key } };
+    case 'layers.compacted':
+      return {
+        type: 'layers.compacted',
+        data: { added: event.added.map(({ key }) => key), removed: event.removed },
+      };
+    case 'layers.removed':
+      return { type: 'layers.removed', data: { keys: event.keys, reason: event.reason } };
+    case 'objects.deleted':
+      return { type: 'objects.deleted', data: { keys: event.keys } };
+    case 'cutoff.advanced':
+      return { type: 'cutoff.advanced', data: { lsn: formatLsn(event.cutoffLsn) } };
     case 'layer.removed':
       return { type: 'layer.removed', data: { key: event.key, reason: event.reason } };
     case 'index.uploaded':

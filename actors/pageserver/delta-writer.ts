@@ -1,72 +1,57 @@
 /**
  * Writes a frozen layer to a delta file, in pieces with the event loop free between them, and durably.
  */
-import { KIND_DELTA, NO_CUT } from '../../protocols/layers/format.ts';
-import { LayerWriter } from '../../protocols/layers/writer.ts';
+import { NO_CUT } from '../../protocols/layers/format.ts';
+import type { LayerWriter } from '../../protocols/layers/writer.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
-import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
+import type { LayerDescriptor } from './layer-descriptor.ts';
+import { LayerFileWriter, type LayerPlace } from './layer-file-writer.ts';
 import { type MemoryLayer, NODE_HAS_IMAGE, NODE_INITIALISES, UNKNOWN_SIZE } from './memory-layer.ts';
 import type { PageRedo } from './page-redo.ts';
 import type { RelationTable } from './relation-table.ts';
 import { VersionChain } from './version-chain.ts';
 
-/** The file is written in pieces of about this size. */
-const PIECE_BYTES = 256 * 1024;
 /** A page whose newest state takes this many records gets an image at the end of its versions. */
 export const IMAGE_DEPTH = 32;
 
 export interface DeltaWriterOptions {
-  disk: Disk;
+  place: LayerPlace;
   relations: RelationTable;
   redo: PageRedo;
-  pgVersion: number;
   /** Reads a page as of the layer's end. */
   readPage(relation: number, block: number): Promise<Uint8Array>;
 }
 
-/** Writes `layer` to `path` (below the disk's root), which appears whole; returns its size in bytes. */
-export async function writeDelta(
-  layer: MemoryLayer,
-  path: string,
-  options: DeltaWriterOptions,
-): Promise<number> {
-  const temporary = `${path}.tmp`;
-  const file = await options.disk.open(temporary, { create: true });
-  let size: number;
+/** Writes `layer` to a file, which appears whole. */
+export async function writeDelta(layer: MemoryLayer, options: DeltaWriterOptions): Promise<LayerDescriptor> {
+  const { startLsn, endLsn } = layer;
+  const file = await LayerFileWriter.open(options.place, { kind: 'delta', level: 0, startLsn, endLsn });
   try {
-    await file.truncate(0);
-    size = await new DeltaWriter(layer, file, options).write();
-    await file.sync();
-  } finally {
-    await file.close();
+    await new DeltaWriter(layer, file, options).write();
+  } catch (error) {
+    await file.abandon();
+    throw error;
   }
-  await options.disk.rename(temporary, path);
-  await options.disk.syncDirectory(path.slice(0, path.lastIndexOf('/')));
-  return size;
+  return file.finish();
 }
 
 class DeltaWriter {
   readonly #layer: MemoryLayer;
-  readonly #file: DiskFile;
+  readonly #file: LayerFileWriter;
   readonly #options: DeltaWriterOptions;
   readonly #writer: LayerWriter;
   readonly #page = new Uint8Array(PAGE_BYTES);
   readonly #chain = new VersionChain();
 
-  constructor(layer: MemoryLayer, file: DiskFile, options: DeltaWriterOptions) {
+  constructor(layer: MemoryLayer, file: LayerFileWriter, options: DeltaWriterOptions) {
     this.#layer = layer;
     this.#file = file;
     this.#options = options;
-    this.#writer = new LayerWriter({
-      kind: KIND_DELTA,
-      level: 0,
-      pgVersion: options.pgVersion,
-      startLsn: layer.startLsn,
-      endLsn: layer.endLsn,
-    });
+    this.#writer = file.writer;
   }
 
-  async write(): Promise<number> {
+  /** Adds all of the layer. */
+  async write(): Promise<void> {
     const pages = this.#sortedPages();
     for (const relation of this.#sortedRelations()) {
       this.#writer.relation(this.#options.relations.tag(relation));
@@ -79,9 +64,6 @@ class DeltaWriter {
     for (const [key, data] of state.base) this.#writer.value(key, this.#layer.startLsn, data);
     state.forEachChange((key, lsn, data) => this.#writer.value(key, lsn, data));
     for (const waypoint of state.waypoints) this.#writer.waypoint(waypoint.lsn, waypoint.state);
-    const last = this.#writer.finish();
-    await this.#file.write([last.bytes], last.position);
-    return last.position + last.bytes.length;
   }
 
   #sortedRelations(): number[] {
@@ -130,10 +112,7 @@ class DeltaWriter {
       }
     });
     if (this.#layer.depth(relation, block) >= IMAGE_DEPTH) await this.#addFinalImage(relation, block);
-    if (this.#writer.bufferedBytes >= PIECE_BYTES) {
-      const piece = this.#writer.take();
-      await this.#file.write([piece.bytes], piece.position);
-    }
+    await this.#file.drain();
   }
 
   /**
@@ -153,7 +132,7 @@ class DeltaWriter {
     );
     this.#page.fill(0);
     try {
-      this.#options.redo.apply(chain, this.#options.pgVersion, relation, block, this.#page);
+      this.#options.redo.apply(chain, this.#options.place.spec.pgVersion, relation, block, this.#page);
     } catch {
       return false;
     }

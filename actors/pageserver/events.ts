@@ -24,13 +24,27 @@ export interface ShardSpec {
 export type ShardEvent =
   | { type: 'attach.requested'; spec: ShardSpec }
   /** The layers that object storage had for this timeline were taken over. */
-  | { type: 'attach.completed'; layers: LayerDescriptor[] }
+  | {
+      type: 'attach.completed';
+      layers: LayerDescriptor[];
+      /** Somebody else wrote the index since: what it lists replaces what this node knew. */
+      replaces?: boolean;
+      gcCutoff?: number;
+    }
   | { type: 'attach.failed'; error: WireError }
   | { type: 'layer.flushed'; layer: LayerDescriptor }
   | { type: 'layer.uploaded'; key: string }
   /** Its bytes are nowhere any more: what it held is ingested again. */
   | { type: 'layer.removed'; key: string; reason: string }
-  | { type: 'index.uploaded'; key: string; remoteConsistentLsn: number }
+  /** New layers took the place of others in one step; none removed: images that were added. */
+  | { type: 'layers.compacted'; added: LayerDescriptor[]; removed: string[] }
+  /** Nobody needs them any more. Their objects wait to be deleted. */
+  | { type: 'layers.removed'; keys: string[]; reason: string }
+  /** Objects of layers that were removed are gone. */
+  | { type: 'objects.deleted'; keys: string[] }
+  /** Before this LSN nothing needs to be readable any more. */
+  | { type: 'cutoff.advanced'; cutoffLsn: number }
+  | { type: 'index.uploaded'; key: string; generation: number; remoteConsistentLsn: number }
   | { type: 'shard.failed'; error: WireError }
   | { type: 'shard.detached'; deleted: boolean };
 

@@ -18,7 +18,7 @@ import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { FileLayer, ReadContext } from './file-layer.ts';
-import type { LayerDescriptor } from './layer-descriptor.ts';
+import { type LayerDescriptor, timelinePrefix } from './layer-descriptor.ts';
 
 const OPEN_FILES_MAX = 128;
 /** Blocks with a smaller gap between them are fetched by one read. */
@@ -79,14 +79,20 @@ export class LayerStore {
     return `${this.#options.folder}/${key}`;
   }
 
+  /** The folder of a timeline's local files, below the disk's root. */
+  folderOf(spec: { tenant: string; timeline: string }): string {
+    return this.pathOf(timelinePrefix(spec));
+  }
+
   /** Fetches everything that `context` lacks. Throws `corrupt`, `not-found` or `unavailable`. */
   async supply(context: ReadContext): Promise<void> {
     const work: Promise<void>[] = [];
     for (const layer of context.missingIndexes) {
-      work.push(this.loadIndex(layer).then((index) => context.giveIndex(layer, index)));
+      work.push(unlessRetired(layer, async () => context.giveIndex(layer, await this.loadIndex(layer))));
     }
-    for (const [layer, entries] of context.missingBlocks)
-      work.push(this.#supplyBlocks(layer, entries, context));
+    for (const [layer, blocks] of context.missingBlocks) {
+      work.push(unlessRetired(layer, () => this.#supplyBlocks(layer, blocks, context)));
+    }
     context.clearMisses();
     const results = await Promise.allSettled(work);
     for (const result of results) if (result.status === 'rejected') throw result.reason;
@@ -130,6 +136,12 @@ export class LayerStore {
   async isLocal(descriptor: LayerDescriptor): Promise<boolean> {
     return this.#options.disk.exists(this.pathOf(descriptor.key));
   }
+
+  /** A layer's local file is there now. */
+  added(_descriptor: LayerDescriptor): void {}
+
+  /** Object storage has the layer: its local file may go. */
+  mayEvict(_descriptor: LayerDescriptor): void {}
 
   /** Forgets a layer and removes its local file. */
   async remove(layer: FileLayer): Promise<void> {
@@ -218,6 +230,26 @@ export class LayerStore {
       i = j;
     }
     await Promise.all(reads);
+  }
+
+  /** The stored bytes of the blocks from `first` up to `end`, checked. */
+  async readStored(layer: FileLayer, index: LayerIndex, first: number, end: number): Promise<Uint8Array[]> {
+    const name = this.pathOf(layer.descriptor.key);
+    const from = index.blockOffset[first]!;
+    const to = index.blockOffset[end - 1]! + index.blockStored[end - 1]!;
+    return this.#mended(layer.descriptor, async () => {
+      const bytes = await this.#withFile(layer.descriptor, (file) =>
+        readExactly(file, name, from, to - from),
+      );
+      const blocks: Uint8Array[] = [];
+      for (let block = first; block < end; block++) {
+        const offset = index.blockOffset[block]! - from;
+        const stored = bytes.subarray(offset, offset + index.blockStored[block]!);
+        index.checkBlock(name, block, stored);
+        blocks.push(stored);
+      }
+      return blocks;
+    });
   }
 
   async #readBlocks(
@@ -348,6 +380,15 @@ export class LayerStore {
     parts.cached.delete(layer);
     this.#partBytes -= part.bytes;
     parts.attach(layer, undefined);
+  }
+}
+
+/** Other layers have taken the place of a retired one: that it cannot be read any more does not matter, the reader looks again. */
+async function unlessRetired(layer: FileLayer, read: () => Promise<void>): Promise<void> {
+  try {
+    await read();
+  } catch (error) {
+    if (!layer.isRetired) throw error;
   }
 }
 

@@ -48,7 +48,7 @@ test('the layer map is the fold of the events', () => {
     { type: 'layer.flushed', layer: layer(1000, 2000) },
     { type: 'layer.flushed', layer: layer(2000, 3000) },
     { type: 'layer.uploaded', key: 'layer-1000' },
-    { type: 'index.uploaded', key: 'index', remoteConsistentLsn: 2000 },
+    { type: 'index.uploaded', key: 'index', generation: 1, remoteConsistentLsn: 2000 },
     { type: 'layer.removed', key: 'layer-2000', reason: 'lost' },
   );
   expect(snapshot.value).toBe('active');

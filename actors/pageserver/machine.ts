@@ -9,7 +9,7 @@
 import { assign, type SnapshotFrom, setup } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
 import type { ShardEvent, ShardSpec } from './events.ts';
-import type { LayerDescriptor } from './layer-descriptor.ts';
+import { type LayerDescriptor, upcastDescriptor } from './layer-descriptor.ts';
 
 export interface LayerState extends LayerDescriptor {
   uploaded: boolean;
@@ -17,12 +17,37 @@ export interface LayerState extends LayerDescriptor {
 
 export interface ShardContext {
   spec: ShardSpec | undefined;
-  /** In the order in which they were flushed: ascending LSN. */
   layers: LayerState[];
+  /** Keys of objects that nobody needs and that were not deleted yet. */
+  deletions: string[];
+  /** Before this LSN nothing needs to be readable. */
+  gcCutoff: number;
   /** Everything up to here is in layers that object storage's index lists. */
   remoteConsistentLsn: number;
+  /** Generations of attachments to this node that may have written the newest index. */
+  generations: number[];
   failure: WireError | undefined;
 }
+
+const NOTHING = {
+  layers: [],
+  deletions: [],
+  gcCutoff: 0,
+  remoteConsistentLsn: 0,
+  generations: [],
+  failure: undefined,
+};
+
+const LAYER_EVENTS = {
+  'layer.flushed': { actions: 'addLayer' },
+  'layer.uploaded': { actions: 'markUploaded' },
+  'layer.removed': { actions: 'dropLayer' },
+  'layers.compacted': { actions: 'swapLayers' },
+  'layers.removed': { actions: 'swapLayers' },
+  'objects.deleted': { actions: 'forgetDeletions' },
+  'cutoff.advanced': { actions: 'keepCutoff' },
+  'index.uploaded': { actions: 'keepRemoteLsn' },
+} as const;
 
 export const shardMachine = setup({
   types: {} as { context: ShardContext; events: ShardEvent },
@@ -33,15 +58,13 @@ export const shardMachine = setup({
             spec: event.spec,
             failure: undefined,
             remoteConsistentLsn: Math.max(context.remoteConsistentLsn, event.spec.startLsn),
+            generations: [...(context.generations ?? []), event.spec.generation],
           }
         : {},
     ),
     takeLayers: assign(({ context, event }) => {
       if (event.type !== 'attach.completed') return {};
-      const known = new Set(event.layers.map((layer) => layer.key));
-      const own = context.layers.filter((layer) => !known.has(layer.key));
-      const layers = [...event.layers.map((layer) => ({ ...layer, uploaded: true })), ...own];
-      return { layers: layers.sort((a, b) => a.endLsn - b.endLsn) };
+      return { ...takeIndex(context, event), gcCutoff: Math.max(context.gcCutoff ?? 0, event.gcCutoff ?? 0) };
     }),
     addLayer: assign(({ context, event }) =>
       event.type === 'layer.flushed'
@@ -62,19 +85,42 @@ export const shardMachine = setup({
         ? { layers: context.layers.filter((layer) => layer.key !== event.key) }
         : {},
     ),
-    keepRemoteLsn: assign(({ context, event }) =>
-      event.type === 'index.uploaded'
-        ? { remoteConsistentLsn: Math.max(context.remoteConsistentLsn, event.remoteConsistentLsn) }
-        : {},
+    swapLayers: assign(({ context, event }) => {
+      if (event.type !== 'layers.compacted' && event.type !== 'layers.removed') return {};
+      const removed = new Set(event.type === 'layers.compacted' ? event.removed : event.keys);
+      const added = event.type === 'layers.compacted' ? event.added : [];
+      return {
+        layers: [
+          ...context.layers.filter((layer) => !removed.has(layer.key)),
+          ...added.map((layer) => ({ ...layer, uploaded: false })),
+        ],
+        deletions: [...(context.deletions ?? []), ...removed],
+      };
+    }),
+    forgetDeletions: assign(({ context, event }) => {
+      if (event.type !== 'objects.deleted') return {};
+      const gone = new Set(event.keys);
+      return { deletions: (context.deletions ?? []).filter((key) => !gone.has(key)) };
+    }),
+    keepCutoff: assign(({ context, event }) =>
+      event.type === 'cutoff.advanced' ? { gcCutoff: Math.max(context.gcCutoff ?? 0, event.cutoffLsn) } : {},
     ),
+    keepRemoteLsn: assign(({ context, event }) => {
+      if (event.type !== 'index.uploaded') return {};
+      const newest = event.generation ?? 0;
+      return {
+        remoteConsistentLsn: Math.max(context.remoteConsistentLsn, event.remoteConsistentLsn),
+        generations: (context.generations ?? []).filter((generation) => generation >= newest),
+      };
+    }),
     keepFailure: assign(({ event }) =>
       event.type === 'shard.failed' || event.type === 'attach.failed' ? { failure: event.error } : {},
     ),
-    forget: assign(() => ({ spec: undefined, layers: [], remoteConsistentLsn: 0, failure: undefined })),
+    forget: assign(() => ({ spec: undefined, ...NOTHING })),
   },
 }).createMachine({
   id: 'pageserver',
-  context: { spec: undefined, layers: [], remoteConsistentLsn: 0, failure: undefined },
+  context: { spec: undefined, ...NOTHING },
   initial: 'detached',
   states: {
     detached: { on: { 'attach.requested': { target: 'attaching', actions: 'keepSpec' } } },
@@ -90,19 +136,14 @@ export const shardMachine = setup({
         'attach.requested': { actions: 'keepSpec' },
         'attach.completed': { actions: 'takeLayers' },
         'attach.failed': { target: 'failed', actions: 'keepFailure' },
-        'layer.flushed': { actions: 'addLayer' },
-        'layer.uploaded': { actions: 'markUploaded' },
-        'layer.removed': { actions: 'dropLayer' },
-        'index.uploaded': { actions: 'keepRemoteLsn' },
+        ...LAYER_EVENTS,
         'shard.failed': { target: 'failed', actions: 'keepFailure' },
       },
     },
     failed: {
       on: {
         'attach.requested': { target: 'attaching', actions: 'keepSpec' },
-        'layer.flushed': { actions: 'addLayer' },
-        'layer.uploaded': { actions: 'markUploaded' },
-        'index.uploaded': { actions: 'keepRemoteLsn' },
+        ...LAYER_EVENTS,
       },
     },
   },
@@ -110,3 +151,26 @@ export const shardMachine = setup({
 });
 
 export type ShardSnapshot = SnapshotFrom<typeof shardMachine>;
+
+/**
+ * The layers after an index was found. One that this node wrote itself only tells what is uploaded. One of somebody else
+ * replaces everything, but for layers of level 0 of our own that go on where it ends.
+ */
+function takeIndex(
+  context: ShardContext,
+  event: ShardEvent & { type: 'attach.completed' },
+): Pick<ShardContext, 'layers' | 'deletions'> {
+  const listed = new Set(event.layers.map((layer) => layer.key));
+  const own = context.layers.map(upcastDescriptor);
+  const deletions = (context.deletions ?? []).filter((key) => !listed.has(key));
+  if (!event.replaces) {
+    const layers = own.map((layer) => ({ ...layer, uploaded: layer.uploaded || listed.has(layer.key) }));
+    return { layers, deletions: context.deletions ?? [] };
+  }
+  const end = event.layers.reduce((lsn, layer) => Math.max(lsn, layer.endLsn), 0);
+  const goesOn = own.filter(
+    (layer) => !listed.has(layer.key) && layer.level === 0 && layer.startLsn >= end && !layer.uploaded,
+  );
+  const layers = [...event.layers.map((layer) => ({ ...layer, uploaded: true })), ...goesOn];
+  return { layers, deletions };
+}

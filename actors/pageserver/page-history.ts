@@ -4,7 +4,8 @@
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
-import { collectFromFile, type FileLayer, type ReadContext } from './file-layer.ts';
+import { collectFromFile, type ReadContext } from './file-layer.ts';
+import { LayerMap } from './layer-map.ts';
 import type { MemoryLayer } from './memory-layer.ts';
 import type { PageCache } from './page-cache.ts';
 import type { PageRedo } from './page-redo.ts';
@@ -38,8 +39,7 @@ export class PageHistory {
   readonly #tools: PageHistoryTools;
   /** Newest first: the open layer, then frozen ones. */
   memory: MemoryLayer[] = [];
-  /** Newest first, by end LSN. */
-  files: FileLayer[] = [];
+  readonly files = new LayerMap();
   ancestor: Ancestor | undefined;
   #isClosed = false;
 
@@ -103,7 +103,7 @@ export class PageHistory {
       page.fill(0, 0, PAGE_BYTES);
     }
     if (chain.count > 0) this.#tools.redo.apply(chain, this.pgVersion, relation, block, page);
-    if (!version.isCached) {
+    if (!version.isCached && context.keepsPages) {
       version.isCached = cache.put(
         { source: this.source, relation, block },
         { pageLsn: version.pageLsn, asOf: lsn },
@@ -129,13 +129,23 @@ export class PageHistory {
       layer.collect(relation, block, floor, lsn, chain);
       if (chain.complete) return true;
     }
-    for (const layer of this.files) {
-      if (!layer.reaches(lsn)) continue;
-      if (layer.endLsn <= floor) return true;
-      if (!collectFromFile(layer, { relation, block }, { floor, lsn }, chain, context)) return false;
+    const page = { relation, block };
+    const found = this.files.find(context.relations, relation, block, lsn);
+    const { image, deltas, from } = found;
+    // What an image holds needs no versions from before it.
+    const range = { floor: image ? Math.max(floor, image.endLsn) : floor, lsn };
+    for (const layer of this.files.levelZero) {
+      if (layer.startLsn >= lsn) continue;
+      if (layer.endLsn <= range.floor) break;
+      if (!collectFromFile(layer, page, range, chain, context)) return false;
       if (chain.complete) return true;
     }
-    return true;
+    for (let i = from; i < deltas.length && deltas[i]!.endLsn > range.floor; i++) {
+      if (!collectFromFile(deltas[i]!, page, range, chain, context)) return false;
+      if (chain.complete) return true;
+    }
+    if (!image || image.endLsn <= floor) return true;
+    return collectFromFile(image, page, { floor, lsn }, chain, context);
   }
 
   #readAncestor(

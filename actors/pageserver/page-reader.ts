@@ -31,8 +31,13 @@ export class PageReader {
   }
 
   /** Reads all pages of a batch as of `lsn` into `out`. Returns a promise only when something must be fetched. */
-  read(batch: PageBatch, lsn: number, out: Uint8Array): Promise<void> | undefined {
-    const context = new ReadContext(this.#relations);
+  read(
+    batch: PageBatch,
+    lsn: number,
+    out: Uint8Array,
+    options: { keepsPages?: boolean } = {},
+  ): Promise<void> | undefined {
+    const context = new ReadContext(this.#relations, options.keepsPages);
     let missing: number[] | undefined;
     for (let i = 0; i < batch.blocks.length; i++) {
       if (!this.#readOne(batch, i, lsn, context, out)) {

@@ -14,16 +14,16 @@ import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts'
 import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
 import { WalStream } from '../safekeeper/wal-client.ts';
 import { Arena } from './arena.ts';
+import type { CompactionOptions } from './compaction-plan.ts';
 import type { ShardSpec } from './events.ts';
-import { FileLayer } from './file-layer.ts';
 import { HeadState } from './head-state.ts';
 import { Ingest } from './ingest.ts';
 import type { LayerDescriptor } from './layer-descriptor.ts';
-import { LayerKeeper } from './layer-keeper.ts';
 import { LsnWaiters } from './lsn-waiters.ts';
 import { MemoryLayer, NO_CUT } from './memory-layer.ts';
 import { type Ancestor, PageHistory } from './page-history.ts';
 import { PageReader } from './page-reader.ts';
+import { type KnownLayers, ShardLayers } from './shard-layers.ts';
 import { type StateView, stateAt } from './state-history.ts';
 import { StateLog } from './state-log.ts';
 import type { ShardJournal, ShardTools } from './tools.ts';
@@ -46,13 +46,13 @@ export interface ShardParent extends Ancestor {
   foldAtTime(timeMs: number, limit: number): Promise<TimelineStateFold | undefined>;
 }
 
-export interface ShardOptions {
+export interface ShardOptions extends KnownLayers {
   spec: ShardSpec;
-  layers: (LayerDescriptor & { uploaded: boolean })[];
   parent: ShardParent | undefined;
   tools: ShardTools;
   journal: ShardJournal;
   layerBytesMax?: number;
+  compaction?: Partial<CompactionOptions>;
 }
 
 export class Shard {
@@ -63,7 +63,7 @@ export class Shard {
   readonly #tools: ShardTools;
   readonly #parent: ShardParent | undefined;
   readonly #waiters: LsnWaiters;
-  readonly #keeper: LayerKeeper;
+  readonly layers: ShardLayers;
   readonly #layerBytesMax: number;
   #ingest!: Ingest;
   #decoder!: WalStreamDecoder;
@@ -84,29 +84,29 @@ export class Shard {
     this.#parent = options.parent;
     this.#layerBytesMax = options.layerBytesMax ?? LAYER_BYTES_MAX;
     this.history = new PageHistory(spec.pgVersion, tools);
-    this.history.files = options.layers.map((layer) => new FileLayer(layer)).reverse();
     this.history.ancestor = options.parent;
     this.reader = new PageReader(this.history, tools);
     this.#waiters = new LsnWaiters(tools.clock);
-    this.#keeper = new LayerKeeper({
+    this.layers = new ShardLayers({
       spec,
       tools,
       journal: options.journal,
       history: this.history,
-      uploaded: options.layers.filter((layer) => layer.uploaded).map((layer) => layer.key),
-      readPage: (relation, block, lsn) => this.reader.readPage(relation, block, lsn),
+      reader: this.reader,
+      known: options,
+      compaction: options.compaction,
     });
     this.#lastLsn = this.diskConsistentLsn;
   }
 
   /** Everything up to here is in layer files. */
   get diskConsistentLsn(): number {
-    return this.history.files[0]?.endLsn ?? this.spec.startLsn;
+    return this.layers.diskConsistentLsn;
   }
 
   /** Everything up to here is in objects that the index lists. */
   get remoteConsistentLsn(): number {
-    return this.#keeper.remoteConsistentLsn;
+    return this.layers.remoteConsistentLsn;
   }
 
   /** End of the last record that was ingested. */
@@ -156,7 +156,7 @@ export class Shard {
     this.history.memory = [this.#ingest.layer];
     this.#decoder = new WalStreamDecoder(lsn, { pgVersion: this.spec.pgVersion });
     this.#lastIngestAt = this.#openSince = this.#tools.clock.monotonic();
-    this.#keeper.uploadMissing();
+    await this.layers.start();
   }
 
   /** Takes committed WAL; `bytes` may be reused after the call. Resolves when more may come. */
@@ -221,17 +221,46 @@ export class Shard {
   /** Writes the open layer to a file and waits until all layers are in files. */
   async flush(): Promise<void> {
     this.#freeze();
-    await this.#keeper.written();
+    await this.layers.written();
   }
 
   /** Waits until every layer file is uploaded and listed in the index. */
   uploaded(): Promise<void> {
-    return this.#keeper.uploaded();
+    return this.layers.uploaded();
+  }
+
+  /**
+   * Makes images at `lsn` of all keys that have deltas below it; waits for the WAL up to it to be in files. With them, older
+   * layers are not needed for reads at `lsn` and after. Returns how many layers were made.
+   */
+  async createImages(lsn: number): Promise<number> {
+    this.#throwFailure();
+    if (lsn > this.#lastLsn) {
+      throw new PalimpsestError('invalid-argument', `${formatLsn(lsn)} is not ingested yet`);
+    }
+    if (lsn > this.diskConsistentLsn) await this.flush();
+    return this.layers.createImages(lsn);
+  }
+
+  /**
+   * Takes layers out of the map for good, by the decision of whoever knows what must stay readable: journaled, then out of the
+   * index, then their objects are deleted once this attachment is confirmed to be the current one.
+   */
+  async removeLayers(keys: string[], reason: string): Promise<void> {
+    this.#throwFailure();
+    await this.layers.removeLayers(keys, reason);
+  }
+
+  /** All layer files, in no order: what a decision about them starts from. */
+  layerDescriptors(): LayerDescriptor[] {
+    return Array.from(this.history.files.all(), ({ descriptor }) => descriptor);
   }
 
   /** Flushes an open layer that is old, or idle and large enough to be worth a file. */
   tick(): void {
-    if (this.#failure || this.#ingest.layer.isEmpty) return;
+    if (this.#failure) return;
+    this.layers.tick();
+    if (this.#ingest.layer.isEmpty) return;
     const now = this.#tools.clock.monotonic();
     const isIdle = now - this.#lastIngestAt >= IDLE_FLUSH_MS && this.openBytes >= IDLE_FLUSH_BYTES_MIN;
     if (isIdle || now - this.#openSince >= AGE_FLUSH_MS) this.#freeze();
@@ -239,7 +268,7 @@ export class Shard {
 
   /** Freezes the open layer to make room for others. */
   relieve(): void {
-    if (this.#keeper.waiting === 0) this.#freeze();
+    if (this.layers.waiting === 0) this.#freeze();
   }
 
   /** Stops; with `flushBytesMin` an open layer of at least that size is written first. */
@@ -248,11 +277,10 @@ export class Shard {
     if (!this.#failure && this.#ingest && this.openBytes >= flushBytesMin) await this.flush();
     this.#closed = true;
     this.#waiters.fail(new PalimpsestError('unavailable', 'the pageserver is stopping'));
-    await this.#keeper.close();
+    await this.layers.close();
     this.history.close();
     for (const layer of this.history.memory) layer.arena.release();
     this.history.memory = [];
-    for (const layer of this.history.files) this.#tools.store.forget(layer);
     this.#tools.cache.forget(this.history.source);
   }
 
@@ -277,7 +305,8 @@ export class Shard {
     await this.#addHotImages();
     if (this.openBytes < this.#layerBytesMax) return;
     // One layer at a time waits for the disk: ingest waits with it rather than fill the memory.
-    await this.#keeper.written();
+    await this.layers.written();
+    await this.layers.room();
     if (!this.#failure && !this.#closed) this.#freeze();
   }
 
@@ -348,7 +377,7 @@ export class Shard {
     this.#ingest.layer = open;
     this.history.memory = [open, ...this.history.memory];
     this.#openSince = this.#tools.clock.monotonic();
-    this.#keeper.write(frozen, (error) => this.#fail(error));
+    this.layers.write(frozen, (error) => this.#fail(error));
   }
 
   #newLayer(lsn: number, head: HeadState): MemoryLayer {

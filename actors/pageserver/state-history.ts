@@ -32,10 +32,16 @@ export async function stateAt(
 ): Promise<StateView> {
   const memory = memoryLayerAt(history, lsn);
   if (memory) return new MemoryView(memory, lsn);
-  for (const layer of history.files) {
-    if (!layer.reaches(lsn)) continue;
-    const state = layer.state ?? (await tools.store.loadState(layer));
-    return new FileView(state, lsn, tools.relations);
+  const layer = history.files.stateLayerAt(lsn);
+  if (layer) {
+    try {
+      const state = layer.state ?? (await tools.store.loadState(layer));
+      return new FileView(state, lsn, tools.relations);
+    } catch (error) {
+      // Another layer has taken its place meanwhile.
+      if (layer.isRetired) return stateAt(history, lsn, tools);
+      throw error;
+    }
   }
   const { ancestor } = history;
   if (ancestor) return stateAt(ancestor.history, Math.min(lsn, ancestor.lsn), tools);

@@ -29,7 +29,7 @@ export interface TemplateIndex {
 export async function openTemplate(key: string, tools: ShardTools): Promise<ShardParent> {
   const index = parseTemplate(key, await tools.objects.get(key));
   const history = new PageHistory(index.pgVersion, tools);
-  history.files = [new FileLayer(upcastDescriptor(index.layer))];
+  history.files.replace([new FileLayer(upcastDescriptor(index.layer))], []);
   const foldAt = async (lsn: number): Promise<TimelineStateFold> => {
     if (lsn < index.startLsn) {
       throw new PalimpsestError('not-found', `${formatLsn(lsn)} is before the beginning of the template`);

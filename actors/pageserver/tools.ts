@@ -9,6 +9,7 @@ import type { Disk } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { ChunkPool } from './arena.ts';
+import type { Background } from './background.ts';
 import type { ShardEvent } from './events.ts';
 import type { LayerStore } from './layer-store.ts';
 import type { PageCache } from './page-cache.ts';
@@ -25,8 +26,15 @@ export interface ShardTools {
   cache: PageCache;
   redo: PageRedo;
   pool: ChunkPool;
+  /** Turns for compaction, which all shards take one after the other. */
+  background: Background;
   /** Connects to a safekeeper's replica of a timeline. */
   dialSafekeeper(node: NodeId, timeline: string): Promise<Channel>;
+  /**
+   * Whether a generation is still the newest one that the timeline's owner has given out. Throws when the owner cannot be
+   * asked: the answer is then neither yes nor no.
+   */
+  validateGeneration(timeline: string, generation: number): Promise<boolean>;
   /** Reads committed or durable WAL of a timeline from whichever safekeeper has it. */
   readWal(
     source: { timeline: string; safekeepers: NodeId[] },

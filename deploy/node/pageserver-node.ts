@@ -7,7 +7,7 @@
 import type { ShardCommand } from '../../actors/pageserver/decide.ts';
 import { PAGESERVER_KIND } from '../../actors/pageserver/definition.ts';
 import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
-import { findIndex } from '../../actors/pageserver/index-object.ts';
+import { findIndex, type ShardIndex } from '../../actors/pageserver/index-object.ts';
 import { upcastDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import type { LayerState, ShardSnapshot } from '../../actors/pageserver/machine.ts';
 import { PageService } from '../../actors/pageserver/page-service.ts';
@@ -156,10 +156,13 @@ export class PageserverNode {
     const record = async (events: ShardEvent[]) => {
       await actor.dispatch({ type: 'record', events });
     };
-    await record([{ type: 'attach.completed', layers: index?.layers ?? [] }]);
+    await this.#takeIndex(index, actor, record);
+    const { deletions = [], gcCutoff = 0 } = (actor.snapshot() as ShardSnapshot).context;
     const shard = new Shard({
       spec,
-      layers: await this.#usableLayers(spec, actor, record),
+      layers: await this.#usableLayers(spec, index, actor, record),
+      deletions,
+      gcCutoff,
       parent,
       tools: { ...tools, log: tools.log.child({ actor: PAGESERVER_KIND, timeline }) },
       journal: { record },
@@ -179,30 +182,54 @@ export class PageserverNode {
     await bus.flush();
   }
 
-  /** The layers that continue one another without a gap and whose bytes are somewhere; drops the others from the map. */
+  /** An index that an earlier life of this node wrote tells nothing new about the map: the journal knows what came after it. */
+  async #takeIndex(
+    index: ShardIndex | undefined,
+    actor: ActorHandle<ShardCommand>,
+    record: (events: ShardEvent[]) => Promise<void>,
+    replaces?: boolean,
+  ): Promise<void> {
+    const { generations = [] } = (actor.snapshot() as ShardSnapshot).context;
+    await record([
+      {
+        type: 'attach.completed',
+        layers: index?.layers ?? [],
+        replaces: replaces ?? (index !== undefined && !generations.includes(index.generation)),
+        gcCutoff: index?.gcCutoff ?? 0,
+      },
+    ]);
+  }
+
+  /** The layers whose bytes are somewhere and that leave no gap; drops the others from the map. */
   async #usableLayers(
     spec: ShardSpec,
+    index: ShardIndex | undefined,
     actor: ActorHandle<ShardCommand>,
     record: (events: ShardEvent[]) => Promise<void>,
   ): Promise<LayerState[]> {
-    const { layers } = (actor.snapshot() as ShardSnapshot).context;
-    const usable: LayerState[] = [];
-    const dropped: ShardEvent[] = [];
-    let position = spec.startLsn;
-    for (const layer of layers.map(upcastDescriptor)) {
-      const isNext = layer.startLsn === position;
-      if (isNext && (layer.uploaded || (await this.#options.tools.store.isLocal(layer)))) {
-        usable.push(layer);
-        position = layer.endLsn;
-        continue;
-      }
-      const reason = isNext
-        ? 'its file is gone and it was not uploaded'
-        : 'it does not follow the layer before it';
-      dropped.push({ type: 'layer.removed', key: layer.key, reason });
+    const { store } = this.#options.tools;
+    const layersNow = () => (actor.snapshot() as ShardSnapshot).context.layers.map(upcastDescriptor);
+    const lost = new Set<string>();
+    for (const layer of layersNow()) {
+      if (!layer.uploaded && !(await store.isLocal(layer))) lost.add(layer.key);
     }
-    if (dropped.length > 0) await record(dropped);
-    return usable;
+    // What a compaction has made is lost before it was in the index: its inputs are still what the index lists.
+    if (layersNow().some(({ key, level }) => level > 0 && lost.has(key))) {
+      await this.#takeIndex(index, actor, record, true);
+    }
+    const dropped = layersWithGap(spec.startLsn, layersNow(), lost);
+    if (dropped.length > 0) {
+      await record(
+        dropped.map((key) => ({
+          type: 'layer.removed',
+          key,
+          reason: lost.has(key)
+            ? 'its file is gone and it was not uploaded'
+            : 'it does not follow the layer before it',
+        })),
+      );
+    }
+    return layersNow();
   }
 
   async #parentOf(spec: ShardSpec): Promise<ShardParent | undefined> {
@@ -350,8 +377,24 @@ function shardStatus(shard: Shard) {
     lastLsn: shard.lastLsn,
     diskConsistentLsn: shard.diskConsistentLsn,
     remoteConsistentLsn: shard.remoteConsistentLsn,
-    layers: shard.history.files.length,
+    layers: shard.history.files.size,
+    levelZero: shard.history.files.levelZero.length,
     openBytes: shard.openBytes,
     records: shard.recordsIngested,
   };
+}
+
+/** Keys of level 0 layers that are lost, or that come after a gap in what level 0 and the state layers cover. */
+function layersWithGap(startLsn: number, layers: LayerState[], lost: Set<string>): string[] {
+  const chain = layers
+    .filter(({ level, kind }) => level === 0 || kind === 'state')
+    .sort((a, b) => a.startLsn - b.startLsn);
+  // History that nobody needs any more may be gone from the beginning.
+  let position = Math.max(startLsn, chain[0]?.kind === 'state' ? chain[0].startLsn : startLsn);
+  const dropped: string[] = [];
+  for (const layer of chain) {
+    if (layer.startLsn === position && !lost.has(layer.key)) position = layer.endLsn;
+    else dropped.push(layer.key);
+  }
+  return dropped;
 }

@@ -7,6 +7,7 @@
  * is a cache: kill -9 at any moment, or the loss of the directory, loses nothing.
  */
 import { ChunkPool } from '../../actors/pageserver/arena.ts';
+import { Background } from '../../actors/pageserver/background.ts';
 import { pageserverDefinition } from '../../actors/pageserver/definition.ts';
 import { LayerStore } from '../../actors/pageserver/layer-store.ts';
 import { PageCache } from '../../actors/pageserver/page-cache.ts';
@@ -14,7 +15,9 @@ import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import { readCommittedWal } from '../../actors/safekeeper/wal-client.ts';
+import type { TimelineStatus } from '../../actors/timeline/events.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import { PageserverNode } from './pageserver-node.ts';
@@ -38,6 +41,7 @@ const INDEX_BYTES = 16 * MIB;
 /** Writing the last layers may take a moment; after this the process ends anyway, and loses nothing. */
 const CLOSE_TIMEOUT_MS = 8_000;
 const DIAL_TIMEOUT_MS = 2_000;
+const VALIDATE_TIMEOUT_MS = 5_000;
 
 const configuration = JSON.parse(process.argv[2] ?? '{}') as PageserverConfiguration;
 
@@ -78,6 +82,18 @@ async function makeTools({ disk, objects, clock, network, bus, log }: StoragePro
     cache: new PageCache(configuration.pageCacheBytes ?? PAGE_CACHE_BYTES),
     redo: new PageRedo(relations),
     pool: new ChunkPool(configuration.openLayerBytes ?? OPEN_LAYER_BYTES),
+    background: new Background(),
+    async validateGeneration(timeline, generation) {
+      const request = { timeoutMs: VALIDATE_TIMEOUT_MS };
+      const status = await sendCommand<TimelineStatus>(
+        bus,
+        'timeline',
+        timeline,
+        { type: 'status' },
+        request,
+      );
+      return status.generation === generation;
+    },
     dialSafekeeper,
     readWal: ({ timeline, safekeepers }, from, length) =>
       readCommittedWal({ clock, dial: (node) => dialSafekeeper(node, timeline), safekeepers }, from, length),

@@ -20,6 +20,7 @@ import {
   SECTION_NAMES,
   SECTION_RELATIONS,
 } from './format.ts';
+import { compareKeys, type PageKey } from './key.ts';
 
 const RELATION_WORDS = 8;
 
@@ -190,6 +191,37 @@ export class LayerIndex {
     return high;
   }
 
+  /** Stored bytes of the blocks that may have pages of a range of keys: at most one block at each end has none. */
+  storedBytesBetween(first: PageKey, last: PageKey): number {
+    const from = Math.max(0, this.#lastBlockBefore(first));
+    const to = this.#lastBlockBefore(last);
+    let bytes = 0;
+    for (let block = from; block <= to; block++) bytes += this.blockStored[block]!;
+    return bytes;
+  }
+
+  /** The last block whose first entry is at or before a key, -1 when there is none. */
+  #lastBlockBefore(key: PageKey): number {
+    let low = 0;
+    let high = this.blockCount - 1;
+    while (low <= high) {
+      const middle = (low + high) >>> 1;
+      const tag = this.relations.tag(this.#firstRelation[middle]!);
+      if (compareKeys({ ...tag, block: this.#firstPage[middle]! }, key) <= 0) low = middle + 1;
+      else high = middle - 1;
+    }
+    return high;
+  }
+
+  /** Checks the stored bytes of a block. Throws `corrupt` naming file and block. */
+  checkBlock(file: string, block: number, stored: Uint8Array): void {
+    if (crc32c(stored) === this.#crc[block]!) return;
+    throw corruptLayer(
+      file,
+      `the data of block ${this.#firstPage[block]} at offset ${this.blockOffset[block]}`,
+    );
+  }
+
   /** Whether the page of a block's first entry has entries in the block before it. */
   continues(block: number): boolean {
     return (this.#flags[block]! & BLOCK_CONTINUES) !== 0;
@@ -218,12 +250,7 @@ export class LayerIndex {
   /** Checks a block's stored bytes and opens it. Throws `corrupt` naming file and block. */
   openBlock(file: string, block: number, stored: Uint8Array): Block {
     const flags = this.#flags[block]!;
-    if (crc32c(stored) !== this.#crc[block]!) {
-      throw corruptLayer(
-        file,
-        `the data of block ${this.#firstPage[block]} at offset ${this.blockOffset[block]}`,
-      );
-    }
+    this.checkBlock(file, block, stored);
     if ((flags & BLOCK_BARE) !== 0) {
       const key = {
         relation: this.#firstRelation[block]!,

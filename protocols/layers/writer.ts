@@ -20,6 +20,7 @@ import {
   FOOTER_SECTIONS_AT,
   HEADER_BYTES,
   KIND_DELTA,
+  KIND_STATE,
   LAYER_MAGIC,
   LAYER_VERSION,
   NO_CUT,
@@ -114,8 +115,15 @@ export class LayerWriter {
 
   /** The range of keys: of level 0 all, else from the first to the last page or cut that was added. */
   get keyRange(): { firstKey: PageKey; lastKey: PageKey } {
-    if (this.#options.level === 0) return { firstKey: FIRST_KEY, lastKey: LAST_KEY };
+    const hasAllKeys = this.#options.level === 0 || this.#options.kind === KIND_STATE;
+    if (hasAllKeys) return { firstKey: FIRST_KEY, lastKey: LAST_KEY };
     return { firstKey: this.#firstKey ?? FIRST_KEY, lastKey: this.#lastKey ?? FIRST_KEY };
+  }
+
+  /** Sets an end of the range of keys: where a relation with cuts goes on in another layer, or an image covers more. */
+  narrow({ firstKey, lastKey }: { firstKey?: PageKey; lastKey?: PageKey }): void {
+    if (firstKey) this.#firstKey = firstKey;
+    if (lastKey) this.#lastKey = lastKey;
   }
 
   /** Begins the next relation; tags must come in ascending order. */

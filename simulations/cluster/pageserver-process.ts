@@ -3,6 +3,7 @@
  * its shards, layers and redo are those of production.
  */
 import { ChunkPool } from '../../actors/pageserver/arena.ts';
+import { Background } from '../../actors/pageserver/background.ts';
 import { pageserverDefinition } from '../../actors/pageserver/definition.ts';
 import { LayerStore } from '../../actors/pageserver/layer-store.ts';
 import { PageCache } from '../../actors/pageserver/page-cache.ts';
@@ -115,6 +116,8 @@ export class PageserverMachine {
       cache: changeCache?.(cache) ?? cache,
       redo: new PageRedo(relations),
       pool: new ChunkPool(16 * MEGABYTE),
+      background: new Background(),
+      validateGeneration: async (_, generation) => generation === this.#lives,
       dialSafekeeper,
       readWal: ({ timeline, safekeepers }, from, length) =>
         readCommittedWal(

@@ -79,7 +79,7 @@ async function ingest(shard: Shard, end: number): Promise<void> {
   console.log(
     `ingest to ${formatLsn(end)}: ${mb.toFixed(0)} MB, ${shard.recordsIngested} records, ` +
       `${(mb / seconds).toFixed(0)} MB/s, ${(mb / (used.user / 1e6)).toFixed(0)} MB per second of user CPU, ` +
-      `${shard.history.files.length} layers, ${memory()}`,
+      `${shard.history.files.size} layers, ${memory()}`,
   );
 }
 

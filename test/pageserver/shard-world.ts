@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ChunkPool } from '../../actors/pageserver/arena.ts';
+import { Background } from '../../actors/pageserver/background.ts';
 import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
 import { type ImportedTemplate, importTemplate } from '../../actors/pageserver/import-template.ts';
 import { findIndex } from '../../actors/pageserver/index-object.ts';
@@ -69,6 +70,8 @@ export class ShardWorld {
   objects!: LocalObjects;
   tools!: ShardTools;
   template!: ImportedTemplate;
+  /** The newest generation that was given out. */
+  generation = 1;
 
   constructor(walFolder: string, options: ShardWorldOptions = {}) {
     this.walFolder = walFolder;
@@ -110,6 +113,8 @@ export class ShardWorld {
       cache: new PageCache(this.#options.pageCacheBytes ?? 4 * 2 ** 20),
       redo: new PageRedo(relations),
       pool: new ChunkPool(2 ** 26),
+      background: new Background(),
+      validateGeneration: async (_, generation) => generation >= this.generation,
       dialSafekeeper: () => Promise.reject(new PalimpsestError('unavailable', 'no safekeepers here')),
       readWal: async (_, from, length) => readWalFiles(this.walFolder, from, length),
     };

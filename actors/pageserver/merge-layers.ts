@@ -1,0 +1,192 @@
+/**
+ * Merges level 0 deltas that follow one another into deltas sorted by key (level 1) of a target size, and one layer with the
+ * small state of their whole range, whose start it repeats once instead of once per layer.
+ *
+ * Streaming: of each input a piece, of the output a buffer are in memory, whatever the sizes. The relative order of versions of
+ * a page is that of the inputs, as these do not overlap in LSNs; records and images are copied as they are.
+ */
+import { compareKeys, type PageKey } from '../../protocols/layers/key.ts';
+import type { LayerState } from '../../protocols/layers/state.ts';
+import type { RelationTag } from '../../protocols/pages/types.ts';
+import type { FileLayer } from './file-layer.ts';
+import { LayerCursor } from './layer-cursor.ts';
+import type { LayerDescriptor } from './layer-descriptor.ts';
+import { LayerFileWriter, type LayerPlace } from './layer-file-writer.ts';
+import type { Pacer } from './pacer.ts';
+
+export interface MergeOptions {
+  place: LayerPlace;
+  pacer: Pacer;
+  /** Size at which an output file is ended. */
+  targetBytes: number;
+}
+
+/** Merges `layers` (oldest first, without gaps); the outputs are durable when this resolves, and nobody knows of them yet. */
+export async function mergeLayers(layers: FileLayer[], options: MergeOptions): Promise<LayerDescriptor[]> {
+  return new Merge(layers, options).run();
+}
+
+class Merge {
+  readonly #layers: FileLayer[];
+  readonly #options: MergeOptions;
+  readonly #startLsn: number;
+  readonly #endLsn: number;
+  readonly #outputs: LayerDescriptor[] = [];
+  #cursors: LayerCursor[] = [];
+  #file: LayerFileWriter | undefined;
+  /** First key of the present file, when the file before ends in the middle of a relation. */
+  #goesOnFrom: PageKey | undefined;
+  #written: RelationTag | undefined;
+
+  constructor(layers: FileLayer[], options: MergeOptions) {
+    this.#layers = layers;
+    this.#options = options;
+    this.#startLsn = layers[0]!.startLsn;
+    this.#endLsn = layers.at(-1)!.endLsn;
+  }
+
+  async run(): Promise<LayerDescriptor[]> {
+    const { store } = this.#options.place;
+    try {
+      for (const layer of this.#layers) this.#cursors.push(await LayerCursor.open(layer, store));
+      for (const tag of this.#allRelations()) await this.#mergeRelation(tag);
+      await this.#endFile(undefined);
+      await this.#writeState();
+      return this.#outputs;
+    } catch (error) {
+      await this.#file?.abandon();
+      for (const { key } of this.#outputs) {
+        await this.#options.place.disk.remove(store.pathOf(key)).catch(() => {});
+      }
+      throw error;
+    }
+  }
+
+  #allRelations(): RelationTag[] {
+    const tags = new Map<string, RelationTag>();
+    for (const { index } of this.#cursors) {
+      for (let i = 0; i < index.relations.count; i++) {
+        const tag = index.relations.tag(i);
+        tags.set(`${tag.spc}/${tag.db}/${tag.rel}/${tag.fork}`, tag);
+      }
+    }
+    return [...tags.values()].sort((a, b) => compareKeys({ ...a, block: 0 }, { ...b, block: 0 }));
+  }
+
+  async #mergeRelation(tag: RelationTag): Promise<void> {
+    const cuts = this.#cutsOf(tag);
+    if (cuts.length > 0) await this.#beginRelation(tag, cuts, 0);
+    for (;;) {
+      const block = this.#lowestBlock(tag);
+      if (block === undefined) return;
+      if (this.#file && this.#file.writer.bytes >= this.#options.targetBytes) {
+        await this.#endFile({ ...tag, block });
+      }
+      if (!this.#file || this.#written !== tag) await this.#beginRelation(tag, cuts, block);
+      await this.#copyPage(tag, block);
+      await this.#file!.drain();
+      const rest = this.#options.pacer.rest();
+      if (rest) await rest;
+    }
+  }
+
+  #lowestBlock(tag: RelationTag): number | undefined {
+    let lowest: number | undefined;
+    for (const cursor of this.#cursors) {
+      if (cursor.isAtEnd || !isSame(cursor.tag, tag)) continue;
+      if (lowest === undefined || cursor.block < lowest) lowest = cursor.block;
+    }
+    return lowest;
+  }
+
+  async #copyPage(tag: RelationTag, block: number): Promise<void> {
+    const { writer } = this.#file!;
+    for (const cursor of this.#cursors) {
+      while (!cursor.isAtEnd && cursor.block === block && isSame(cursor.tag, tag)) {
+        writer.entry(block, cursor.lsn, cursor.flags, cursor.bytes);
+        const reading = cursor.next();
+        if (reading) await reading;
+      }
+    }
+  }
+
+  async #beginRelation(tag: RelationTag, cuts: [number, number][], block: number): Promise<void> {
+    if (!this.#file) {
+      const range = { startLsn: this.#startLsn, endLsn: this.#endLsn };
+      this.#file = await LayerFileWriter.open(this.#options.place, { kind: 'delta', level: 1, ...range });
+    }
+    this.#file.writer.relation(tag);
+    for (const [lsn, cutTo] of cuts) this.#file.writer.cut(lsn, cutTo);
+    if (this.#goesOnFrom && isSame(this.#goesOnFrom, tag) && this.#goesOnFrom.block === block) {
+      this.#file.writer.narrow({ firstKey: this.#goesOnFrom });
+    }
+    this.#goesOnFrom = undefined;
+    this.#written = tag;
+  }
+
+  /** Ends the present file before the page `next`, if one is being written. */
+  async #endFile(next: PageKey | undefined): Promise<void> {
+    if (!this.#file) return;
+    const file = this.#file;
+    this.#file = undefined;
+    const splits = next !== undefined && this.#written !== undefined && isSame(this.#written, next);
+    // The cuts of a relation count for all its blocks: those behind the split are the next file's.
+    const range = splits ? { lastKey: { ...next, block: next.block - 1 } } : {};
+    this.#outputs.push(await file.finish(range));
+    this.#goesOnFrom = splits ? next : undefined;
+    this.#written = undefined;
+  }
+
+  /** Cuts of a relation in all inputs, oldest first. */
+  #cutsOf(tag: RelationTag): [number, number][] {
+    const cuts: [number, number][] = [];
+    for (const { index } of this.#cursors) {
+      const relation = index.relations.find(tag.spc, tag.db, tag.rel, tag.fork);
+      if (relation >= 0) index.forEachCut(relation, (lsn, cutTo) => cuts.push([lsn, cutTo]));
+    }
+    return cuts;
+  }
+
+  async #writeState(): Promise<void> {
+    const { place, pacer } = this.#options;
+    const states: LayerState[] = [];
+    for (const layer of this.#layers) states.push(await place.store.loadState(layer));
+    const range = { startLsn: this.#startLsn, endLsn: this.#endLsn };
+    const file = await LayerFileWriter.open(place, { kind: 'state', level: 1, ...range });
+    this.#file = file;
+    for (const tag of this.#allRelations()) {
+      file.writer.relation(tag);
+      states.forEach((state, i) => {
+        const relation = state.relations.find(tag.spc, tag.db, tag.rel, tag.fork);
+        if (relation < 0) return;
+        state.forEachSize(relation, (lsn, blocks, cutTo) => {
+          if (!this.#isRepeated(i, lsn)) file.writer.size(lsn, blocks, cutTo);
+        });
+      });
+      await file.drain();
+      const rest = pacer.rest();
+      if (rest) await rest;
+    }
+    let lastWaypoint = -1;
+    states.forEach((state, i) => {
+      state.forEachValue((key, lsn, data) => {
+        if (!this.#isRepeated(i, lsn)) file.writer.value(key, lsn, data);
+      });
+      state.forEachWaypoint((lsn, data) => {
+        if (lsn > lastWaypoint) file.writer.waypoint(lsn, data);
+        lastWaypoint = Math.max(lastWaypoint, lsn);
+      });
+    });
+    this.#outputs.push(await file.finish());
+    this.#file = undefined;
+  }
+
+  /** What holds at the start of an input that is not the first is the end of the one before. */
+  #isRepeated(input: number, lsn: number): boolean {
+    return input > 0 && lsn <= this.#layers[input]!.startLsn;
+  }
+}
+
+function isSame(a: RelationTag, b: RelationTag): boolean {
+  return a.rel === b.rel && a.db === b.db && a.fork === b.fork && a.spc === b.spc;
+}
