@@ -18,8 +18,7 @@ export interface DeltaWriterOptions {
   place: LayerPlace;
   relations: RelationTable;
   redo: PageRedo;
-  /** Reads a page as of the layer's end. */
-  readPage(relation: number, block: number): Promise<Uint8Array>;
+  readPage(relation: number, block: number, lsn: number): Promise<Uint8Array>;
 }
 
 /** Writes `layer` to a file, which appears whole. */
@@ -142,7 +141,9 @@ class DeltaWriter {
 
   /** A page that cannot be built keeps its records: a read names the one that is to blame. */
   async #addFinalImage(relation: number, block: number): Promise<void> {
-    const page = await this.#options.readPage(relation, block).catch(() => undefined);
-    if (page) this.#writer.image(block, this.#layer.newestLsn(relation, block), page);
+    // As of its newest version: at the layer's end its relation may be gone.
+    const lsn = this.#layer.newestLsn(relation, block);
+    const page = await this.#options.readPage(relation, block, lsn).catch(() => undefined);
+    if (page) this.#writer.image(block, lsn, page);
   }
 }

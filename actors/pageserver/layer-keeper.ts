@@ -88,7 +88,7 @@ export class LayerKeeper {
       place,
       relations: tools.relations,
       redo: tools.redo,
-      readPage: (relation, block) => this.#options.readPage(relation, block, layer.endLsn),
+      readPage: this.#options.readPage,
     });
     await journal.record([{ type: 'layer.flushed', layer: descriptor }]);
     const written = new FileLayer(descriptor);

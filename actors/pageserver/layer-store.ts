@@ -14,11 +14,12 @@ import {
 import { LayerIndex, openIndexSections } from '../../protocols/layers/reader.ts';
 import { LayerState, openStateSections } from '../../protocols/layers/state.ts';
 import { openSectionsVersion1 } from '../../protocols/layers/version-1.ts';
+import { timelinePrefix } from '../../protocols/object-keys.ts';
 import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { FileLayer, ReadContext } from './file-layer.ts';
-import { type LayerDescriptor, timelinePrefix } from './layer-descriptor.ts';
+import type { LayerDescriptor } from './layer-descriptor.ts';
 
 const OPEN_FILES_MAX = 128;
 /** Blocks with a smaller gap between them are fetched by one read. */

@@ -10,11 +10,12 @@
  *    one has followed writes objects and indexes that nobody reads, and deletes nothing.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { timelinePrefix } from '../../protocols/object-keys.ts';
 import type { Timer } from '../../runtime/ports/clock.ts';
 import type { ShardSpec } from './events.ts';
 import type { FileLayer } from './file-layer.ts';
 import { indexKey, makeIndex, putIndex } from './index-object.ts';
-import { generationOf, type LayerDescriptor, timelinePrefix } from './layer-descriptor.ts';
+import { generationOf, type LayerDescriptor } from './layer-descriptor.ts';
 import type { LayerMap } from './layer-map.ts';
 import type { ShardJournal, ShardTools } from './tools.ts';
 

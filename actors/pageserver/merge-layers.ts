@@ -74,20 +74,23 @@ class Merge {
   }
 
   async #mergeRelation(tag: RelationTag): Promise<void> {
+    if (this.#isFull()) await this.#endFile(undefined);
     const cuts = this.#cutsOf(tag);
     if (cuts.length > 0) await this.#beginRelation(tag, cuts, 0);
     for (;;) {
       const block = this.#lowestBlock(tag);
       if (block === undefined) return;
-      if (this.#file && this.#file.writer.bytes >= this.#options.targetBytes) {
-        await this.#endFile({ ...tag, block });
-      }
+      if (this.#isFull()) await this.#endFile({ ...tag, block });
       if (!this.#file || this.#written !== tag) await this.#beginRelation(tag, cuts, block);
       await this.#copyPage(tag, block);
       await this.#file!.drain();
       const rest = this.#options.pacer.rest();
       if (rest) await rest;
     }
+  }
+
+  #isFull(): boolean {
+    return this.#file !== undefined && this.#file.writer.bytes >= this.#options.targetBytes;
   }
 
   #lowestBlock(tag: RelationTag): number | undefined {

@@ -317,7 +317,7 @@ export class Shard {
       const block = hotPages[i + 1]!;
       const lsn = layer.newestLsn(relation, block);
       // A page that cannot be built keeps its records: a read names the one that is to blame.
-      const page = await this.reader.readPage(relation, block, this.#lastLsn).catch(() => undefined);
+      const page = await this.reader.readPage(relation, block, lsn).catch(() => undefined);
       if (page) layer.addImage(relation, block, lsn, page, 0);
     }
     hotPages.length = 0;

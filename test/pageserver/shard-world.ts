@@ -4,13 +4,15 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createActor } from 'xstate';
 import { ChunkPool } from '../../actors/pageserver/arena.ts';
 import { Background } from '../../actors/pageserver/background.ts';
+import type { CompactionOptions } from '../../actors/pageserver/compaction-plan.ts';
 import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
 import { type ImportedTemplate, importTemplate } from '../../actors/pageserver/import-template.ts';
 import { findIndex } from '../../actors/pageserver/index-object.ts';
 import { LayerStore } from '../../actors/pageserver/layer-store.ts';
-import type { LayerState } from '../../actors/pageserver/machine.ts';
+import { type LayerState, type ShardContext, shardMachine } from '../../actors/pageserver/machine.ts';
 import { PageCache } from '../../actors/pageserver/page-cache.ts';
 import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
@@ -59,6 +61,7 @@ export function readWalFiles(folder: string, from: number, length: number): Uint
 export interface ShardWorldOptions {
   pageCacheBytes?: number;
   layerBytesMax?: number;
+  compaction?: Partial<CompactionOptions>;
 }
 
 export class ShardWorld {
@@ -144,12 +147,16 @@ export class ShardWorld {
 
   /** The layer map as the journaled events give it. */
   journaledLayers(): LayerState[] {
-    const layers: LayerState[] = [];
-    for (const event of this.events) {
-      if (event.type === 'layer.flushed') layers.push({ ...event.layer, uploaded: false });
-      if (event.type === 'layer.uploaded') layers.find(({ key }) => key === event.key)!.uploaded = true;
-    }
-    return layers;
+    return this.journaled().layers;
+  }
+
+  /** The fold of the journaled events. */
+  journaled(): ShardContext {
+    const machine = createActor(shardMachine).start();
+    machine.send({ type: 'attach.requested', spec: this.spec('1', { startLsn: 0 }) });
+    machine.send({ type: 'attach.completed', layers: [] });
+    for (const event of this.events) machine.send(event);
+    return machine.getSnapshot().context;
   }
 
   /** Opens a shard from what its index in objects lists; a branch when `parent` is given. */
@@ -182,6 +189,7 @@ export class ShardWorld {
         },
       },
       ...(this.#options.layerBytesMax ? { layerBytesMax: this.#options.layerBytesMax } : {}),
+      ...(this.#options.compaction ? { compaction: this.#options.compaction } : {}),
     });
     await shard.load();
     return shard;
@@ -201,7 +209,7 @@ export class ShardWorld {
   /** Flips bytes in the data of every layer file of timelines below a folder; returns how many files there were. */
   damageLayers(folder: 'pageserver' | 'objects'): number {
     const files = readdirSync(join(this.folder, folder), { recursive: true, encoding: 'utf8' })
-      .filter((name) => name.includes('timelines') && name.endsWith('.layer'))
+      .filter((name) => name.includes('timelines') && name.endsWith('.layer') && !name.includes('state-'))
       .map((name) => join(this.folder, folder, name));
     for (const file of files) {
       const bytes = readFileSync(file);
