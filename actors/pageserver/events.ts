@@ -19,6 +19,8 @@ export interface ShardSpec {
   template?: string;
   safekeepers: NodeId[];
   generation: number;
+  /** Points that stay readable below the cutoff: branch points and leases. */
+  retained?: number[];
 }
 
 export type ShardEvent =

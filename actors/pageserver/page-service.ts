@@ -132,28 +132,38 @@ export class PageService {
     const { shard, tools, onServed } = this.#options;
     const began = tools.clock.monotonic();
     const pages = new Uint8Array(batch.blocks.length * PAGE_BYTES);
-    const send = () => {
+    const lsn = this.#lsnOf(request);
+    const send = (): Promise<void> | undefined => {
       this.#channel.send(PAGES, encodeRequestId(request.requestId), pages);
       onServed?.(tools.clock.monotonic() - began, batch.blocks.length);
       this.#holdBack();
+      return undefined;
     };
-    const reading = shard.reader.read(batch, this.#lsnOf(request), pages);
-    if (reading) return reading.then(send);
-    send();
-    return undefined;
+    const reading = shard.reader.read(batch, lsn, pages);
+    if (!reading) return send();
+    // Layers may have gone while it was fetched: what was read at an LSN that is not kept any more counts for nothing.
+    const sendIfKept = () => (shard.collector.isReadable(lsn) ? send() : this.#sendPages(request, batch));
+    return reading.then(sendIfKept, (error) => {
+      if (shard.collector.isReadable(lsn)) throw error;
+      return this.#sendPages(request, batch);
+    });
   }
 
   async #getDirectory(request: ReadPoint & { requestId: number; db: number }): Promise<void> {
     const { shard, tools, waitTimeoutMs } = this.#options;
     await shard.waitFor(request.notModifiedSince, waitTimeoutMs);
-    const entries = await directoryAt(shard, tools, this.#lsnOf(request), request.db);
+    const lsn = this.#lsnOf(request);
+    const entries = await directoryAt(shard, tools, lsn, request.db);
+    if (!shard.collector.isReadable(lsn)) return this.#getDirectory(request);
     this.#channel.send(DIRECTORY, encodeRequestId(request.requestId), encodeDirectory(entries));
   }
 
   async #getBasebackup(request: { requestId: number; lsn: number }): Promise<void> {
     const { shard, tools, waitTimeoutMs } = this.#options;
     if (request.lsn !== LATEST_LSN) await shard.waitFor(request.lsn, waitTimeoutMs);
-    const basebackup = await basebackupAt(shard, tools, shard.readLsn(request.lsn));
+    const lsn = shard.readLsn(request.lsn);
+    const basebackup = await basebackupAt(shard, tools, lsn);
+    shard.collector.checkReadable(lsn);
     this.#channel.send(BASEBACKUP, encodeRequestId(request.requestId), encodeBasebackup(basebackup));
   }
 

@@ -52,11 +52,15 @@ export async function basebackupAt(shard: Shard, tools: ShardTools, lsn: number)
   });
 }
 
-/** The end of the last record at or before `lsn`; waits until that much is ingested. */
-export async function resolveLsn(shard: Shard, lsn: number, timeoutMs: number): Promise<{ lsn: number }> {
+/** The end of the last record at or before `lsn`, and the newest commit by then; waits until that much is ingested. */
+export async function resolveLsn(
+  shard: Shard,
+  lsn: number,
+  timeoutMs: number,
+): Promise<{ lsn: number; commitTimeMs: number }> {
   await shard.waitFor(lsn, timeoutMs);
-  const fold = await shard.foldAt(lsn);
-  return { lsn: fold.lastRecordEnd };
+  const fold = await shard.foldAt(shard.readLsn(lsn));
+  return { lsn: fold.lastRecordEnd, commitTimeMs: fold.newestCommitTime };
 }
 
 /** The newest moment before the first commit later than `timeMs`. Throws `not-found` when all history is later. */

@@ -14,6 +14,7 @@ import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts'
 import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
 import { WalStream } from '../safekeeper/wal-client.ts';
 import { Arena } from './arena.ts';
+import { Collector } from './collector.ts';
 import type { CompactionOptions } from './compaction-plan.ts';
 import type { ShardSpec } from './events.ts';
 import { HeadState } from './head-state.ts';
@@ -64,6 +65,7 @@ export class Shard {
   readonly #parent: ShardParent | undefined;
   readonly #waiters: LsnWaiters;
   readonly layers: ShardLayers;
+  readonly collector: Collector;
   readonly #layerBytesMax: number;
   #ingest!: Ingest;
   #decoder!: WalStreamDecoder;
@@ -96,6 +98,7 @@ export class Shard {
       known: options,
       compaction: options.compaction,
     });
+    this.collector = new Collector(this, spec.retained);
     this.#lastLsn = this.diskConsistentLsn;
   }
 
@@ -178,10 +181,12 @@ export class Shard {
     return this.#waiters.wait(lsn, this.#lastLsn, timeoutMs);
   }
 
-  /** The LSN at which a request for `lsn` is answered. */
+  /** The LSN at which a request for `lsn` is answered. Throws `invalid-argument` when that state is not kept. */
   readLsn(lsn: number): number {
     this.#throwFailure();
-    return Math.min(lsn, this.#lastLsn);
+    const at = Math.min(lsn, this.#lastLsn);
+    this.collector.checkReadable(at);
+    return at;
   }
 
   /** Sizes at `lsn` without waiting when it is the newest. */
@@ -214,8 +219,9 @@ export class Shard {
   }
 
   /** A newer attachment of this shard to this process: its objects carry the new number from now on. */
-  adoptGeneration(generation: number): void {
+  adopt({ generation, retained = [] }: ShardSpec): void {
     this.spec.generation = Math.max(this.spec.generation, generation);
+    this.collector.retain(retained);
   }
 
   /** Writes the open layer to a file and waits until all layers are in files. */
@@ -393,7 +399,8 @@ export class Shard {
 
   /** The newest own waypoint whose newest commit is not later than `timeMs`. */
   async #waypointBefore(timeMs: number, limit: number) {
-    for (let lsn = limit; lsn > this.spec.startLsn; ) {
+    const bottom = Math.max(this.spec.startLsn, this.history.files.states[0]?.startLsn ?? 0);
+    for (let lsn = limit; lsn > bottom; ) {
       const waypoints = (await this.view(lsn)).waypoints();
       const found = waypoints.findLast(
         (waypoint) => waypoint.lsn <= lsn && newestCommitTime(waypoint.state) <= timeMs,
@@ -403,6 +410,8 @@ export class Shard {
       if (first >= lsn) break;
       lsn = first;
     }
+    // Further back there may be nothing any more; before the own beginning the ancestor knows.
+    if (bottom > this.spec.startLsn) this.collector.checkReadable(this.spec.startLsn);
     return undefined;
   }
 

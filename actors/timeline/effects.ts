@@ -8,6 +8,7 @@ import type { Clock } from '../../runtime/ports/clock.ts';
 import { resolveBranchPoint, type Send } from './branch-point.ts';
 import type { TimelineCommand, TimelineEvent } from './events.ts';
 import type { TimelineContext, TimelineEffectParams } from './machine.ts';
+import { pointsKept } from './retention.ts';
 
 export interface TimelineServices {
   send: Send;
@@ -183,6 +184,7 @@ async function attach(services: TimelineServices, context: TimelineContext): Pro
       ...(spec.origin.kind === 'template' ? { template: spec.origin.key } : {}),
       safekeepers: spec.members,
       generation: context.generation,
+      retained: pointsKept(context),
     },
     { timeoutMs: ATTACH_TIMEOUT_MS },
   );

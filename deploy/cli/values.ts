@@ -10,6 +10,8 @@ const UNIT_SECONDS: Record<string, number> = { ms: 0.001, s: 1, m: 60, h: 3600, 
 const DURATION = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$/;
 const BYTES = /^(\d+(?:\.\d+)?)\s*(?:([kmgt])i?)?b?$/i;
 const SUSPEND_SECONDS_MAX = 7 * 86_400;
+const GC_SECONDS_MIN = 1;
+const GC_SECONDS_MAX = 86_400;
 const HISTORY_SECONDS_MAX = 36_500 * 86_400;
 
 /** Reads `30s`, `5m`, `1.5h`; a number alone counts seconds. */
@@ -25,6 +27,14 @@ export function parseSuspendAfter(text: string): number {
   const seconds = parseDurationSeconds(text);
   if (seconds <= SUSPEND_SECONDS_MAX) return seconds;
   throw invalid(`"${text}" is too long`, 'at most 7d; 0 switches suspending off');
+}
+
+/** `--gc-interval`: 0 or `never` switch it off. */
+export function parseGcInterval(text: string): number {
+  if (text === 'never') return 0;
+  const seconds = parseDurationSeconds(text);
+  if (seconds === 0 || (seconds >= GC_SECONDS_MIN && seconds <= GC_SECONDS_MAX)) return seconds;
+  throw invalid(`"${text}" is not a time between two collections`, 'from 1s to 1d; 0 switches them off');
 }
 
 /** `--history`: how long the past stays readable, in seconds. */

@@ -21,6 +21,7 @@ import {
   type ControlCommand,
   type EventsView,
   type FoundMoment,
+  type GcView,
   type HistoryView,
   type MomentView,
   type ProjectView,
@@ -28,6 +29,8 @@ import {
 } from './control.ts';
 
 const COMMAND_TIMEOUT_MS = 90_000;
+/** Images of a large branch take a while. */
+const GC_TIMEOUT_MS = 330_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const EVENTS_PER_READ = 500;
 /** A subscriber looks at least this often, should the hint that there is something new be lost. */
@@ -141,6 +144,11 @@ export class PalimpsestClient {
   /** The same with the newest state of its parent. */
   resetBranch(name: string, options: { project?: string; preserveUnder?: string } = {}): Promise<BranchView> {
     return this.command({ type: 'branch.reset', name, ...options });
+  }
+
+  /** Removes a branch's history that is older than the project's window, now instead of in a minute. */
+  collectGarbage(name: string, options: { project?: string } = {}): Promise<GcView> {
+    return this.command({ type: 'branch.gc', name, ...options }, { timeoutMs: GC_TIMEOUT_MS });
   }
 
   async deleteBranch(name: string, options: { project?: string } = {}): Promise<void> {

@@ -28,6 +28,8 @@ export type ControlCommand =
   | { type: 'branch.delete'; project?: string; name: string }
   | { type: 'branch.restore'; project?: string; name: string; at: BranchStart; preserveUnder?: string }
   | { type: 'branch.reset'; project?: string; name: string; preserveUnder?: string }
+  /** Removes history that is older than the project's window now. */
+  | { type: 'branch.gc'; project?: string; name: string }
   /** With `at`, about the read-only compute of that moment instead of the branch's own. */
   | { type: 'branch.suspend'; project?: string; name: string; at?: BranchStart }
   | { type: 'branch.resume'; project?: string; name: string; at?: BranchStart }
@@ -52,6 +54,22 @@ export interface BranchView {
   compute: string;
   /** Client connections at the gateway. */
   connections: number;
+  /** Where its history window begins, as `X/Y`; absent while all of its own history is kept. */
+  historyFrom?: string;
+}
+
+/** What garbage collection of one branch has done. */
+export interface GcView {
+  /** Where the readable history begins, as `X/Y`; absent while all of it is kept. */
+  historyFrom?: string;
+  /** The moment that stands for, ISO. */
+  historyFromTime?: string;
+  /** Points before it that stay readable: for branches and readers. */
+  retained: string[];
+  removedLayers: number;
+  removedBytes: number;
+  /** Image layers made so that older layers could go. */
+  images: number;
 }
 
 /** A read-only compute of a moment. */

@@ -13,6 +13,7 @@ export {
 export type {
   BranchStart,
   BranchView,
+  GcView,
   HistoryView,
   MomentView,
   ProcessView,

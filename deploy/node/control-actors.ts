@@ -69,8 +69,6 @@ export class ControlActors {
   readonly #spawning = new Map<string, Promise<ActorHandle<TimelineCommand>>>();
   /** Names of projects that are just being created, so that no two get the same. */
   readonly #reserved = new Set<string>();
-  /** Resolves when every timeline is there again: until then an effect that goes on after a crash would miss some. */
-  readonly #loaded = Promise.withResolvers<void>();
 
   constructor(options: ControlActorsOptions) {
     this.#options = options;
@@ -101,7 +99,6 @@ export class ControlActors {
     serveCommands<TenantCommand>(bus, TENANT_KIND, '*', async (command, id) =>
       this.#tenant(id).dispatch(command),
     );
-    this.#loaded.resolve();
   }
 
   /** Ancestors hold the start of every branch, also of those made by earlier versions, and of no other. */
@@ -172,6 +169,12 @@ export class ControlActors {
     if (!actor) throw new PalimpsestError('not-found', `timeline ${id} does not exist`);
     const timeline = timelineStatus(actor.snapshot());
     return { timeline, project: tenantStatus(this.#tenant(timeline.tenant).snapshot()) };
+  }
+
+  /** Where a timeline's history window begins; 0 while all of its own history is kept. */
+  cutoffOf(timeline: string): number {
+    const actor = this.#timelines.get(timeline);
+    return actor ? timelineStatus(actor.snapshot()).cutoffLsn : 0;
   }
 
   /** What the compute of this id is to be; waits until its pages can be read. */
@@ -298,6 +301,16 @@ export class ControlActors {
     });
   }
 
+  /** Deletes a project's ancestors that nothing grows from and nobody reads. */
+  async sweepAncestors(tenant: string): Promise<void> {
+    const actor = this.#tenant(tenant);
+    const { ancestors } = tenantStatus(actor.snapshot());
+    const timelines = ancestors
+      .filter((ancestor) => ancestor.unneeded && !this.#isLeased(ancestor.timeline))
+      .map(({ timeline }) => timeline);
+    if (timelines.length > 0) await actor.dispatch({ type: 'branch.sweep', timelines });
+  }
+
   async setHistory(project: string, history: Partial<HistoryWindow>): Promise<TenantStatus> {
     await this.#tenant(this.project(project).tenant).dispatch({ type: 'set-history', history });
     return this.project(project);
@@ -371,10 +384,7 @@ export class ControlActors {
     const { bus, spawner } = this.#options;
     const definition = timelineDefinition({
       send: (kind, target, command, options) => sendCommand(bus, kind, target, command, options),
-      attached: async (timeline) => {
-        await this.#loaded.promise;
-        await this.attachments.attached(timeline);
-      },
+      attached: (timeline) => this.attachments.attached(timeline),
       pageserverReady: () => this.attachments.pageserverReady(),
     });
     const spawning = spawner.spawn(definition, id).then((actor) => {

@@ -16,6 +16,7 @@ import type {
   DiskView,
   EventsView,
   FoundMoment,
+  GcView,
   HistoryView,
   MomentView,
   ProcessView,
@@ -23,6 +24,7 @@ import type {
   StatusView,
 } from '../client/control.ts';
 import type { ControlActors } from './control-actors.ts';
+import type { Collection } from './garbage-collector.ts';
 import { branchPoint, type Moments } from './moments.ts';
 
 const WAKE_TIMEOUT_MS = 60_000;
@@ -45,6 +47,7 @@ export interface ControlServiceOptions {
     pgVersion: number | undefined,
     history: HistoryWindow | undefined,
   ): Promise<TenantStatus>;
+  collectGarbage(timeline: string): Promise<Collection>;
   readEvents(query: {
     pattern: string;
     after?: number;
@@ -101,6 +104,8 @@ export class ControlService {
         const { type, name, preserveUnder } = command;
         return this.#restore(command.project, { type, name, ...preserved(preserveUnder) });
       }
+      case 'branch.gc':
+        return this.#collectGarbage(command);
       case 'branch.suspend':
         return command.at === undefined
           ? this.#compute(command, 'suspend', SUSPEND_TIMEOUT_MS)
@@ -189,6 +194,20 @@ export class ControlService {
     return this.#view(actors.project(project).name, restored);
   }
 
+  async #collectGarbage({ project, name }: { project?: string; name: string }): Promise<GcView> {
+    const { timeline, state } = this.#options.actors.branch(project, name);
+    if (state !== 'ready') throw new PalimpsestError('conflict', `branch "${name}" is ${state}`);
+    const done = await this.#options.collectGarbage(timeline);
+    return {
+      ...(done.cutoffLsn > 0 ? { historyFrom: formatLsn(done.cutoffLsn) } : {}),
+      ...(done.cutoffTimeMs > 0 ? { historyFromTime: new Date(done.cutoffTimeMs).toISOString() } : {}),
+      retained: done.retained.map(formatLsn),
+      removedLayers: done.removedLayers,
+      removedBytes: done.removedBytes,
+      images: done.images,
+    };
+  }
+
   async #compute(
     command: { project?: string; name: string },
     type: 'suspend' | 'wake',
@@ -232,6 +251,7 @@ export class ControlService {
   }
 
   async #view(project: string, branch: BranchStatus): Promise<BranchView> {
+    const cutoffLsn = this.#options.actors.cutoffOf(branch.timeline);
     return {
       project,
       name: branch.name,
@@ -239,6 +259,7 @@ export class ControlService {
       state: branch.state,
       ...(branch.parent === undefined ? {} : { parent: branch.parent }),
       startLsn: formatLsn(branch.startLsn),
+      ...(cutoffLsn > 0 ? { historyFrom: formatLsn(cutoffLsn) } : {}),
       createdAt: new Date(branch.createdMs).toISOString(),
       compute: await this.#computeState(branch.timeline),
       connections: this.#options.connections(branch.timeline),

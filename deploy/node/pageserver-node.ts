@@ -45,6 +45,8 @@ export type PageserverCommand =
   | { type: 'status' }
   | { type: 'resolve'; lsn: number }
   | { type: 'resolve-time'; timeMs: number }
+  /** Removes what is neither after the cutoff nor needed at a retained point; answers with a GcReport. */
+  | { type: 'gc'; cutoffLsn: number; retained: number[] }
   | { type: 'flush' };
 
 export interface PageserverNodeOptions {
@@ -132,7 +134,7 @@ export class PageserverNode {
     await actor.dispatch(command);
     const hosted = this.#hosted.get(timeline);
     if (hosted && !hosted.shard.failure) {
-      hosted.shard.adoptGeneration(command.generation);
+      hosted.shard.adopt(command);
       return;
     }
     if (hosted) await this.#stopHosting(timeline, hosted);
@@ -285,6 +287,8 @@ export class PageserverNode {
         return resolveLsn(shard, command.lsn, WAIT_TIMEOUT_MS);
       case 'resolve-time':
         return resolveTime(shard, command.timeMs);
+      case 'gc':
+        return shard.collector.collect(command);
       case 'flush':
         await shard.flush();
         await shard.uploaded();

@@ -39,6 +39,7 @@ import { Computes } from './computes.ts';
 import { ControlActors } from './control-actors.ts';
 import { ControlService, type ControlServiceOptions } from './control-service.ts';
 import { type DataDirectory, openDataDirectory } from './data-directory.ts';
+import { GarbageCollector } from './garbage-collector.ts';
 import { Leases } from './leases.ts';
 import { Moments } from './moments.ts';
 import { claimObjects } from './objects-mark.ts';
@@ -59,6 +60,8 @@ export interface SystemOptions {
   port: number;
   /** 0: computes stay until they are suspended by hand. */
   suspendAfterSeconds: number;
+  /** Pause between two looks for old history; 0: only by hand. */
+  gcIntervalSeconds: number;
   pgVersion: number;
   pgBin?: string;
   /** Only for a new data directory. */
@@ -135,6 +138,15 @@ class EmbeddedSystem {
     void control.attachments.attachAll(control.activeTimelines(() => false));
 
     const createProject = await this.#projectMaker(control, storage);
+    const garbage = new GarbageCollector({
+      actors: control,
+      bus,
+      clock,
+      log: log.child({ actor: 'gc' }),
+      metrics: this.#runtime.metrics,
+      intervalMs: this.#options.gcIntervalSeconds * 1000,
+    });
+    this.#then('garbage collection', () => garbage.stop());
     const service = new ControlService({
       actors: control,
       bus,
@@ -153,6 +165,7 @@ class EmbeddedSystem {
       processes: () => storage.status(),
       connections: (timeline) => gateway.connections(timeline),
       createProject,
+      collectGarbage: (timeline) => garbage.collect(timeline),
       readEvents: (query) => this.#runtime.readEvents(query),
       metrics: () => collectMetrics(bus, ['parent', PAGESERVER, ...storage.safekeeperNodes], log),
     });
@@ -164,6 +177,7 @@ class EmbeddedSystem {
     serveMetrics(bus, 'parent', this.#runtime.metrics);
     serveCommands<ControlCommand>(bus, CONTROL_KIND, CONTROL_ID, (command) => service.handle(command));
     gateway.open();
+    garbage.start();
     // First of all when it stops: a client that comes back at once must not wake what is being suspended.
     this.#then('clients', () => gateway.close());
     await this.#directory.publish(port);

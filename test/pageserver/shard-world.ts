@@ -17,6 +17,7 @@ import { PageCache } from '../../actors/pageserver/page-cache.ts';
 import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import { Shard, type ShardParent } from '../../actors/pageserver/shard.ts';
+import type { KnownLayers } from '../../actors/pageserver/shard-layers.ts';
 import { openTemplate } from '../../actors/pageserver/template.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
@@ -67,6 +68,8 @@ export interface ShardWorldOptions {
 export class ShardWorld {
   readonly folder = mkdtempSync(join(tmpdir(), 'shard-'));
   readonly events: ShardEvent[] = [];
+  /** The life ends when so many events are durable. */
+  eventsMax = Number.POSITIVE_INFINITY;
   readonly walFolder: string;
   readonly #options: ShardWorldOptions;
   #life = 0;
@@ -163,11 +166,22 @@ export class ShardWorld {
   async open(spec: ShardSpec, parent?: Shard): Promise<Shard> {
     const index = await findIndex(this.objects, spec);
     const layers = (index?.layers ?? []).map((layer) => ({ ...layer, uploaded: true }));
-    return this.openWith(spec, layers, parent);
+    return this.openWith(spec, layers, parent, { gcCutoff: index?.gcCutoff ?? 0 });
+  }
+
+  /** Opens a shard from the journal, after the end of the life before. */
+  async reopen(spec: ShardSpec): Promise<Shard> {
+    const { layers, deletions, gcCutoff } = this.journaled();
+    return this.openWith(spec, layers, undefined, { deletions, gcCutoff });
   }
 
   /** Opens a shard with given layers. */
-  async openWith(spec: ShardSpec, layers: LayerState[], parent?: Shard): Promise<Shard> {
+  async openWith(
+    spec: ShardSpec,
+    layers: LayerState[],
+    parent?: Shard,
+    more: Omit<KnownLayers, 'layers'> = {},
+  ): Promise<Shard> {
     const life = this.#life;
     const below: ShardParent = parent
       ? {
@@ -180,10 +194,12 @@ export class ShardWorld {
     const shard = new Shard({
       spec,
       layers,
+      ...more,
       parent: below,
       tools: this.tools,
       journal: {
         record: async (events) => {
+          if (this.events.length >= this.eventsMax) this.#life++;
           if (life !== this.#life) throw new PalimpsestError('conflict', 'fenced: this life is over');
           this.events.push(...events);
         },

@@ -4,7 +4,14 @@ import type { Command } from 'commander';
 import type { RunningSystem } from '../../node/parent.ts';
 import { type CommonOptions, DEFAULT_DATA_DIR, parser, runCommand, withCommonOptions } from '../command.ts';
 import { type Output, Progress } from '../output.ts';
-import { parseObjects, parsePgVersion, parsePort, parseSafekeepers, parseSuspendAfter } from '../values.ts';
+import {
+  parseGcInterval,
+  parseObjects,
+  parsePgVersion,
+  parsePort,
+  parseSafekeepers,
+  parseSuspendAfter,
+} from '../values.ts';
 
 export const DEFAULT_PORT = 54320;
 const DEFAULT_PG_VERSION = 17;
@@ -14,6 +21,7 @@ const SAME_SIGNAL_MS = 500;
 interface StartOptions extends CommonOptions {
   port: number;
   suspendAfter: number;
+  gcInterval: number;
   pgVersion: number;
   safekeepers?: number;
   pgBin?: string;
@@ -36,6 +44,12 @@ export function addStartCommand(program: Command): void {
       'Postgres version of new projects: 15 to 18',
       parser(parsePgVersion),
       DEFAULT_PG_VERSION,
+    )
+    .option(
+      '--gc-interval <time>',
+      'how often history that is older than the window is removed (0 = only by hand)',
+      parser(parseGcInterval),
+      60,
     )
     .option('--pg-bin <dir>', 'folder of the Postgres programs, if not those that come with Palimpsest')
     .option(
@@ -61,6 +75,7 @@ async function start(options: StartOptions, output: Output): Promise<number> {
     dataDir: resolve(options.data),
     port: options.port,
     suspendAfterSeconds: options.suspendAfter,
+    gcIntervalSeconds: options.gcInterval,
     pgVersion: options.pgVersion,
     pgBin: options.pgBin,
     safekeepers: options.safekeepers,
