@@ -16,6 +16,7 @@ import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Sockets } from '../../runtime/ports/sockets.ts';
+import { CommitThrottle } from '../walproposer/commit-throttle.ts';
 import { Walproposer } from '../walproposer/walproposer.ts';
 import { ActivityWatch } from './activity-watch.ts';
 import type { RelationFiles } from './relation-files.ts';
@@ -88,6 +89,7 @@ export class ComputeRun {
   readonly #options: ComputeRunOptions;
   readonly #spec: ComputeSpec;
   readonly #proposer: Walproposer;
+  readonly #throttle: CommitThrottle;
   readonly #activity: ActivityWatch;
   #postgres: PostgresProcess | undefined;
   #replication: ReplicationConnection | undefined;
@@ -124,7 +126,12 @@ export class ComputeRun {
       },
     });
     this.#proposer.onDeposed((detail) => this.#end({ reason: 'deposed', detail }));
-    this.#proposer.onCommit((commitLsn) => this.#replication?.acknowledge(commitLsn));
+    this.#throttle = new CommitThrottle({
+      clock,
+      log,
+      acknowledge: (commitLsn) => this.#replication?.acknowledge(commitLsn),
+    });
+    this.#proposer.onCommit((commitLsn) => this.#throttle.committed(commitLsn, this.#proposer.followerLsn));
   }
 
   get committedLsn(): Lsn {
@@ -189,6 +196,7 @@ export class ComputeRun {
     if (this.#stopping) throw new PalimpsestError('conflict', 'the compute is stopping already');
     this.#stopping = true;
     this.#activity.close();
+    this.#throttle.close();
     const postgres = this.#postgres!;
     postgres.shutDownFast();
     const exit = await this.#within(postgres.exited, SHUTDOWN_TIMEOUT_MS, 'shutting down Postgres');

@@ -203,8 +203,9 @@ export class AcceptorConnection {
 
   #answerAppend(): void {
     const { generation, term } = this.#replica.view;
-    const { flushLsn, commitLsn } = this.#replica;
-    this.#channel.send(FRAME_APPEND_RESPONSE, packAppendResponse({ generation, term, flushLsn, commitLsn }));
+    const { flushLsn, commitLsn, followerLsn } = this.#replica;
+    const response = { generation, term, flushLsn, commitLsn, followerLsn };
+    this.#channel.send(FRAME_APPEND_RESPONSE, packAppendResponse(response));
   }
 
   /** A peer that broke a rule is told why and cut off: what it would send next rests on a wrong idea of this log. */
@@ -239,7 +240,7 @@ export class AcceptorConnection {
         );
         return;
       case FRAME_FEEDBACK:
-        this.#replica.hearFollower(readFeedback(body));
+        this.#replica.hearFollower(this, readFeedback(body));
         return;
       default:
         this.#refuse(new PalimpsestError('invalid-argument', `unknown frame type ${type}`));

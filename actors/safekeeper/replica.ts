@@ -76,7 +76,9 @@ export class Replica implements WalSource {
   #toldCommit: Lsn;
   #persistedAt: number;
   #persistedCommit: Lsn;
-  #follower: WalFeedback = { receivedLsn: 0 as Lsn, remoteLsn: 0 as Lsn };
+  /** Who follows the WAL here and tells how far it is, with what it said last. */
+  #follower: { connection: AcceptorConnection; receivedLsn: Lsn } | undefined;
+  #heardRemoteLsn = 0 as Lsn;
   #onProgress: (() => void) | undefined;
   #closed = false;
 
@@ -146,7 +148,12 @@ export class Replica implements WalSource {
 
   /** Up to here pages can be rebuilt without WAL, by what followers said since the start and what is written down. */
   get remoteLsn(): Lsn {
-    return Math.max(this.#follower.remoteLsn, this.positions.remoteLsn) as Lsn;
+    return Math.max(this.#heardRemoteLsn, this.positions.remoteLsn) as Lsn;
+  }
+
+  /** Up to here the pageserver that follows this replica has taken the WAL; 0 when none follows it. */
+  get followerLsn(): Lsn {
+    return this.#follower?.receivedLsn ?? (0 as Lsn);
   }
 
   /** The journal's view of this replica. */
@@ -177,7 +184,7 @@ export class Replica implements WalSource {
       offload: {
         backupLsn: this.positions.backupLsn,
         remoteLsn: this.remoteLsn,
-        receivedLsn: this.#follower.receivedLsn,
+        receivedLsn: this.followerLsn,
         localLsn: this.#store.localLsn,
         expiredLsn: this.positions.expiredLsn,
       },
@@ -195,6 +202,7 @@ export class Replica implements WalSource {
 
   forget(connection: AcceptorConnection): void {
     this.#connections.delete(connection);
+    if (this.#follower?.connection === connection) this.#follower = undefined;
   }
 
   async greet(greeting: ProposerGreeting): Promise<AcceptorGreeting> {
@@ -276,13 +284,11 @@ export class Replica implements WalSource {
     return this.#wal.read(from, into);
   }
 
-  /** Hears how far somebody who follows the WAL is. */
-  hearFollower({ receivedLsn, remoteLsn }: WalFeedback): void {
+  /** Hears how far the pageserver is that follows the WAL on this connection. */
+  hearFollower(connection: AcceptorConnection, { receivedLsn, remoteLsn }: WalFeedback): void {
     const before = segmentStart(this.remoteLsn);
-    this.#follower = {
-      receivedLsn: Math.max(this.#follower.receivedLsn, receivedLsn) as Lsn,
-      remoteLsn: Math.max(this.#follower.remoteLsn, remoteLsn) as Lsn,
-    };
+    this.#follower = { connection, receivedLsn };
+    this.#heardRemoteLsn = Math.max(this.#heardRemoteLsn, remoteLsn) as Lsn;
     if (segmentStart(this.remoteLsn) > before) this.#onProgress?.();
   }
 

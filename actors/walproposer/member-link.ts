@@ -71,6 +71,8 @@ export class MemberLink {
   vote: VoteResponse | undefined;
   /** First LSN that the member holds. */
   truncateLsn = 0 as Lsn;
+  /** Up to here a pageserver that follows the member has the WAL; 0 when none does. */
+  followerLsn = 0 as Lsn;
   /** The last reason for which the member could not be reached or refused. */
   lastError: string | undefined;
 
@@ -246,6 +248,7 @@ export class MemberLink {
     this.state = 'down';
     this.waiting = false;
     this.starved = false;
+    this.followerLsn = 0 as Lsn;
     this.#votesAsked = 0;
     this.lastError ??= reason;
     this.#watchdog?.cancel();

@@ -177,6 +177,13 @@ export class Walproposer {
     this.#deposedListeners.push(listener);
   }
 
+  /** Up to here a pageserver has taken the WAL, as safekeepers say; undefined when none is heard of. */
+  get followerLsn(): Lsn | undefined {
+    let newest = ZERO_LSN;
+    for (const { followerLsn } of this.#links) if (followerLsn > newest) newest = followerLsn;
+    return newest > ZERO_LSN ? newest : undefined;
+  }
+
   /** Whether more should be appended now; if not, wait for `room`. */
   get hasRoom(): boolean {
     return this.#distributor.hasRoom;
@@ -351,6 +358,7 @@ export class Walproposer {
       return;
     }
     if (link.state !== 'streaming' || response.term !== state.term) return;
+    link.followerLsn = response.followerLsn;
     const moved = state.flushed(link.node, response.flushLsn);
     if (moved) this.#onCommitAdvance();
     this.#distributor.answered(link);

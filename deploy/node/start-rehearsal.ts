@@ -201,7 +201,7 @@ function safekeeperStandIn(node: NodeId): Channel {
   const agree = (term: Term, flushLsn: Lsn) =>
     far.send(
       FRAME_APPEND_RESPONSE,
-      packAppendResponse({ generation: 1, term, flushLsn, commitLsn: START_LSN }),
+      packAppendResponse({ generation: 1, term, flushLsn, commitLsn: START_LSN, followerLsn: START_LSN }),
     );
   far.onFrame((type, body) => {
     if (type === FRAME_PROPOSER_GREETING) {

@@ -44,8 +44,18 @@ test('append requests keep positions beyond 32 bits', () => {
 });
 
 test('append responses come back', () => {
-  const response = { generation: 1, term: 9 as Term, flushLsn: FAR, commitLsn: 8 as Lsn };
-  expect(readAppendResponse(packAppendResponse(response), blankAppendResponse())).toEqual(response);
+  const response = {
+    generation: 1,
+    term: 9 as Term,
+    flushLsn: FAR,
+    commitLsn: 8 as Lsn,
+    followerLsn: (FAR - 800) as Lsn,
+  };
+  const bytes = packAppendResponse(response);
+  expect(readAppendResponse(bytes, blankAppendResponse())).toEqual(response);
+  // An older acceptor does not tell of followers.
+  const older = readAppendResponse(bytes.subarray(0, 28), blankAppendResponse());
+  expect(older).toEqual({ ...response, followerLsn: 0 });
 });
 
 test('a frame that is too short is refused', () => {

@@ -89,10 +89,14 @@ export interface AppendResponse {
   term: Term;
   flushLsn: Lsn;
   commitLsn: Lsn;
+  /** Up to here the pageserver that follows this acceptor has taken the WAL; 0 when none follows it. */
+  followerLsn: Lsn;
 }
 
 export const APPEND_HEADER_BYTES = 36;
-export const APPEND_RESPONSE_BYTES = 28;
+export const APPEND_RESPONSE_BYTES = 36;
+/** Without the follower's position, as older acceptors answer. */
+const APPEND_RESPONSE_BYTES_MIN = 28;
 
 const packr = new Packr({ useRecords: false });
 
@@ -147,18 +151,27 @@ export function packAppendResponse(response: AppendResponse): Uint8Array {
   writeU64(bytes, 4, response.term);
   writeU64(bytes, 12, response.flushLsn);
   writeU64(bytes, 20, response.commitLsn);
+  writeU64(bytes, 28, response.followerLsn);
   return bytes;
 }
 
 export function readAppendResponse(body: Uint8Array, into: AppendResponse): AppendResponse {
-  if (body.length < APPEND_RESPONSE_BYTES) throw new RangeError(`append response of ${body.length} bytes`);
+  if (body.length < APPEND_RESPONSE_BYTES_MIN)
+    throw new RangeError(`append response of ${body.length} bytes`);
   into.generation = readU32(body, 0);
   into.term = readU64(body, 4) as Term;
   into.flushLsn = readU64(body, 12) as Lsn;
   into.commitLsn = readU64(body, 20) as Lsn;
+  into.followerLsn = (body.length >= APPEND_RESPONSE_BYTES ? readU64(body, 28) : 0) as Lsn;
   return into;
 }
 
 export function blankAppendResponse(): AppendResponse {
-  return { generation: 0, term: 0 as Term, flushLsn: 0 as Lsn, commitLsn: 0 as Lsn };
+  return {
+    generation: 0,
+    term: 0 as Term,
+    flushLsn: 0 as Lsn,
+    commitLsn: 0 as Lsn,
+    followerLsn: 0 as Lsn,
+  };
 }

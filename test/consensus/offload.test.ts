@@ -37,6 +37,16 @@ test('trimmed and lost WAL is read from objects; a replica that missed all of it
     backupLsn: END_OF_WHOLE,
     localLsn: END_OF_WHOLE,
   });
+  // The compute learns how far the pageserver is, so that it can slow writers down.
+  const seen = writer.end;
+  await proposer.committed(writer.append(8), { timeoutMs: 5000 });
+  await expect
+    .poll(() => {
+      writer.append(8);
+      return proposer.followerLsn;
+    })
+    .toBeGreaterThanOrEqual(seen);
+  await proposer.committed(writer.end, { timeoutMs: 5000 });
   stream.close();
   await compare('sk1', writer);
 
