@@ -131,6 +131,18 @@ describe('known bugs', () => {
     }, 60_000);
   }
 
+  it('tail-stored-too-early is found', async () => {
+    const scenario = findScenario('trimmed-wal')!;
+    const row = await findCanarySeed({
+      scenario,
+      canary: 'tail-stored-too-early',
+      firstSeed: 1,
+      seedsMax: 5,
+      takeTurns,
+    });
+    expect(row.seedsToFind).toBeDefined();
+  }, 60_000);
+
   it('shrink to the few decisions that they need', async () => {
     const run = { scenario: kitchenSink, seed: 6, canary: 'term-of-stranger', takeTurns };
     const failed = await runSeed(run);

@@ -29,15 +29,19 @@ const LAYERS: { from: RegExp; may: RegExp }[] = [
   { from: /^runtime\/host\/definition\.ts$/, may: /^(protocols|runtime\/ports)\// },
   { from: /^actors\//, may: /^(protocols\/|actors\/|runtime\/ports\/|runtime\/host\/definition\.ts$)/ },
   { from: /^runtime\//, may: /^(protocols|actors|runtime)\// },
-  // The simulated world runs the very nodes that deploy starts; those files are held to be free of I/O below.
-  { from: /^simulations\//, may: /^((protocols|actors|runtime|simulations)\/|deploy\/node\/\w+-node\.ts$)/ },
+  // The simulated world runs the very nodes and control actors that deploy starts; those files are held to be free of I/O below.
+  {
+    from: /^simulations\//,
+    may: /^((protocols|actors|runtime|simulations)\/|deploy\/node\/(\w+-node|control-actors)\.ts$)/,
+  },
   // The command line starts simulations, as it starts everything.
   { from: /^deploy\/cli\/sim\//, may: /^(protocols|runtime|deploy|simulations)\// },
   { from: /^deploy\//, may: /^(protocols|actors|runtime|deploy)\// },
 ];
 
 /** Where real time, randomness and I/O are allowed. */
-const REAL_WORLD = /^(runtime\/adapters|deploy(?!\/node\/\w+-node\.ts$))\//;
+const REAL_WORLD =
+  /^(runtime\/adapters|deploy(?!\/node\/(\w+-node|control-actors|attachments|wait-for-state)\.ts$))\//;
 /** Modules of Node that compute and touch nothing. */
 const PURE_MODULES = new Set([
   'node:assert',

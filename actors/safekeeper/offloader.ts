@@ -34,6 +34,7 @@ export const OFFLOAD_TIMINGS: OffloadTimings = {
 };
 
 const RETRY_MAX_MS = 30_000;
+const MIN_DELAY_MS = 5;
 
 export interface OffloaderOptions {
   replica: Replica;
@@ -85,8 +86,10 @@ export class Offloader {
     if (!this.#segments.isDue) await storeTail(replica, tools);
   }
 
-  #arm(delayMs: number): void {
+  #arm(wantedMs: number): void {
     if (this.#closed || this.#working) return;
+    // A clock may be a fraction behind the deadline that it was asked for.
+    const delayMs = Math.max(MIN_DELAY_MS, wantedMs);
     const at = this.#options.clock.monotonic() + delayMs;
     if (this.#timer && this.#timer.at <= at) return;
     this.#timer?.timer.cancel();

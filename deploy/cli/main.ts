@@ -13,7 +13,7 @@ import { addMountCommand } from './commands/mount.ts';
 import { addProjectCommands } from './commands/project.ts';
 import { addStartCommand } from './commands/start.ts';
 import { addStatusCommand } from './commands/status.ts';
-import { addLayerCommands, addScrubCommand } from './commands/storage.ts';
+import { addLayerCommands, addScrubCommand, addStorageCommand } from './commands/storage.ts';
 import { addUrlCommands } from './commands/url.ts';
 import { addWalCommands } from './commands/wal.ts';
 import { EXIT_OK, EXIT_USAGE } from './exit-codes.ts';
@@ -52,6 +52,7 @@ function buildProgram(): Command {
   addEventsCommand(program);
   addDoctorCommand(program);
   addWalCommands(program);
+  addStorageCommand(program);
   addLayerCommands(program);
   addScrubCommand(program);
   addSimCommand(program);

@@ -69,6 +69,8 @@ export class ControlActors {
   readonly #spawning = new Map<string, Promise<ActorHandle<TimelineCommand>>>();
   /** Names of projects that are just being created, so that no two get the same. */
   readonly #reserved = new Set<string>();
+  /** Resolves when every timeline is there again: until then an effect that goes on after a crash would miss some. */
+  readonly #loaded = Promise.withResolvers<void>();
 
   constructor(options: ControlActorsOptions) {
     this.#options = options;
@@ -99,6 +101,7 @@ export class ControlActors {
     serveCommands<TenantCommand>(bus, TENANT_KIND, '*', async (command, id) =>
       this.#tenant(id).dispatch(command),
     );
+    this.#loaded.resolve();
   }
 
   /** Ancestors hold the start of every branch, also of those made by earlier versions, and of no other. */
@@ -384,7 +387,10 @@ export class ControlActors {
     const { bus, spawner } = this.#options;
     const definition = timelineDefinition({
       send: (kind, target, command, options) => sendCommand(bus, kind, target, command, options),
-      attached: (timeline) => this.attachments.attached(timeline),
+      attached: async (timeline) => {
+        await this.#loaded.promise;
+        await this.attachments.attached(timeline);
+      },
       pageserverReady: () => this.attachments.pageserverReady(),
     });
     const spawning = spawner.spawn(definition, id).then((actor) => {

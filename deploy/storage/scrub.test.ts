@@ -13,9 +13,14 @@ import {
   type LayerDescriptor,
   layerKey,
 } from '../../actors/pageserver/layer-descriptor.ts';
+import { packWalObject } from '../../actors/safekeeper/wal-object.ts';
+import type { NodeId, Term } from '../../protocols/ids.ts';
 import { KIND_DELTA, NO_CUT } from '../../protocols/layers/format.ts';
 import { LayerWriter } from '../../protocols/layers/writer.ts';
+import type { Lsn } from '../../protocols/lsn.ts';
+import { walPartialKey, walSegmentKey } from '../../protocols/object-keys.ts';
 import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
+import { ZstdCompression } from '../../runtime/adapters/zstd.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import { inspectLayer } from './layer-inspection.ts';
 import { LocalCopies } from './local-copies.ts';
@@ -97,6 +102,34 @@ class Store {
       ...more,
     };
     return putIndex(this.objects, makeIndex(spec, layers, 0));
+  }
+
+  /** Puts a WAL object of a segment, whole or up to `to`; returns its key. */
+  async wal(segment: number, to?: number): Promise<string> {
+    const from = segment * SEGMENT;
+    const facts = {
+      tenant: TENANT,
+      timeline: TIMELINE,
+      pgVersion: 17,
+      systemId: '7',
+      startLsn: SEGMENT as Lsn,
+      from: from as Lsn,
+      to: (to ?? from + SEGMENT) as Lsn,
+      commitLsn: (to ?? from + SEGMENT) as Lsn,
+      term: 1 as Term,
+      history: [],
+    };
+    const fill = async (at: Lsn, into: Uint8Array) => void into.fill((at / 8192) & 0xff);
+    const object = await packWalObject(facts, fill, new ZstdCompression());
+    const owner = { tenant: TENANT, timeline: TIMELINE };
+    const { term, commitLsn } = facts;
+    const node = 'sk1' as NodeId;
+    const key =
+      to === undefined
+        ? walSegmentKey(owner, segment)
+        : walPartialKey(owner, { segment, term, flushLsn: commitLsn, commitLsn, node });
+    await this.objects.put(key, object);
+    return key;
   }
 
   copyOf(key: string): string {
@@ -232,6 +265,25 @@ describe('scrub', () => {
     expect(problems.map(({ kind, message }) => `${kind} ${message}`)).toEqual([
       'gap layers end at 0/10007D0, but the oldest WAL that is left begins at 0/2000000',
     ]);
+  });
+
+  it('checks WAL objects: headers at once, blocks when it looks deeply, and what their names say', async () => {
+    const key = await store.wal(1);
+    const tail = await store.wal(2, 2 * SEGMENT + 4000);
+    rmSync(store.segmentPath(1));
+    rmSync(store.segmentPath(2));
+    expect((await store.scrub(true)).findings).toEqual([]);
+    await store.flip(key, (await store.objects.head(key))!.bytes - 5);
+    expect(kinds(await store.scrub())).toEqual([]);
+    expect(kinds(await store.scrub(true))).toEqual([['corrupt', key]]);
+    await store.flip(tail, 20);
+    expect(kinds(await store.scrub())[0]).toEqual(['corrupt', tail]);
+    const bytes = await store.objects.get(key);
+    const wrong = key.replace(/1$/, '3');
+    await store.objects.put(wrong, bytes);
+    expect(problemsOf(await store.scrub()).find((finding) => finding.key === wrong)?.message).toContain(
+      'which is not what its name says',
+    );
   });
 
   it('tells objects of a timeline that nobody knows, and an ancestor that is gone', async () => {

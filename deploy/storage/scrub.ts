@@ -22,6 +22,7 @@ import type { LocalCopies } from './local-copies.ts';
 
 import { checkTemplates } from './template-check.ts';
 import { checkWal } from './wal-check.ts';
+import { checkWalObjects } from './wal-objects.ts';
 
 const PARALLEL_LAYERS = 8;
 /** Times that a suspicion is looked at again, with a pause before each. */
@@ -125,7 +126,7 @@ class ScrubWalk {
       all.push(...(await this.#checkLayers(timeline, newest)));
       all.push(...checkCoverage(timeline.timeline, newest), ...this.#checkAncestor(newest));
     }
-    all.push(...this.#checkUnlisted(timeline, newest), ...this.#checkWal(timeline, newest));
+    all.push(...this.#checkUnlisted(timeline, newest), ...(await this.#checkWal(timeline, newest)));
     for (const { key } of timeline.other) {
       all.push({
         severity: 'note',
@@ -285,10 +286,15 @@ class ScrubWalk {
     return [{ severity: 'problem', kind: 'missing', timeline, message }];
   }
 
-  #checkWal({ timeline }: TimelineObjects, newest: ShardIndex | undefined): Finding[] {
+  async #checkWal({ timeline, wal }: TimelineObjects, newest: ShardIndex | undefined): Promise<Finding[]> {
+    const { objects, deep } = this.#options;
+    const { ranges, findings } = await checkWalObjects({ objects, timeline, wal, deep });
     const local = this.#options.local?.segments(timeline);
-    if (newest === undefined) return [];
-    return checkWal({ timeline, layersEndLsn: newest.diskConsistentLsn, objects: [], local });
+    const begin = Math.min(...ranges.map(({ from }) => from));
+    // Without layers all of the timeline's own WAL is needed, which objects have from its beginning on.
+    const layersEndLsn = newest?.diskConsistentLsn ?? begin;
+    if (!Number.isFinite(layersEndLsn)) return findings;
+    return [...findings, ...checkWal({ timeline, layersEndLsn, objects: ranges, local })];
   }
 }
 

@@ -27,8 +27,9 @@ export function checkWal(places: WalPlaces): Finding[] {
   const needed = segmentNumber(layersEndLsn);
   const first = Math.min(...all);
   const last = Math.max(...all);
-  // What is older than the layers' end is needed no more; there WAL may begin anywhere.
-  for (const [from, to] of missingRanges(all, Math.max(first, needed), last)) {
+  // Old WAL is given up from its beginning on, so it may begin anywhere up to the layers' end. State between two waypoints
+  // of layers is worked out from it, so there may be no hole in what is left.
+  for (const [from, to] of missingRanges(all, first, last)) {
     findings.push({
       severity: 'problem',
       kind: 'gap',

@@ -9,6 +9,7 @@ import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { SimRandom } from '../world/random.ts';
 import { CONSENSUS_CANARIES } from './consensus-canaries.ts';
+import { OFFLOAD_CANARIES } from './offload-canaries.ts';
 import { PAGESERVER_CANARIES } from './pageserver-canaries.ts';
 import type { DecideWrapper } from './safekeeper-process.ts';
 
@@ -36,7 +37,9 @@ export interface PageserverBug {
 /** Finds a canary by name; undefined for none. Throws a RangeError for a name that does not exist. */
 export function findCanary(name: string | undefined): Canary | undefined {
   if (name === undefined) return undefined;
-  const canary = [...CONSENSUS_CANARIES, ...PAGESERVER_CANARIES].find((each) => each.name === name);
+  const canary = [...CONSENSUS_CANARIES, ...PAGESERVER_CANARIES, ...OFFLOAD_CANARIES].find(
+    (each) => each.name === name,
+  );
   if (!canary) throw new RangeError(`no canary '${name}'`);
   return canary;
 }

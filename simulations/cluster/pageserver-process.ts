@@ -130,7 +130,10 @@ export class PageserverMachine {
 }
 
 /** Puts an empty cluster into the bucket, as the template that the timeline begins with. */
-export function storeEmptyTemplate(bucket: SimBucket, timeline: Timeline): void {
+export function storeEmptyTemplate(
+  bucket: SimBucket,
+  timeline: Pick<Timeline, 'startLsn' | 'pgVersion' | 'systemId'>,
+): void {
   const { startLsn, pgVersion } = timeline;
   const writer = new LayerWriter({ kind: KIND_IMAGE, level: 0, pgVersion, startLsn, endLsn: startLsn });
   writer.value('control', startLsn, new Uint8Array(8192));

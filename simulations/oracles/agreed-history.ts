@@ -27,6 +27,8 @@ export interface HistoryOptions {
   /** Directory of the WAL on a safekeeper's disk. */
   walDirectory: string;
   storages: SimStorage[];
+  /** Where the record before the first one begins; a branch continues its ancestor's chain. */
+  previousStart?: Lsn;
 }
 
 export class AgreedHistory {
@@ -52,7 +54,7 @@ export class AgreedHistory {
     this.#end = options.startLsn;
     this.#quorum = Math.floor(options.storages.length / 2) + 1;
     this.#decoder = new WalStreamDecoder(options.startLsn, { pgVersion: options.pgVersion });
-    this.#recordStarts.set(options.startLsn, 0);
+    this.#recordStarts.set(options.startLsn, options.previousStart ?? 0);
   }
 
   /** Up to here WAL is known to be committed. */
@@ -67,6 +69,13 @@ export class AgreedHistory {
   /** Start of the committed record that ends at `lsn`. */
   recordStartBefore(lsn: Lsn): Lsn {
     return (this.#recordStarts.get(lsn) ?? 0) as Lsn;
+  }
+
+  /** End of the newest committed record that ends at or before `lsn`. */
+  recordEndBefore(lsn: Lsn): Lsn {
+    let best = this.startLsn;
+    for (const end of this.#recordStarts.keys()) if (end <= lsn && end > best) best = end as Lsn;
+    return best;
   }
 
   /** A copy of committed bytes. */

@@ -21,12 +21,16 @@ export class CommitLedger {
     return this.#acknowledged.size;
   }
 
+  /** End of the newest transaction whose commit a client was told; 0 for none. */
+  newestAcknowledged = 0;
+
   begin(): number {
     return ++this.#begun;
   }
 
   acknowledge(id: number, end: Lsn): void {
     this.#acknowledged.set(id, end);
+    this.newestAcknowledged = Math.max(this.newestAcknowledged, end);
     this.#world.mark('client: commit acknowledged');
   }
 

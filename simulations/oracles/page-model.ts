@@ -1,6 +1,6 @@
 /**
  * What every page holds at every LSN, worked out from the agreed history alone: a page is its newest image at or before the
- * LSN, stamped with the end of the record that held it.
+ * LSN, stamped with the end of the record that held it. A branch has what its ancestor had where it begins.
  */
 import type { Lsn } from '../../protocols/lsn.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
@@ -18,7 +18,13 @@ export class PageModel {
   readonly #pages = new Map<string, ModelPage>();
   readonly #list: ModelPage[] = [];
   readonly #records: { start: Lsn; end: Lsn }[] = [];
-  #last = 0 as Lsn;
+  readonly #ancestor: { model: PageModel; lsn: Lsn } | undefined;
+  #last: Lsn;
+
+  constructor(ancestor?: { model: PageModel; lsn: Lsn }) {
+    this.#ancestor = ancestor;
+    this.#last = ancestor?.lsn ?? (0 as Lsn);
+  }
 
   get pages(): readonly ModelPage[] {
     return this.#list;
@@ -41,7 +47,9 @@ export class PageModel {
 
   /** The page's bytes at an LSN; undefined when it did not exist. */
   at(page: ModelPage, lsn: Lsn): Uint8Array | undefined {
-    return page.versions.findLast((version) => version.lsn <= lsn)?.bytes;
+    const own = this.#pages.get(keyOf(page))?.versions.findLast((version) => version.lsn <= lsn);
+    if (own || !this.#ancestor) return own?.bytes;
+    return this.#ancestor.model.at(page, Math.min(lsn, this.#ancestor.lsn) as Lsn);
   }
 
   /** Some committed record. */
@@ -51,16 +59,26 @@ export class PageModel {
 
   /** Some page and an LSN at which it existed. */
   pick(random: SimRandom): { page: ModelPage; lsn: Lsn } | undefined {
+    const isInherited = this.#list.length === 0 || random.chance(0.3);
+    if (isInherited && this.#ancestor) return this.#pickInherited(random, this.#ancestor);
     if (this.#list.length === 0) return undefined;
     const page = random.pick(this.#list);
     const lsn = random.chance(0.4) ? this.#last : random.pick(page.versions).lsn;
     return { page, lsn };
   }
 
+  /** A page that existed where the branch begins, at an LSN of the branch. */
+  #pickInherited(random: SimRandom, ancestor: { model: PageModel; lsn: Lsn }) {
+    const picked = ancestor.model.pick(random);
+    if (!picked || !ancestor.model.at(picked.page, ancestor.lsn)) return undefined;
+    const record = random.chance(0.5) ? this.pickRecord(random) : undefined;
+    return { page: picked.page, lsn: record?.end ?? this.#last };
+  }
+
   #page(record: DecodedRecord, id: number): ModelPage {
     const tag = { spc: record.spc[id]!, db: record.db[id]!, rel: record.rel[id]!, fork: record.fork[id]! };
     const block = record.block[id]!;
-    const key = `${tag.spc}/${tag.db}/${tag.rel}/${tag.fork}/${block}`;
+    const key = keyOf({ ...tag, block });
     let page = this.#pages.get(key);
     if (!page) {
       page = { ...tag, block, versions: [] };
@@ -69,6 +87,10 @@ export class PageModel {
     }
     return page;
   }
+}
+
+function keyOf({ spc, db, rel, fork, block }: RelationTag & { block: number }): string {
+  return `${spc}/${db}/${rel}/${fork}/${block}`;
 }
 
 function restore(record: DecodedRecord, id: number): Uint8Array {

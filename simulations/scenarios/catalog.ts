@@ -1,9 +1,16 @@
 /** All scenarios that come with Palimpsest. */
+import { BRANCH_SCENARIOS } from './branches.ts';
 import { CONSENSUS_SCENARIOS } from './consensus.ts';
 import { PAGESERVER_SCENARIOS } from './pageserver.ts';
 import type { Scenario } from './scenario.ts';
+import { TRIMMED_WAL } from './trimmed-wal.ts';
 
-export const SCENARIOS: Scenario[] = [...CONSENSUS_SCENARIOS, ...PAGESERVER_SCENARIOS];
+export const SCENARIOS: Scenario[] = [
+  ...CONSENSUS_SCENARIOS,
+  TRIMMED_WAL,
+  ...PAGESERVER_SCENARIOS,
+  ...BRANCH_SCENARIOS,
+];
 
 export function findScenario(name: string): Scenario | undefined {
   return SCENARIOS.find((scenario) => scenario.name === name);

@@ -59,6 +59,7 @@ export class ConsensusCluster {
   readonly #objects: WalObjectOracle;
   readonly #operator: SimMachine;
   #isOver = false;
+  #restsUntilMs = 0;
 
   constructor(
     context: ScenarioContext,
@@ -179,10 +180,17 @@ export class ConsensusCluster {
     const { world } = this.surroundings;
     const look = () => {
       if (this.#isOver) return;
-      if (this.#running.size === 0) this.startCompute(this.#context.random.pick(this.computeNames));
+      if (this.#running.size === 0 && world.nowMs >= this.#restsUntilMs)
+        this.startCompute(this.#context.random.pick(this.computeNames));
       world.after(RESTART_MS, undefined, 'supervise', look);
     };
     look();
+  }
+
+  /** Nobody uses the timeline for a while: no compute runs. */
+  rest(forMs: number): void {
+    this.#restsUntilMs = this.surroundings.world.nowMs + forMs;
+    for (const postgres of [...this.#running.values()]) postgres.stop();
   }
 
   /** Mends everything, then demands that the timeline works again within a bound. */

@@ -126,7 +126,7 @@ describe('a branch as it was at a moment', () => {
     await expect(client.query('select 1')).rejects.toThrow();
     await client.close().catch(() => {});
     // Each held a lease, which keeps garbage collection away from its moment, and has given it back.
-    const { stdout } = await system.run(['events', '--since', '1h', '--json', 'timeline.*']);
+    const { stdout } = await system.run(['events', '--since', '1h', '--json', 'timeline.>']);
     const leases = (type: string) => {
       const names = stdout
         .split('\n')

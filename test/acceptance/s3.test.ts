@@ -7,6 +7,8 @@ import type { S3Location } from '../../runtime/adapters/objects-location.ts';
 import { S3Objects } from '../../runtime/adapters/s3-objects.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import { FaultProxy } from '../support/fault-proxy.ts';
+import { eventually } from '../support/processes.ts';
 import { credentials, newBucket, radosgw, type S3Server } from '../support/radosgw.ts';
 import { StartFailed, TestSystem } from '../support/system.ts';
 
@@ -66,6 +68,50 @@ describe('palimpsest start --objects s3://…', () => {
     } finally {
       await first.destroy();
       objects.close();
+    }
+  });
+
+  it('loses nothing and leaves nothing over when the network to the bucket fails', async () => {
+    const location = await newBucket(server);
+    const proxy = new FaultProxy({ endpoint: server.endpoint, seed: 5 });
+    await proxy.listen();
+    const system = new TestSystem({ env: credentials(server), safekeepers: 1 });
+    try {
+      proxy.faultRate = 0.4;
+      await system.start({ args: objectsArguments(location, proxy.endpoint) });
+      await system.with('main', (client) => client.query('create table model (id int primary key, v text)'));
+      for (let round = 1; round <= 4; round++) {
+        await system.with('main', async (client) => {
+          await client.query(
+            `insert into model select i, repeat(md5(i::text), 20) from generate_series(${round * 3000}, ${round * 3000 + 2999}) i`,
+          );
+          await client.query(`update model set v = 'round ${round}' where id % 7 = ${round}`);
+        });
+        await system.createBranch(`after-${round}`);
+      }
+      const contents = (branch: string) =>
+        system.with(branch, (client) =>
+          client.value("select count(*) || ' ' || md5(string_agg(id || v, ',' order by id)) from model"),
+        );
+      const before = [await contents('main'), await contents('after-2')];
+      expect(await system.stop()).toBe(0);
+      rmSync(join(system.dataDir, 'pageserver'), { recursive: true });
+      await system.start();
+      expect([await contents('main'), await contents('after-2')]).toEqual(before);
+      // With nothing to do nobody asks the server anything.
+      await eventually('the system to leave the server alone', async () => {
+        const requests = proxy.requests;
+        await new Promise((resolve) => setTimeout(resolve, 1_500));
+        return proxy.requests === requests;
+      });
+      expect(await system.stop()).toBe(0);
+      expect(proxy.faults).toBeGreaterThan(3);
+      proxy.faultRate = 0;
+      const scrub = await system.json<{ clean: boolean }>(['scrub', '--deep'], { timeoutMs: 60_000 });
+      expect(scrub).toMatchObject({ clean: true });
+    } finally {
+      await system.destroy();
+      await proxy.close();
     }
   });
 

@@ -158,7 +158,8 @@ export class TestSystem {
 
   /** Runs a command of the CLI against this system's data directory. Never throws for an exit code. */
   run(args: string[], options: { timeoutMs?: number; input?: string } = {}): Promise<RunResult> {
-    return run(process.execPath, [CLI, ...args, '--data', this.dataDir], { cwd: ROOT, ...options });
+    const env = this.#options.env ?? {};
+    return run(process.execPath, [CLI, ...args, '--data', this.dataDir], { cwd: ROOT, env, ...options });
   }
 
   /** Runs a command with `--json` and returns what it printed; throws with its error when it fails. */

@@ -6,22 +6,15 @@ import type { Owner } from '../../../actors/compute/files/nodes.ts';
 import { PalimpsestError } from '../../../protocols/errors.ts';
 import { lsn, parseLsn } from '../../../protocols/lsn.ts';
 import { fileError } from '../../../runtime/adapters/file-errors.ts';
-import { createLog } from '../../../runtime/adapters/pino-log.ts';
 import { postgresUser } from '../../../runtime/adapters/postgres-binaries.ts';
-import { SocketBus } from '../../../runtime/adapters/socket-bus.ts';
-import { SocketChannelNetwork } from '../../../runtime/adapters/socket-channel.ts';
-import { SystemClock } from '../../../runtime/adapters/system-clock.ts';
-import { openChannel } from '../../../runtime/channels/door.ts';
-import { connect, NotRunningError } from '../../client/index.ts';
+import { connect } from '../../client/index.ts';
+import { SystemConnection } from '../../client/system-connection.ts';
 import { clearMountPoint, type HistoryMount, mountHistory } from '../../mount/history-mount.ts';
-import { runningProcess } from '../../node/data-directory.ts';
 import { Leases } from '../../node/leases.ts';
-import { busAddress } from '../../node/run-paths.ts';
 import { type MomentOptions, runCommand, withMoment } from '../command.ts';
 import type { Output } from '../output.ts';
 import { parseBranch } from '../values.ts';
 
-const TIMEOUT_MS = 5_000;
 /** How often it is looked whether the parent process is still there. */
 const PARENT_LOOK_MS = 500;
 
@@ -48,20 +41,15 @@ export function addMountCommand(program: Command): void {
 
 async function mount(branch: string, path: string, options: MountOptions, output: Output): Promise<number> {
   const { name, ...moment } = parseBranch(branch, options.at, Date.now());
-  const running = await runningProcess(resolve(options.data));
-  if (!running) throw new NotRunningError(options.data);
   const owner = ownerOf(options.user);
   const client = await connect({ dataDir: options.data });
-  const clock = new SystemClock();
-  const network = new SocketChannelNetwork();
-  const address = busAddress(running.runDirectory);
-  const bus = await SocketBus.connect({ network, address, clock, timeoutMs: TIMEOUT_MS });
+  const system = await SystemConnection.open(resolve(options.data));
+  const { bus, clock, log } = system;
   try {
     const found = await client.findMoment(name, { project: options.project, ...moment });
     const position = lsn(parseLsn(found.lsn)!);
     const { directory, made } = await prepareDirectory(path);
-    const stopped = untilStopped(bus);
-    const log = createLog({ level: 'error' });
+    const stopped = untilStopped(system);
     const leases = new Leases({ bus, clock, log });
     const lease = `mount-${process.pid}-${clock.now()}`;
     await leases.hold(lease, found.timeline, position);
@@ -69,7 +57,7 @@ async function mount(branch: string, path: string, options: MountOptions, output
       const mounted = await mountHistory({
         clock,
         log,
-        openPages: () => openChannel(bus, network, 'pageserver', found.timeline, { timeoutMs: TIMEOUT_MS }),
+        openPages: () => system.openPages(found.timeline),
         lsn: position,
         directory,
         owner,
@@ -83,7 +71,7 @@ async function mount(branch: string, path: string, options: MountOptions, output
     }
   } finally {
     await client.close();
-    await bus.close();
+    await system.close();
   }
 }
 
@@ -95,7 +83,7 @@ async function serveUntil(mounted: HistoryMount, stopped: Promise<Error | undefi
 }
 
 /** Resolves when the command is to end: a signal, the end of its parent or of the system, which is an error. */
-function untilStopped(bus: SocketBus): Promise<Error | undefined> {
+function untilStopped(system: SystemConnection): Promise<Error | undefined> {
   return new Promise((done) => {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
       process.on(signal, () => done(undefined));
@@ -104,7 +92,7 @@ function untilStopped(bus: SocketBus): Promise<Error | undefined> {
     setInterval(() => {
       if (process.ppid !== parent) done(undefined);
     }, PARENT_LOOK_MS).unref();
-    bus.onClose(() => done(new PalimpsestError('unavailable', 'Palimpsest has stopped: the mount is gone')));
+    system.onStopped(done);
   });
 }
 

@@ -1,18 +1,25 @@
-/** `palimpsest layer dump` and `palimpsest scrub` */
-import { existsSync } from 'node:fs';
+/** `palimpsest storage`, `palimpsest layer dump` and `palimpsest scrub` */
+import { existsSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { PalimpsestError } from '../../../protocols/errors.ts';
 import { formatLsn } from '../../../protocols/lsn.ts';
+import { fileError } from '../../../runtime/adapters/file-errors.ts';
 import type { Objects } from '../../../runtime/ports/objects.ts';
+import type { PalimpsestClient } from '../../client/index.ts';
+import { SystemConnection } from '../../client/system-connection.ts';
 import { runningProcess } from '../../node/data-directory.ts';
 import { inspectLayer, type LayerSource } from '../../storage/layer-inspection.ts';
 import { fileSource, objectSource } from '../../storage/layer-source.ts';
 import { layerText } from '../../storage/layer-text.ts';
+import { storagePicture } from '../../storage/picture.ts';
 import { openPlace, type StoragePlace } from '../../storage/place.ts';
 import { repair } from '../../storage/repair.ts';
+import { type BranchStorage, readStorage, type StorageReport } from '../../storage/report.ts';
+import { storageText } from '../../storage/report-text.ts';
 import { scrub } from '../../storage/scrub.ts';
 import { problemsOf, scrubText } from '../../storage/scrub-text.ts';
-import { type CommonOptions, runCommand, withCommonOptions } from '../command.ts';
+import { type CommonOptions, runCommand, runWithClient, withCommonOptions } from '../command.ts';
 import { EXIT_FAILURE, EXIT_OK } from '../exit-codes.ts';
 import { type Output, ProgressBar } from '../output.ts';
 import { parseObjects } from '../values.ts';
@@ -25,6 +32,12 @@ interface PlaceOptions extends CommonOptions {
   objects?: string;
   s3Endpoint?: string;
   s3Region?: string;
+}
+
+interface StorageOptions extends CommonOptions {
+  project?: string;
+  layers?: boolean;
+  html?: string;
 }
 
 interface ScrubOptions extends PlaceOptions {
@@ -54,6 +67,20 @@ export function addScrubCommand(program: Command): void {
     .action((options: ScrubOptions) => runCommand(options, (output) => runScrub(options, output)));
 }
 
+export function addStorageCommand(program: Command): void {
+  withCommonOptions(
+    program
+      .command('storage')
+      .description('show what each branch takes: logical size, layers, WAL, what it shares, its history'),
+  )
+    .option('--project <name>', 'only this project (all)')
+    .option('--layers', 'list all layers, not only the newest of each branch')
+    .option('--html <file>', 'write a picture of all layers: one page, to be opened in a browser')
+    .action((options: StorageOptions) =>
+      runWithClient(options, (client, output) => showStorage(client, options, output)),
+    );
+}
+
 function withPlace(command: Command): Command {
   return withCommonOptions(command)
     .option('--objects <place>', 's3://bucket/prefix or a folder (where the data directory has them)')
@@ -64,6 +91,73 @@ function withPlace(command: Command): Command {
 function openPlaceOf(options: PlaceOptions): Promise<StoragePlace> {
   const objects = parseObjects(options);
   return openPlace(objects ? { data: options.data, objects } : { data: options.data });
+}
+
+async function showStorage(
+  client: PalimpsestClient,
+  options: StorageOptions,
+  output: Output,
+): Promise<number> {
+  const { objects, name } = await openPlace({ data: options.data });
+  const system = await SystemConnection.open(options.data);
+  const bar = new ProgressBar(output, 'reading sizes');
+  try {
+    const report = await readStorage({
+      system,
+      objects,
+      place: name,
+      status: await client.status(),
+      ...(options.project === undefined ? {} : { project: options.project }),
+      onProgress: (done, all) => bar.show(done, all),
+    });
+    bar.done();
+    if (options.html === undefined) {
+      output.result(storageView(report), storageText(report, options.layers === true));
+      return EXIT_OK;
+    }
+    const html = resolve(options.html);
+    writePicture(html, storagePicture(report, Date.now()));
+    output.result(
+      { ...storageView(report), html },
+      `${storageText(report, false)}\n\nthe picture is in ${html}`,
+    );
+    return EXIT_OK;
+  } finally {
+    await system.close();
+  }
+}
+
+/** For programs: without the list of relations, which is only for the picture. */
+function storageView({ projects, ...report }: StorageReport) {
+  const branchView = ({
+    relations: _,
+    startLsn,
+    headLsn,
+    layersEndLsn,
+    window,
+    ...branch
+  }: BranchStorage) => ({
+    ...branch,
+    startLsn: formatLsn(startLsn),
+    headLsn: formatLsn(headLsn),
+    layersEndLsn: formatLsn(layersEndLsn),
+    window: { ...window, fromLsn: formatLsn(window.fromLsn) },
+  });
+  return {
+    ...report,
+    projects: projects.map(({ branches, ...project }) => ({
+      ...project,
+      branches: branches.map(branchView),
+    })),
+  };
+}
+
+function writePicture(path: string, text: string): void {
+  try {
+    writeFileSync(path, text);
+  } catch (error) {
+    throw fileError('write', path, error);
+  }
 }
 
 async function dump(name: string, options: PlaceOptions, output: Output): Promise<number> {

@@ -1,0 +1,14 @@
+/** Known bugs of WAL that leaves the disks for objects. */
+import type { Canary } from './canaries.ts';
+
+export const OFFLOAD_CANARIES: Canary[] = [
+  {
+    name: 'tail-stored-too-early',
+    bug: 'a replica writes down that the tail is in objects before it is',
+    wrapDecide: (_snapshot, command, decide) => {
+      const decision = decide();
+      if ('reject' in decision || command.type !== 'plan-partial') return decision;
+      return { ...decision, events: [...decision.events, { type: 'partial.stored', key: command.key }] };
+    },
+  },
+];

@@ -1,0 +1,330 @@
+/**
+ * Branches under faults: the control plane of production makes, restores, resets and deletes branches at any point while computes
+ * write, machines crash and object storage fails; every page of every branch at any LSN is what the agreed histories say.
+ */
+import { PageClient } from '../../actors/pageserver/page-client.ts';
+import type { BranchStatus } from '../../actors/tenant/events.ts';
+import type { BranchPoint } from '../../actors/timeline/events.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
+import { openChannel } from '../../runtime/channels/door.ts';
+import { BranchingCluster, type BranchingOptions } from '../cluster/branching-cluster.ts';
+import { firstDifference } from '../oracles/agreed-history.ts';
+import type { SimProcess } from '../world/machine.ts';
+import { CALM_NETWORK } from '../world/network.ts';
+import type { SimRandom } from '../world/random.ts';
+import type { Scenario, ScenarioContext } from './scenario.ts';
+
+const SAFETY_MS = 15_000;
+const CREATE_MS = 30_000;
+const CONVERGE_MS = 120_000;
+const BRANCHES_MAX = 8;
+const READ_TIMEOUT_MS = 10_000;
+const READS_PER_BRANCH = 5;
+
+export const BRANCH_SCENARIOS: Scenario[] = [
+  {
+    name: 'branches',
+    summary:
+      'branches are made, restored, reset and deleted while everything crashes; each reads as its history says',
+    canaries: ['stale-page-cache'],
+    marks: [
+      'client: commit acknowledged',
+      'branch: created at the head',
+      'branch: created in the past',
+      'branch: restored',
+      'branch: reset',
+      'branch: deleted',
+      'branch: a page was compared',
+      'oracle: replay compared with the live state',
+      'converged',
+    ],
+    run: runBranches,
+  },
+];
+
+async function runBranches(context: ScenarioContext): Promise<void> {
+  const { world, random } = context;
+  const cluster = new BranchingCluster(context, drawOptions(context));
+  cluster.start();
+  const user = new BranchUser(context, cluster);
+  const machine = cluster.machine('user');
+  machine.start((process) => void user.begin(process));
+  await world.run({ untilMs: CREATE_MS, isDone: () => user.hasProject });
+  if (world.violation) return;
+  if (!user.hasProject) {
+    world.fail('a project can be created', user.lastError);
+    return;
+  }
+  cluster.keepBusy(random.stream('clients'));
+  user.work(machine.process!);
+  context.armFaults(cluster.injector, {
+    mix: {
+      crash: 3,
+      'crash at a write': 2,
+      'crash all': 0.3,
+      pause: 1,
+      partition: 1,
+      isolate: 1,
+      'slow disk': 1,
+      'object store failing': 2,
+    },
+    everyMs: 900,
+    safetyMs: SAFETY_MS * context.effort,
+    storage: cluster.storageNames,
+    computes: cluster.computeNames,
+    others: ['ps1', 'control', 'control'],
+  });
+  await world.run({ untilMs: world.nowMs + SAFETY_MS * context.effort });
+  if (!world.violation) await converge(context, cluster, user);
+  if (world.violation) return;
+  for (const { history, ledger } of cluster.timelines.values()) ledger.check(history, 17);
+}
+
+function drawOptions({ random, decide }: ScenarioContext): BranchingOptions {
+  const pick = <T>(name: string, from: readonly T[], simplest: T) =>
+    decide(name, () => random.pick(from), simplest);
+  return {
+    computes: decide('computes', () => 2 + random.int(2), 2),
+    network: {
+      ...CALM_NETWORK,
+      latencyMs: pick('network.latencyMs', [0.05, 0.5, 3], 0.5),
+      keepaliveMs: 3000,
+    },
+    workload: {
+      clients: decide('workload.clients', () => 1 + random.int(3), 1),
+      thinkMs: pick('workload.thinkMs', [20, 60], 60),
+      recordBytes: 100,
+      longShare: 0,
+      pieceBytes: pick('workload.pieceBytes', [3000, 50_000], 50_000),
+      electTimeoutMs: 5000,
+      lagMs: 0,
+      pageShare: 0.7,
+    },
+  };
+}
+
+/** Everything is mended: every branch must be readable within a bound, also after the pageserver lost its disk. */
+async function converge(
+  context: ScenarioContext,
+  cluster: BranchingCluster,
+  user: BranchUser,
+): Promise<void> {
+  const { world } = context;
+  cluster.injector.heal();
+  for (const { machine, start } of [
+    { machine: cluster.pageserver.machine, start: () => cluster.startPageserver() },
+    { machine: cluster.control.machine, start: () => cluster.control.start() },
+  ]) {
+    if (!machine.isUp) start();
+  }
+  user.stopWorking();
+  const areRead = () => {
+    const branches = cluster.branches();
+    return (
+      branches.length > 0 && branches.every(({ timeline }) => user.readsOf(timeline) >= READS_PER_BRANCH)
+    );
+  };
+  for (const what of ['mended', 'without the pageserver’s disk']) {
+    if (what !== 'mended') {
+      cluster.pageserver.machine.crash();
+      cluster.pageserver.machine.storage.wipe();
+      world.tell('ps1', 'its disk is lost');
+      cluster.startPageserver();
+    }
+    user.forgetReads();
+    await world.run({ untilMs: world.nowMs + CONVERGE_MS, isDone: areRead });
+    if (world.violation) return;
+    if (areRead()) continue;
+    const missing = cluster.branches().filter(({ timeline }) => user.readsOf(timeline) < READS_PER_BRANCH);
+    world.fail(
+      'convergence',
+      `${what}: ${missing.length} branches cannot be read after ${CONVERGE_MS} ms: ${user.lastError}`,
+    );
+    return;
+  }
+  world.mark('converged');
+}
+
+/** Somebody who makes branches and reads them. */
+class BranchUser {
+  hasProject = false;
+  lastError = 'nothing was tried';
+  readonly #context: ScenarioContext;
+  readonly #cluster: BranchingCluster;
+  readonly #random: SimRandom;
+  readonly #reads = new Map<string, number>();
+  #isWorking = true;
+  #serial = 0;
+
+  constructor(context: ScenarioContext, cluster: BranchingCluster) {
+    this.#context = context;
+    this.#cluster = cluster;
+    this.#random = context.world.random('user');
+  }
+
+  readsOf(timeline: string): number {
+    return this.#reads.get(timeline) ?? 0;
+  }
+
+  forgetReads(): void {
+    this.#reads.clear();
+  }
+
+  stopWorking(): void {
+    this.#isWorking = false;
+  }
+
+  async begin(process: SimProcess): Promise<void> {
+    await process.ports.clock.sleep(300);
+    while (!this.hasProject) {
+      try {
+        await this.#cluster.createProject(process);
+        this.hasProject = true;
+      } catch (error) {
+        this.#note(error);
+        if ((error as PalimpsestError).code === 'already-exists') this.hasProject = true;
+        await process.ports.clock.sleep(500);
+      }
+    }
+  }
+
+  /** Makes and unmakes branches, and reads, until told to stop; reads go on. */
+  work(process: SimProcess): void {
+    void this.#changeBranches(process);
+    void this.#read(process);
+    void this.#read(process);
+  }
+
+  async #changeBranches(process: SimProcess): Promise<void> {
+    const { clock } = process.ports;
+    while (this.#isWorking) {
+      await clock.sleep(this.#random.exponential(400));
+      const branches = this.#cluster.branches();
+      if (branches.length === 0 || !this.#isWorking) continue;
+      try {
+        await this.#changeOne(process, branches);
+      } catch (error) {
+        this.#note(error);
+        this.#context.world.mark('branch: a change was refused');
+      }
+    }
+  }
+
+  async #changeOne(process: SimProcess, branches: BranchStatus[]): Promise<void> {
+    const { world } = this.#context;
+    const branch = this.#random.pick(branches);
+    const kind = this.#random.int(10);
+    if (kind < 5 && branches.length < BRANCHES_MAX) return this.#create(process, branch);
+    if (kind < 7) {
+      const point = this.#past(branch);
+      if (point) {
+        await this.#cluster.ask(process, {
+          type: 'restore-branch',
+          command: { type: 'branch.restore', name: branch.name, point },
+        });
+        world.mark('branch: restored');
+      }
+    } else if (kind === 7 && branch.parent !== undefined) {
+      await this.#cluster.ask(process, {
+        type: 'restore-branch',
+        command: { type: 'branch.reset', name: branch.name },
+      });
+      world.mark('branch: reset');
+    } else if (kind > 7 && !branch.primary) {
+      await this.#cluster.ask(process, { type: 'delete-branch', name: branch.name });
+      world.mark('branch: deleted');
+    }
+  }
+
+  /** What was acknowledged before the question must be in a branch of the head. */
+  async #create(process: SimProcess, from: BranchStatus): Promise<void> {
+    const { world } = this.#context;
+    const known = this.#cluster.known(from);
+    const acknowledged = known?.ledger.newestAcknowledged ?? 0;
+    const point = this.#random.chance(0.5) ? ({ kind: 'head' } as const) : this.#past(from);
+    if (!point) return;
+    const name = `b${++this.#serial}`;
+    const created = await this.#cluster.ask<BranchStatus>(process, {
+      type: 'create-branch',
+      command: { type: 'branch.create', name, from: from.name, point },
+    });
+    world.tell('user', `${name} of ${from.name} at ${formatLsn(created.startLsn)}`);
+    if (point.kind === 'lsn') {
+      world.mark('branch: created in the past');
+      if (created.startLsn > point.lsn) this.#fail(`${name} begins after the LSN that was asked for`);
+      return;
+    }
+    world.mark('branch: created at the head');
+    const isSame = created.ancestor?.timeline === from.timeline;
+    if (isSame && created.startLsn < acknowledged) {
+      this.#fail(
+        `${name} begins at ${formatLsn(created.startLsn)}, before the acknowledged ${formatLsn(acknowledged as Lsn)}`,
+      );
+    }
+  }
+
+  /** Somewhere in what the branch wrote itself. */
+  #past(branch: BranchStatus): Extract<BranchPoint, { kind: 'lsn' }> | undefined {
+    const known = this.#cluster.known(branch);
+    if (!known || known.history.end <= branch.startLsn) return undefined;
+    const lsn = branch.startLsn + this.#random.int(known.history.end - branch.startLsn + 1);
+    return { kind: 'lsn', lsn };
+  }
+
+  async #read(process: SimProcess): Promise<void> {
+    const { bus, network, clock } = process.ports;
+    while (!process.isDead) {
+      await clock.sleep(10 + this.#random.exponential(60));
+      const branches = this.#cluster.branches();
+      if (branches.length === 0) continue;
+      // Those that were read least come first: all are to be read in the end.
+      const least = Math.min(...branches.map(({ timeline }) => this.readsOf(timeline)));
+      const branch = this.#random.pick(branches.filter(({ timeline }) => this.readsOf(timeline) === least));
+      let client: PageClient | undefined;
+      try {
+        const channel = await openChannel(bus, network, 'pageserver', branch.timeline, { timeoutMs: 2000 });
+        client = new PageClient({ clock, channel, timeoutMs: READ_TIMEOUT_MS });
+        for (let n = 0; n < READS_PER_BRANCH; n++) await this.#readOne(client, branch);
+      } catch (error) {
+        this.#note(error);
+      } finally {
+        client?.close();
+      }
+    }
+  }
+
+  async #readOne(client: PageClient, branch: BranchStatus): Promise<void> {
+    const known = this.#cluster.known(branch);
+    if (!known) throw new PalimpsestError('unavailable', 'its ancestor is not known yet');
+    const wanted = known.model.pick(this.#random);
+    // A branch may begin before anything was written.
+    if (!wanted) {
+      this.#reads.set(branch.timeline, this.readsOf(branch.timeline) + 1);
+      return;
+    }
+    const { page, lsn } = wanted;
+    const expected = known.model.at(page, lsn);
+    if (!expected) return;
+    const { spc, db, rel, fork, block } = page;
+    const request = { lsn, notModifiedSince: lsn, spc, db, rel, fork, firstBlock: block, count: 1 };
+    const found = await client.getPages(request);
+    this.#reads.set(branch.timeline, this.readsOf(branch.timeline) + 1);
+    this.#context.world.mark('branch: a page was compared');
+    const at = firstDifference(found, expected);
+    if (at < 0) return;
+    this.#context.world.fail(
+      'a page at an LSN equals the model',
+      `branch ${branch.name}: block ${block} of ${rel} at ${formatLsn(lsn)} differs at byte ${at}`,
+    );
+  }
+
+  #fail(detail: string): void {
+    this.#context.world.fail('a branch begins where it was asked for', detail);
+  }
+
+  #note(error: unknown): void {
+    if (!(error instanceof PalimpsestError)) throw error;
+    this.lastError = error.message;
+  }
+}
