@@ -1,9 +1,7 @@
 /**
- * Layer files on the local disk: a cache of object storage. Opens, checks and reads them, fetches a missing one from
- * objects, and keeps the number of open files and the memory of cached indexes bounded.
+ * Reads layer files: their indexes and small states, which are kept in a bounded part of memory, and their blocks, neighbours by
+ * one read. Where the bytes come from: local-layers.ts.
  */
-import { PalimpsestError } from '../../protocols/errors.ts';
-import { corruptLayer } from '../../protocols/layers/errors.ts';
 import { decodeFooter, type LayerFooter } from '../../protocols/layers/footer.ts';
 import {
   FOOTER_BYTES,
@@ -15,25 +13,17 @@ import { LayerIndex, openIndexSections } from '../../protocols/layers/reader.ts'
 import { LayerState, openStateSections } from '../../protocols/layers/state.ts';
 import { openSectionsVersion1 } from '../../protocols/layers/version-1.ts';
 import { timelinePrefix } from '../../protocols/object-keys.ts';
-import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
-import type { Log } from '../../runtime/ports/log.ts';
-import type { Objects } from '../../runtime/ports/objects.ts';
 import type { FileLayer, ReadContext } from './file-layer.ts';
 import type { LayerDescriptor } from './layer-descriptor.ts';
+import { LocalLayers, type LocalLayersOptions } from './local-layers.ts';
 
-const OPEN_FILES_MAX = 128;
 /** Blocks with a smaller gap between them are fetched by one read. */
 const READ_GAP_BYTES_MAX = 16 * 1024;
 const READ_BYTES_MAX = 1024 * 1024;
 /** What is read of a file's end at first: of most layers the footer and all that finds a page. */
 const TAIL_BYTES = 32 * 1024;
 
-export interface LayerStoreOptions {
-  disk: Disk;
-  objects: Objects;
-  log: Log;
-  /** Folder of layer files, below the disk's root. */
-  folder: string;
+export interface LayerStoreOptions extends LocalLayersOptions {
   /** Memory for cached indexes. */
   indexBytesMax: number;
 }
@@ -49,35 +39,26 @@ class CachedParts<T extends { bytes: number }> {
   }
 }
 
-interface OpenFile {
-  file: DiskFile;
-  users: number;
-  doomed: boolean;
-}
-
 export class LayerStore {
   readonly #options: LayerStoreOptions;
-  /** Least recently used first. */
-  readonly #files = new Map<string, OpenFile>();
-  readonly #opening = new Map<string, Promise<void>>();
+  /** The bytes of the layers. */
+  readonly local: LocalLayers;
   readonly #indexes = new CachedParts<LayerIndex>((layer, index) => {
     layer.index = index;
   });
   readonly #states = new CachedParts<LayerState>((layer, state) => {
     layer.state = state;
   });
-  /** Layers whose local file was found damaged: each is fetched again once. */
-  readonly #mending = new Map<string, Promise<void>>();
   #partBytes = 0;
-  downloads = 0;
 
   constructor(options: LayerStoreOptions) {
     this.#options = options;
+    this.local = new LocalLayers(options);
   }
 
   /** Where a layer's local file is, below the disk's root. */
   pathOf(key: string): string {
-    return `${this.#options.folder}/${key}`;
+    return this.local.pathOf(key);
   }
 
   /** The folder of a timeline's local files, below the disk's root. */
@@ -122,7 +103,8 @@ export class LayerStore {
     }
     let loading = parts.loading.get(layer);
     if (!loading) {
-      loading = this.#mended(layer.descriptor, () => read(layer.descriptor))
+      loading = this.local
+        .mended(layer.descriptor, () => read(layer.descriptor))
         .then((part) => {
           this.#keepPart(parts, layer, part);
           return part;
@@ -133,83 +115,46 @@ export class LayerStore {
     return loading;
   }
 
-  /** Whether the layer's local file is there. */
-  async isLocal(descriptor: LayerDescriptor): Promise<boolean> {
-    return this.#options.disk.exists(this.pathOf(descriptor.key));
-  }
-
-  /** A layer's local file is there now. */
-  added(_descriptor: LayerDescriptor): void {}
-
-  /** Object storage has the layer: its local file may go. */
-  mayEvict(_descriptor: LayerDescriptor): void {}
-
   /** Forgets a layer and removes its local file. */
   async remove(layer: FileLayer): Promise<void> {
     this.#dropParts(layer);
-    this.#doom(layer.descriptor.key);
-    const path = this.pathOf(layer.descriptor.key);
-    if (await this.#options.disk.exists(path)) await this.#options.disk.remove(path);
+    await this.local.remove(layer.descriptor.key);
   }
 
   /** Forgets a layer; its file stays. */
   forget(layer: FileLayer): void {
     this.#dropParts(layer);
-    this.#doom(layer.descriptor.key);
+    this.local.closeFile(layer.descriptor.key);
   }
 
   async close(): Promise<void> {
-    for (const key of [...this.#files.keys()]) this.#doom(key);
+    await this.local.close();
   }
 
-  async #readIndex(descriptor: LayerDescriptor): Promise<LayerIndex> {
-    const name = this.pathOf(descriptor.key);
-    return this.#withFile(descriptor, async (file) => {
-      const tail = await this.#readTail(file, descriptor);
-      const { footer } = tail;
-      const last = footer.version === 1 ? footer.sections.length - 1 : SECTION_CUTS;
-      const part = await this.#sectionsOf(file, tail, SECTION_RELATIONS, last, name);
-      const open = footer.version === 1 ? openSectionsVersion1 : openIndexSections;
-      return new LayerIndex(footer, open(name, footer, part.bytes, part.base));
-    });
+  async #readIndex(layer: LayerDescriptor): Promise<LayerIndex> {
+    const { footer, base, bytes } = await this.#readSections(layer, SECTION_CUTS);
+    const open = footer.version === 1 ? openSectionsVersion1 : openIndexSections;
+    return new LayerIndex(footer, open(this.pathOf(layer.key), footer, bytes, base));
   }
 
-  async #readState(descriptor: LayerDescriptor): Promise<LayerState> {
-    const name = this.pathOf(descriptor.key);
-    return this.#withFile(descriptor, async (file) => {
-      const tail = await this.#readTail(file, descriptor);
-      const { footer } = tail;
-      const last = footer.version === 1 ? footer.sections.length - 1 : SECTION_WAYPOINTS;
-      const part = await this.#sectionsOf(file, tail, SECTION_RELATIONS, last, name);
-      const open = footer.version === 1 ? openSectionsVersion1 : openStateSections;
-      return new LayerState(open(name, footer, part.bytes, part.base));
-    });
+  async #readState(layer: LayerDescriptor): Promise<LayerState> {
+    const { footer, base, bytes } = await this.#readSections(layer, SECTION_WAYPOINTS);
+    const open = footer.version === 1 ? openSectionsVersion1 : openStateSections;
+    return new LayerState(open(this.pathOf(layer.key), footer, bytes, base));
   }
 
-  async #readTail(
-    file: DiskFile,
-    descriptor: LayerDescriptor,
-  ): Promise<{ footer: LayerFooter; base: number; bytes: Uint8Array }> {
-    const name = this.pathOf(descriptor.key);
-    const size = await file.size();
-    if (size < FOOTER_BYTES) throw corruptLayer(name, 'the footer (file too short)');
-    const base = Math.max(0, size - TAIL_BYTES);
-    const bytes = await readExactly(file, name, base, size - base);
-    return { footer: decodeFooter(name, bytes.subarray(-FOOTER_BYTES)), base, bytes };
-  }
-
-  /** The bytes of neighbouring sections: out of the tail if it has them. */
-  async #sectionsOf(
-    file: DiskFile,
-    tail: { footer: LayerFooter; base: number; bytes: Uint8Array },
-    first: number,
+  /** Reads the footer and the sections up to `last` (of version 1: all): with one read if they are at the very end. */
+  async #readSections(
+    layer: LayerDescriptor,
     last: number,
-    name: string,
-  ): Promise<{ base: number; bytes: Uint8Array }> {
-    const base = tail.footer.sections[first]!.offset;
-    if (base >= tail.base) return tail;
-    const { offset, storedLength } = tail.footer.sections[last]!;
-    return { base, bytes: await readExactly(file, name, base, offset + storedLength - base) };
+  ): Promise<{ footer: LayerFooter; base: number; bytes: Uint8Array }> {
+    const base = Math.max(0, layer.bytes - TAIL_BYTES);
+    const bytes = await this.local.read(layer, base, layer.bytes - base);
+    const footer = decodeFooter(this.pathOf(layer.key), bytes.subarray(-FOOTER_BYTES));
+    const first = footer.sections[SECTION_RELATIONS]!.offset;
+    if (first >= base) return { footer, base, bytes };
+    const { offset, storedLength } = footer.version === 1 ? footer.sections.at(-1)! : footer.sections[last]!;
+    return { footer, base: first, bytes: await this.local.read(layer, first, offset + storedLength - first) };
   }
 
   async #supplyBlocks(layer: FileLayer, blocks: Set<number>, context: ReadContext): Promise<void> {
@@ -227,7 +172,7 @@ export class LayerStore {
         to = end;
       }
       const span = { layer, index, blocks: sorted.slice(i, j), from, to };
-      reads.push(this.#mended(layer.descriptor, () => this.#readBlocks(span, context)));
+      reads.push(this.local.mended(layer.descriptor, () => this.#readBlocks(span, context)));
       i = j;
     }
     await Promise.all(reads);
@@ -238,10 +183,8 @@ export class LayerStore {
     const name = this.pathOf(layer.descriptor.key);
     const from = index.blockOffset[first]!;
     const to = index.blockOffset[end - 1]! + index.blockStored[end - 1]!;
-    return this.#mended(layer.descriptor, async () => {
-      const bytes = await this.#withFile(layer.descriptor, (file) =>
-        readExactly(file, name, from, to - from),
-      );
+    return this.local.mended(layer.descriptor, async () => {
+      const bytes = await this.local.read(layer.descriptor, from, to - from);
       const blocks: Uint8Array[] = [];
       for (let block = first; block < end; block++) {
         const offset = index.blockOffset[block]! - from;
@@ -259,103 +202,12 @@ export class LayerStore {
   ): Promise<void> {
     const { layer, index, from } = span;
     const name = this.pathOf(layer.descriptor.key);
-    const bytes = await this.#withFile(layer.descriptor, (file) =>
-      readExactly(file, name, from, span.to - from),
-    );
+    const bytes = await this.local.read(layer.descriptor, from, span.to - from);
     for (const block of span.blocks) {
       const offset = index.blockOffset[block]! - from;
       const stored = bytes.subarray(offset, offset + index.blockStored[block]!);
       context.giveBlock(layer, block, index.openBlock(name, block, stored));
     }
-  }
-
-  /** Runs `read`; when the local file is damaged and object storage has the layer, fetches it and reads once more. */
-  async #mended<T>(descriptor: LayerDescriptor, read: () => Promise<T>): Promise<T> {
-    try {
-      return await read();
-    } catch (error) {
-      if (!(error instanceof PalimpsestError) || error.code !== 'corrupt') throw error;
-      let mending = this.#mending.get(descriptor.key);
-      if (!mending) this.#mending.set(descriptor.key, (mending = this.#mend(descriptor, error)));
-      await mending;
-      return read();
-    }
-  }
-
-  async #mend(descriptor: LayerDescriptor, damage: PalimpsestError): Promise<void> {
-    const { objects, log } = this.#options;
-    if (!(await objects.head(descriptor.key))) throw damage;
-    log.error(
-      { layer: descriptor.key, error: damage.message },
-      'a local layer file is damaged: fetching it again',
-    );
-    this.#doom(descriptor.key);
-    await this.#download(descriptor);
-  }
-
-  async #withFile<T>(descriptor: LayerDescriptor, use: (file: DiskFile) => Promise<T>): Promise<T> {
-    const open = await this.#open(descriptor);
-    open.users++;
-    try {
-      return await use(open.file);
-    } finally {
-      open.users--;
-      if (open.doomed && open.users === 0) closeQuietly(open.file);
-    }
-  }
-
-  async #open(descriptor: LayerDescriptor): Promise<OpenFile> {
-    const { key } = descriptor;
-    for (;;) {
-      const open = this.#files.get(key);
-      if (open) {
-        this.#files.delete(key);
-        this.#files.set(key, open);
-        return open;
-      }
-      let opening = this.#opening.get(key);
-      if (!opening) {
-        opening = this.#openFile(descriptor).finally(() => this.#opening.delete(key));
-        this.#opening.set(key, opening);
-      }
-      await opening;
-    }
-  }
-
-  async #openFile(descriptor: LayerDescriptor): Promise<void> {
-    const path = this.pathOf(descriptor.key);
-    let file: DiskFile;
-    try {
-      file = await this.#options.disk.open(path, { readOnly: true });
-    } catch (error) {
-      if (!(error instanceof PalimpsestError) || error.code !== 'not-found') throw error;
-      await this.#download(descriptor);
-      file = await this.#options.disk.open(path, { readOnly: true });
-    }
-    this.#files.set(descriptor.key, { file, users: 0, doomed: false });
-    for (const key of this.#files.keys()) {
-      if (this.#files.size <= OPEN_FILES_MAX) break;
-      if (key !== descriptor.key) this.#doom(key);
-    }
-  }
-
-  async #download(descriptor: LayerDescriptor): Promise<void> {
-    const path = this.pathOf(descriptor.key);
-    this.#options.log.info(
-      { layer: descriptor.key, bytes: descriptor.bytes },
-      'fetching a layer from objects',
-    );
-    await this.#options.disk.makeDirectory(path.slice(0, path.lastIndexOf('/')));
-    await this.#options.objects.getFile(descriptor.key, path);
-    this.downloads++;
-  }
-
-  #doom(key: string): void {
-    const open = this.#files.get(key);
-    if (!open) return;
-    this.#files.delete(key);
-    open.doomed = true;
-    if (open.users === 0) closeQuietly(open.file);
   }
 
   #keepPart<T extends LayerIndex | LayerState>(parts: CachedParts<T>, layer: FileLayer, part: T): void {
@@ -391,21 +243,4 @@ async function unlessRetired(layer: FileLayer, read: () => Promise<void>): Promi
   } catch (error) {
     if (!layer.isRetired) throw error;
   }
-}
-
-/** A file that was only read has nothing to lose. */
-function closeQuietly(file: DiskFile): void {
-  file.close().catch(() => {});
-}
-
-async function readExactly(
-  file: DiskFile,
-  name: string,
-  position: number,
-  length: number,
-): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
-  const count = await file.read(bytes, position);
-  if (count !== length) throw corruptLayer(name, `a read of ${length} bytes at ${position} (file too short)`);
-  return bytes;
 }

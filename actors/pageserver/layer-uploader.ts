@@ -163,7 +163,7 @@ export class LayerUploader {
     if (!layers.get(layer.key)) return;
     this.#uploaded.add(layer.key);
     this.#isDirty = true;
-    tools.store.mayEvict(layer);
+    tools.store.local.mayEvict(layer);
   }
 
   /** The layers that an index may list now: of level 0 those before the first that is not uploaded; undefined: not yet. */

@@ -33,6 +33,7 @@ import type { ShardTools } from './tools.ts';
 /** A reader that does not take its answers is not asked for more. */
 const QUEUED_BYTES_MAX = 16 * 1024 * 1024;
 const REQUESTS_MAX = 1024;
+const LOOKED_UP_MAX = 64;
 
 export interface PageServiceOptions {
   shard: Shard;
@@ -46,6 +47,8 @@ export interface PageServiceOptions {
 export class PageService {
   readonly #options: PageServiceOptions;
   readonly #channel: Channel;
+  /** Moments whose relations are known. */
+  readonly #lookedUp = new Set<number>();
   #requests = 0;
   #paused = false;
 
@@ -183,6 +186,10 @@ export class PageService {
   #servingRelation(tag: RelationTag, lsn: number): number | Promise<number> {
     const { relations } = this.#options.tools;
     const own = relations.find(tag.spc, tag.db, tag.rel, tag.fork);
+    // Of relations that are gone by now this process may know only what it reads of the moment.
+    if (own < 0 && lsn < this.#options.shard.lastLsn && !this.#lookedUp.has(lsn)) {
+      return this.#lookUp(lsn).then(() => this.#servingRelation(tag, lsn));
+    }
     const init = tag.fork === FORK_INIT ? -1 : relations.find(tag.spc, tag.db, tag.rel, FORK_INIT);
     if (init < 0) return own;
     const { shard } = this.#options;
@@ -192,6 +199,14 @@ export class PageService {
     };
     if (lsn >= shard.lastLsn) return choose(shard.headSizeOf(init));
     return shard.view(lsn).then((view) => choose(view.sizeOf(init)));
+  }
+
+  /** Gives all relations of a moment their numbers. */
+  async #lookUp(lsn: number): Promise<void> {
+    const view = await this.#options.shard.view(lsn);
+    view.forEachSize(() => {});
+    if (this.#lookedUp.size >= LOOKED_UP_MAX) this.#lookedUp.clear();
+    this.#lookedUp.add(lsn);
   }
 
   #answerFailure(requestId: number, error: unknown): void {

@@ -73,7 +73,7 @@ export class ShardLayers {
       history,
       readPage: (relation, block, lsn) => reader.readPage(relation, block, lsn),
       onWritten: (layer) => {
-        store.added(layer.descriptor);
+        store.local.added(layer.descriptor);
         this.#uploader.kick();
         this.#compactor.schedule();
       },
@@ -117,11 +117,11 @@ export class ShardLayers {
     for (const name of await tools.disk.list(folder)) {
       const path = `${folder}/${name}`;
       const layer = history.files.get(path.slice(prefix.length));
-      if (layer) tools.store.added(layer.descriptor);
+      if (layer) tools.store.local.added(layer.descriptor);
       else if (name.endsWith('.layer') || name.endsWith(TEMPORARY_SUFFIX)) await tools.disk.remove(path);
     }
     for (const { descriptor } of history.files.all()) {
-      if (this.#uploader.isUploaded(descriptor.key)) tools.store.mayEvict(descriptor);
+      if (this.#uploader.isUploaded(descriptor.key)) tools.store.local.mayEvict(descriptor);
     }
     this.#uploader.kick();
     this.#compactor.schedule();
@@ -186,7 +186,7 @@ export class ShardLayers {
 
   #changed(added: LayerDescriptor[], removed: FileLayer[]): void {
     const { tools } = this.#options;
-    for (const layer of added) tools.store.added(layer);
+    for (const layer of added) tools.store.local.added(layer);
     for (const layer of removed) {
       tools.store.remove(layer).catch((error) => {
         tools.log.warn({ layer: layer.descriptor.key, error: String(error) }, 'a local file stays');

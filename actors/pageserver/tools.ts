@@ -9,12 +9,12 @@ import type { Disk } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { ChunkPool } from './arena.ts';
-import type { Background } from './background.ts';
 import type { ShardEvent } from './events.ts';
 import type { LayerStore } from './layer-store.ts';
 import type { PageCache } from './page-cache.ts';
 import type { PageRedo } from './page-redo.ts';
 import type { RelationTable } from './relation-table.ts';
+import type { Turns } from './turns.ts';
 
 export interface ShardTools {
   clock: Clock;
@@ -27,7 +27,7 @@ export interface ShardTools {
   redo: PageRedo;
   pool: ChunkPool;
   /** Turns for compaction, which all shards take one after the other. */
-  background: Background;
+  background: Turns;
   /** Connects to a safekeeper's replica of a timeline. */
   dialSafekeeper(node: NodeId, timeline: string): Promise<Channel>;
   /**

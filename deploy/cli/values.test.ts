@@ -7,7 +7,9 @@ import { exitCodeOf } from './exit-codes.ts';
 import { table } from './output.ts';
 import {
   parseBranch,
+  parseDiskBudget,
   parseDurationSeconds,
+  parsePageCache,
   parsePgVersion,
   parsePoint,
   parsePort,
@@ -72,6 +74,10 @@ describe('numbers', () => {
     for (const text of ['0', '65536', '1.5', 'http', '-1'])
       expect(() => parsePort(text)).toThrow(PalimpsestError);
     for (const text of ['0', '2', '7']) expect(() => parseSafekeepers(text)).toThrow(/safekeepers/);
+    expect(parseDiskBudget('512MB')).toBe(512 * 1024 ** 2);
+    expect(() => parseDiskBudget('1MB')).toThrow(/at least 64MB|too little/);
+    expect(parsePageCache('256MB')).toBe(256 * 1024 ** 2);
+    for (const text of ['1MB', '64GB', 'much']) expect(() => parsePageCache(text)).toThrow();
     expect(() => parsePgVersion('14')).toThrow(/not supported/);
     expect([parsePort('5432'), parseSafekeepers('5'), parsePgVersion('18')]).toEqual([5432, 5, 18]);
   });

@@ -13,6 +13,9 @@ const SUSPEND_SECONDS_MAX = 7 * 86_400;
 const GC_SECONDS_MIN = 1;
 const GC_SECONDS_MAX = 86_400;
 const HISTORY_SECONDS_MAX = 36_500 * 86_400;
+const DISK_BUDGET_MIN = 64 * 1024 ** 2;
+const PAGE_CACHE_MIN = 4 * 1024 ** 2;
+const PAGE_CACHE_MAX = 16 * 1024 ** 3;
 
 /** Reads `30s`, `5m`, `1.5h`; a number alone counts seconds. */
 export function parseDurationSeconds(text: string): number {
@@ -51,6 +54,20 @@ export function parseBytes(text: string): number {
   const bytes = match ? Math.round(Number(match[1]) * 1024 ** power) : Number.NaN;
   if (Number.isSafeInteger(bytes)) return bytes;
   throw invalid(`"${text}" is not a number of bytes`, 'write it like 500MB or 1GB');
+}
+
+/** `--pageserver-disk`: less than this could not hold what is being written. */
+export function parseDiskBudget(text: string): number {
+  const bytes = parseBytes(text);
+  if (bytes >= DISK_BUDGET_MIN) return bytes;
+  throw invalid(`"${text}" is too little for layer files`, 'give at least 64MB');
+}
+
+/** `--pageserver-cache`. */
+export function parsePageCache(text: string): number {
+  const bytes = parseBytes(text);
+  if (bytes >= PAGE_CACHE_MIN && bytes <= PAGE_CACHE_MAX) return bytes;
+  throw invalid(`"${text}" is no size for the page cache`, 'give 4MB to 16GB');
 }
 
 /** A duration as `--history` takes it. */

@@ -11,7 +11,7 @@ import { findIndex, type ShardIndex } from '../../actors/pageserver/index-object
 import { upcastDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import type { LayerState, ShardSnapshot } from '../../actors/pageserver/machine.ts';
 import { PageService } from '../../actors/pageserver/page-service.ts';
-import { Shard, type ShardParent } from '../../actors/pageserver/shard.ts';
+import { Shard, type ShardOptions, type ShardParent } from '../../actors/pageserver/shard.ts';
 import { resolveLsn, resolveTime } from '../../actors/pageserver/shard-queries.ts';
 import { openTemplate } from '../../actors/pageserver/template.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
@@ -55,6 +55,8 @@ export interface PageserverNodeOptions {
   door: ChannelDoor;
   journals: JournalStore;
   tools: ShardTools;
+  /** Sizes at which a shard's layers are ended and merged; the usual ones where absent. */
+  sizes?: Pick<ShardOptions, 'layerBytesMax' | 'compaction'>;
   startActor(id: string): Promise<ActorHandle<ShardCommand>>;
   onPagesServed?(milliseconds: number, pages: number): void;
 }
@@ -168,6 +170,7 @@ export class PageserverNode {
       parent,
       tools: { ...tools, log: tools.log.child({ actor: PAGESERVER_KIND, timeline }) },
       journal: { record },
+      ...this.#options.sizes,
     });
     await shard.start();
     const service = { shard, tools, waitTimeoutMs: WAIT_TIMEOUT_MS, onServed: onPagesServed };
@@ -213,7 +216,7 @@ export class PageserverNode {
     const layersNow = () => (actor.snapshot() as ShardSnapshot).context.layers.map(upcastDescriptor);
     const lost = new Set<string>();
     for (const layer of layersNow()) {
-      if (!layer.uploaded && !(await store.isLocal(layer))) lost.add(layer.key);
+      if (!layer.uploaded && !(await store.local.isLocal(layer))) lost.add(layer.key);
     }
     // What a compaction has made is lost before it was in the index: its inputs are still what the index lists.
     if (layersNow().some(({ key, level }) => level > 0 && lost.has(key))) {
@@ -314,7 +317,7 @@ export class PageserverNode {
     await journals.remove(PAGESERVER_KIND, timeline);
     if (!spec) return;
     const prefix = timelinePrefix(spec);
-    await tools.disk.removeTree(tools.store.pathOf(prefix));
+    await tools.store.local.removeFolder(prefix);
     const keys: string[] = [];
     for await (const { key } of tools.objects.list(`${prefix}/`)) keys.push(key);
     // The index goes first: what is listed must exist.
@@ -358,7 +361,10 @@ export class PageserverNode {
       timelines: [...this.#hosted.values()].map(({ shard }) => shardStatus(shard)),
       cache: { pages: cache.capacity, hits: cache.hits, misses: cache.misses },
       openLayerBytes: pool.usedBytes,
-      downloads: store.downloads,
+      localBytes: store.local.bytes,
+      downloads: store.local.downloads,
+      rangedReads: store.local.rangedReads,
+      evictions: store.local.evictions,
       recordsApplied: redo.recordsApplied,
     };
   }

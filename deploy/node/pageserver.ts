@@ -7,13 +7,13 @@
  * is a cache: kill -9 at any moment, or the loss of the directory, loses nothing.
  */
 import { ChunkPool } from '../../actors/pageserver/arena.ts';
-import { Background } from '../../actors/pageserver/background.ts';
 import { pageserverDefinition } from '../../actors/pageserver/definition.ts';
 import { LayerStore } from '../../actors/pageserver/layer-store.ts';
 import { PageCache } from '../../actors/pageserver/page-cache.ts';
 import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
+import { Turns } from '../../actors/pageserver/turns.ts';
 import { readCommittedWal } from '../../actors/safekeeper/wal-client.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
@@ -30,6 +30,8 @@ import {
 interface PageserverConfiguration extends StorageProcessConfiguration {
   /** Memory for materialised pages. */
   pageCacheBytes?: number;
+  /** Bytes of local layer files; without it all that is fetched stays. */
+  diskBytesMax?: number;
   /** Memory for WAL that is not in layer files yet, of all timelines. */
   openLayerBytes?: number;
 }
@@ -78,11 +80,18 @@ async function makeTools({ disk, objects, clock, network, bus, log }: StoragePro
     disk,
     objects,
     relations,
-    store: new LayerStore({ disk, objects, log, folder: 'layers', indexBytesMax: INDEX_BYTES }),
+    store: new LayerStore({
+      disk,
+      objects,
+      log,
+      folder: 'layers',
+      indexBytesMax: INDEX_BYTES,
+      diskBytesMax: configuration.diskBytesMax,
+    }),
     cache: new PageCache(configuration.pageCacheBytes ?? PAGE_CACHE_BYTES),
     redo: new PageRedo(relations),
     pool: new ChunkPool(configuration.openLayerBytes ?? OPEN_LAYER_BYTES),
-    background: new Background(),
+    background: new Turns(1),
     async validateGeneration(timeline, generation) {
       const request = { timeoutMs: VALIDATE_TIMEOUT_MS };
       const status = await sendCommand<TimelineStatus>(

@@ -45,7 +45,7 @@ import { Moments } from './moments.ts';
 import { claimObjects } from './objects-mark.ts';
 import { ParentRuntime } from './parent-runtime.ts';
 import { busAddress } from './run-paths.ts';
-import { StorageProcesses } from './storage-processes.ts';
+import { type PageserverLimits, StorageProcesses } from './storage-processes.ts';
 import { Templates } from './templates.ts';
 
 const HOST = '127.0.0.1';
@@ -68,6 +68,8 @@ export interface SystemOptions {
   safekeepers?: number;
   /** Where objects are; an existing data directory knows. */
   objects?: ObjectsLocation;
+  /** Bounds of the pageserver; its own defaults where absent. */
+  pageserver?: PageserverLimits;
   /** Aborted when the start is to be given up. */
   signal?: AbortSignal;
   onStep?(text: string): void;
@@ -283,6 +285,7 @@ class EmbeddedSystem {
       root,
       runDirectory,
       objects,
+      pageserverLimits: this.#options.pageserver,
       clock: this.#runtime.clock,
       log: this.#runtime.log,
       onRestart: (node) => {

@@ -130,12 +130,21 @@ export class StorageProcess {
   }
 }
 
+/** What a pageserver may use. */
+export interface PageserverLimits {
+  /** Bytes of local layer files; without it all that is fetched stays. */
+  diskBytesMax?: number | undefined;
+  /** Memory for materialised pages. */
+  pageCacheBytes?: number | undefined;
+}
+
 export interface StorageProcessesOptions {
   safekeepers: number;
   pageserver: string;
   root: string;
   runDirectory: string;
   objects: ObjectsLocation;
+  pageserverLimits?: PageserverLimits | undefined;
   clock: Clock;
   log: Log;
   onRestart(node: string): void;
@@ -147,7 +156,7 @@ export class StorageProcesses {
   readonly #processes: StorageProcess[];
 
   constructor(options: StorageProcessesOptions) {
-    const { root, runDirectory, objects, pageserver, ...rest } = options;
+    const { root, runDirectory, objects, pageserver, pageserverLimits, ...rest } = options;
     this.safekeeperNodes = Array.from({ length: options.safekeepers }, (_, index) => `sk${index + 1}`);
     const runDir = runDirectory;
     const specs: StorageProcessSpec[] = this.safekeeperNodes.map((node) => ({
@@ -160,7 +169,13 @@ export class StorageProcesses {
       node: pageserver,
       script: 'pageserver.ts',
       flags: PAGESERVER_FLAGS,
-      argument: { node: pageserver, dataDir: join(root, 'pageserver'), objects, runDir },
+      argument: {
+        node: pageserver,
+        dataDir: join(root, 'pageserver'),
+        objects,
+        runDir,
+        ...pageserverLimits,
+      },
     });
     this.#processes = specs.map(
       (spec) => new StorageProcess(spec, { logDirectory: join(root, 'logs'), ...rest }),

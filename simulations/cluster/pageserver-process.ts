@@ -3,7 +3,6 @@
  * its shards, layers and redo are those of production.
  */
 import { ChunkPool } from '../../actors/pageserver/arena.ts';
-import { Background } from '../../actors/pageserver/background.ts';
 import { pageserverDefinition } from '../../actors/pageserver/definition.ts';
 import { LayerStore } from '../../actors/pageserver/layer-store.ts';
 import { PageCache } from '../../actors/pageserver/page-cache.ts';
@@ -11,6 +10,7 @@ import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import { TEMPLATE_FORMAT } from '../../actors/pageserver/template.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
+import { Turns } from '../../actors/pageserver/turns.ts';
 import { readCommittedWal } from '../../actors/safekeeper/wal-client.ts';
 import { PageserverNode } from '../../deploy/node/pageserver-node.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
@@ -116,7 +116,7 @@ export class PageserverMachine {
       cache: changeCache?.(cache) ?? cache,
       redo: new PageRedo(relations),
       pool: new ChunkPool(16 * MEGABYTE),
-      background: new Background(),
+      background: new Turns(1),
       validateGeneration: async (_, generation) => generation === this.#lives,
       dialSafekeeper,
       readWal: ({ timeline, safekeepers }, from, length) =>

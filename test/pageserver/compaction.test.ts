@@ -27,7 +27,7 @@ async function makeWorld(options: ShardWorldOptions = {}): Promise<{ world: Shar
     ...options,
   });
   worlds.push(world);
-  await world.import(recorded.base);
+  await world.importFrom(worlds[0]!);
   return { world, main: await world.open(mainSpec(world)) };
 }
 

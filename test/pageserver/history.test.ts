@@ -71,7 +71,7 @@ describe('a shard fed with the WAL of a stock Postgres', () => {
       }
       await again.close();
     }
-    expect(world.tools.store.downloads).toBeGreaterThan(5);
+    expect(world.tools.store.local.downloads).toBeGreaterThan(5);
   });
 
   test('a branch at any moment sees the pages of that moment, three levels deep', async () => {
@@ -166,7 +166,7 @@ describe('a shard fed with the WAL of a stock Postgres', () => {
     expect(damagedFiles).toBeGreaterThan(2);
     const healed = await world.open(spec);
     expect(await compareWithMoment(healed, world.tools, last)).toEqual([]);
-    expect(world.tools.store.downloads).toBeGreaterThan(0);
+    expect(world.tools.store.local.downloads).toBeGreaterThan(0);
     await healed.close();
     await world.restart();
     world.damageLayers('objects');

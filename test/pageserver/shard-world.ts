@@ -1,12 +1,11 @@
 /**
  * A pageserver shard in this process, over real files, fed with WAL from a stock Postgres' pg_wal in place of safekeepers.
  */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createActor } from 'xstate';
 import { ChunkPool } from '../../actors/pageserver/arena.ts';
-import { Background } from '../../actors/pageserver/background.ts';
 import type { CompactionOptions } from '../../actors/pageserver/compaction-plan.ts';
 import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
 import { type ImportedTemplate, importTemplate } from '../../actors/pageserver/import-template.ts';
@@ -20,6 +19,7 @@ import { Shard, type ShardParent } from '../../actors/pageserver/shard.ts';
 import type { KnownLayers } from '../../actors/pageserver/shard-layers.ts';
 import { openTemplate } from '../../actors/pageserver/template.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
+import { Turns } from '../../actors/pageserver/turns.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { segmentFileName, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
@@ -94,6 +94,14 @@ export class ShardWorld {
     });
   }
 
+  /** Takes the template that another world has imported. */
+  async importFrom(other: ShardWorld): Promise<void> {
+    const objects = (world: ShardWorld) => join(world.folder, 'objects', 'templates');
+    cpSync(objects(other), objects(this), { recursive: true });
+    this.template = other.template;
+    await this.restart();
+  }
+
   /** Ends a shard's life as kill -9 would: nothing that it does from now on counts. */
   async crash(shard: Shard): Promise<void> {
     this.#life++;
@@ -119,7 +127,7 @@ export class ShardWorld {
       cache: new PageCache(this.#options.pageCacheBytes ?? 4 * 2 ** 20),
       redo: new PageRedo(relations),
       pool: new ChunkPool(2 ** 26),
-      background: new Background(),
+      background: new Turns(1),
       validateGeneration: async (_, generation) => generation >= this.generation,
       dialSafekeeper: () => Promise.reject(new PalimpsestError('unavailable', 'no safekeepers here')),
       readWal: async (_, from, length) => readWalFiles(this.walFolder, from, length),

@@ -5,8 +5,10 @@ import type { RunningSystem } from '../../node/parent.ts';
 import { type CommonOptions, DEFAULT_DATA_DIR, parser, runCommand, withCommonOptions } from '../command.ts';
 import { type Output, Progress } from '../output.ts';
 import {
+  parseDiskBudget,
   parseGcInterval,
   parseObjects,
+  parsePageCache,
   parsePgVersion,
   parsePort,
   parseSafekeepers,
@@ -24,6 +26,8 @@ interface StartOptions extends CommonOptions {
   gcInterval: number;
   pgVersion: number;
   safekeepers?: number;
+  pageserverDisk?: number;
+  pageserverCache?: number;
   pgBin?: string;
   objects?: string;
   s3Endpoint?: string;
@@ -63,6 +67,12 @@ export function addStartCommand(program: Command): void {
     )
     .option('--s3-endpoint <url>', 'S3 server, if not Amazon’s own')
     .option('--s3-region <region>', 'region of the bucket, if the environment does not say')
+    .option(
+      '--pageserver-disk <size>',
+      'local layer files up to this size; others are read from objects',
+      parser(parseDiskBudget),
+    )
+    .option('--pageserver-cache <size>', 'memory for pages, for example 256MB (40MB)', parser(parsePageCache))
     .action((options: StartOptions) => runCommand(options, (output) => start(options, output)));
 }
 
@@ -79,6 +89,7 @@ async function start(options: StartOptions, output: Output): Promise<number> {
     pgVersion: options.pgVersion,
     pgBin: options.pgBin,
     safekeepers: options.safekeepers,
+    pageserver: { diskBytesMax: options.pageserverDisk, pageCacheBytes: options.pageserverCache },
     ...(objects ? { objects } : {}),
     signal: stop.signal,
     onStep: (text) => progress.step(text),
