@@ -3,40 +3,39 @@ import { type CoveringLayer, findGaps } from './coverage.ts';
 
 const layer = (
   kind: CoveringLayer['kind'],
+  level: number,
   startLsn: number,
   endLsn: number,
-  firstKey = '00',
-  lastKey = 'ff',
-): CoveringLayer => ({ kind, startLsn, endLsn, firstKey, lastKey });
-const delta = (startLsn: number, endLsn: number, firstKey?: string, lastKey?: string) =>
-  layer('delta', startLsn, endLsn, firstKey, lastKey);
-const image = (lsn: number, firstKey?: string, lastKey?: string) =>
-  layer('image', lsn, lsn, firstKey, lastKey);
+): CoveringLayer => ({
+  kind,
+  level,
+  startLsn,
+  endLsn,
+});
+const open = (startLsn: number, endLsn: number) => layer('delta', 0, startLsn, endLsn);
+const merged = (startLsn: number, endLsn: number) => [
+  layer('delta', 1, startLsn, endLsn),
+  layer('state', 1, startLsn, endLsn),
+];
 const ALL = { startLsn: 10, endLsn: 100, gcCutoff: 0 };
 
-test('deltas that follow one another cover everything, also split by keys', () => {
-  expect(findGaps([delta(10, 50), delta(50, 100)], ALL)).toEqual([]);
-  const split = [delta(10, 50, '00', '7f'), delta(10, 50, '80', 'ff'), delta(50, 100)];
-  expect(findGaps(split, ALL)).toEqual([]);
+test('level 0 and the states of merges follow one another', () => {
+  expect(findGaps([open(50, 100), open(10, 50)], ALL)).toEqual([]);
+  expect(findGaps([...merged(10, 50), open(50, 100), layer('image', 1, 40, 40)], ALL)).toEqual([]);
 });
 
-test('a missing delta is a gap, and is told once', () => {
-  expect(findGaps([delta(10, 40), delta(60, 100)], ALL)).toEqual([
-    { firstKey: '00', fromLsn: 40, toLsn: 60 },
-  ]);
-  expect(findGaps([delta(20, 100)], ALL)).toEqual([{ firstKey: '00', fromLsn: 10, toLsn: 20 }]);
-  expect(findGaps([delta(10, 40)], ALL)).toEqual([{ firstKey: '00', fromLsn: 40, toLsn: 100 }]);
+test('what is missing between two, before the first or after the last is a gap', () => {
+  expect(findGaps([open(10, 40), open(60, 100)], ALL)).toEqual([{ fromLsn: 40, toLsn: 60 }]);
+  expect(findGaps([open(20, 100)], ALL)).toEqual([{ fromLsn: 10, toLsn: 20 }]);
+  expect(findGaps([open(10, 40)], ALL)).toEqual([{ fromLsn: 40, toLsn: 100 }]);
+  expect(findGaps([], { ...ALL, endLsn: 10 })).toEqual([]);
+  // The pages of a merge without its state, and an image, do not stand in for it.
+  const pagesOnly = [layer('delta', 1, 10, 50), layer('image', 1, 50, 50), open(50, 100)];
+  expect(findGaps(pagesOnly, ALL)).toEqual([{ fromLsn: 10, toLsn: 50 }]);
 });
 
-test('a missing part of the keys is a gap', () => {
-  const layers = [delta(10, 50, '00', '7f'), delta(50, 100), delta(10, 30, '80', 'ff')];
-  expect(findGaps(layers, ALL)).toEqual([{ firstKey: '80', fromLsn: 30, toLsn: 50 }]);
-});
-
-test('history below an image is not needed once it is past the cutoff, and only then', () => {
-  const layers = [image(50), delta(50, 100)];
-  expect(findGaps(layers, { ...ALL, gcCutoff: 60 })).toEqual([]);
-  expect(findGaps(layers, { ...ALL, gcCutoff: 40 })).toEqual([{ firstKey: '00', fromLsn: 10, toLsn: 50 }]);
-  // An image in the middle of what is kept does not stand in for the deltas around it.
-  expect(findGaps([image(80), delta(85, 100)], { ...ALL, gcCutoff: 60 })).toHaveLength(1);
+test('below the cutoff nothing needs to be there', () => {
+  expect(findGaps([open(50, 100)], { ...ALL, gcCutoff: 60 })).toEqual([]);
+  expect(findGaps([open(10, 20), open(50, 100)], { ...ALL, gcCutoff: 50 })).toEqual([]);
+  expect(findGaps([open(50, 100)], { ...ALL, gcCutoff: 40 })).toEqual([{ fromLsn: 40, toLsn: 50 }]);
 });

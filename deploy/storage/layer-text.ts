@@ -73,5 +73,7 @@ export function keyText(key: string): string {
   if (/^f+$/.test(key)) return 'last';
   const part = (from: number, to: number) => Number.parseInt(key.slice(from, to), 16);
   const block = part(26, 34);
+  const log = part(0, 8) === SLRU_SPC && part(8, 16) === SLRU_DB ? SLRU_FOLDERS[part(16, 24)] : undefined;
+  if (log !== undefined) return `${log}#${block}`;
   return `${part(0, 8)}/${part(8, 16)}/${part(16, 24)}.${part(24, 26)}#${block === 0xffffffff ? 'end' : block}`;
 }

@@ -42,6 +42,7 @@ function branch(more: Partial<BranchStorage>): BranchStorage {
     project: 'default',
     branch: 'main',
     timeline: 'a'.repeat(32),
+    isServed: true,
     startLsn: 16 * MIB,
     headLsn: 300 * MIB,
     layersEndLsn: 280 * MIB,

@@ -8,7 +8,7 @@ import { escapeHtml } from './markup.ts';
 import { branchPanel } from './picture-panel.ts';
 import { SCRIPT, STYLE } from './picture-style.ts';
 import type { BranchStorage, StorageReport } from './report.ts';
-import { sharedText, windowText } from './report-text.ts';
+import { logicalText, sharedText, windowText } from './report-text.ts';
 
 const LEGEND: [string, string][] = [
   ['l0', 'L0 delta: all that changed, of all pages'],
@@ -97,7 +97,7 @@ function branchRow(branch: BranchStorage, most: number): string {
   const width = (bytes: number) => `${((bytes / most) * 100).toFixed(1)}%`;
   const cells = [
     `<a href="#${branch.timeline}">${escapeHtml(branch.branch)}</a>`,
-    bytesText(branch.logicalBytes),
+    logicalText(branch),
     `${bytesText(branch.layerBytes)} in ${branch.layers.length}`,
     `${bytesText(branch.wal.bytes)} in ${branch.wal.objects}`,
     escapeHtml(sharedText(branch)),
@@ -114,7 +114,7 @@ function branchSection(branch: BranchStorage, byTimeline: Map<string, BranchStor
     branch.leases === 0
       ? ''
       : `, ${branch.leases} ${branch.leases === 1 ? 'reader' : 'readers'} of past moments`;
-  const facts = `${bytesText(branch.logicalBytes)}, ${branch.layers.length} ${branch.layers.length === 1 ? 'layer' : 'layers'}, ${bytesText(ownBytes(branch))} in objects${leases}`;
+  const facts = `${logicalText(branch)}, ${branch.layers.length} ${branch.layers.length === 1 ? 'layer' : 'layers'}, ${bytesText(ownBytes(branch))} in objects${leases}`;
   return [
     `<section class="panel" id="${branch.timeline}">`,
     `<h3>${escapeHtml(branch.branch)}${of}</h3><p>${facts}; timeline ${branch.timeline}</p>`,

@@ -27,7 +27,7 @@ function branchTable(branches: BranchStorage[]): string {
     ['BRANCH', 'LOGICAL SIZE', 'LAYERS', 'WAL', 'OBJECTS / LOGICAL', 'SHARED', 'HISTORY FROM', 'TO'],
     branches.map((branch) => [
       branch.branch,
-      bytesText(branch.logicalBytes),
+      logicalText(branch),
       `${bytesText(branch.layerBytes)} in ${branch.layers.length}`,
       `${bytesText(branch.wal.bytes)} in ${branch.wal.objects}`,
       ratio(branch.layerBytes + branch.wal.bytes, branch.logicalBytes),
@@ -41,6 +41,10 @@ function branchTable(branches: BranchStorage[]): string {
 
 function ratio(bytes: number, logical: number): string {
   return logical === 0 ? '-' : `${(bytes / logical).toFixed(2)}x`;
+}
+
+export function logicalText({ isServed, logicalBytes }: BranchStorage): string {
+  return isServed ? bytesText(logicalBytes) : 'not served';
 }
 
 /** What it reads of others: its parent's layers, and the template at the bottom of all. */

@@ -23,6 +23,8 @@ export interface BranchStorage {
   branch: string;
   timeline: string;
   parent?: string;
+  /** Whether the pageserver has it; if not, its logical size is not known. */
+  isServed: boolean;
   /** Where its own history begins; before it, it is its parent's. */
   startLsn: number;
   headLsn: number;
@@ -70,7 +72,7 @@ export async function readStorage(options: ReportOptions): Promise<StorageReport
     throw new PalimpsestError('not-found', `project "${project}" does not exist`, `projects: ${names}`);
   }
   const catalog = await readCatalog(objects);
-  const wanted = status.branches.filter(({ state }) => state === 'ready');
+  const wanted = status.branches.filter(({ state }) => state !== 'creating' && state !== 'deleting');
   const found = new Map<string, BranchStorage>();
   const queue = wanted.entries();
   const work = async () => {
@@ -82,6 +84,7 @@ export async function readStorage(options: ReportOptions): Promise<StorageReport
   await Promise.all(Array.from({ length: PARALLEL_BRANCHES }, work));
   const templateBytes = catalog.templates.reduce((sum, { bytes }) => sum + bytes, 0);
   const branches = wanted.map(({ timeline }) => found.get(timeline)!);
+  branches.push(...(await readNamelessAncestors(options, catalog, found)));
   for (const branch of branches) {
     branch.sharedBytes = sharedBytes(branch, found, templateBytes);
     const parent = branch.ancestor && found.get(branch.ancestor.timeline);
@@ -102,26 +105,43 @@ export async function readStorage(options: ReportOptions): Promise<StorageReport
   };
 }
 
+/** Timelines that lost their name in a restore, and are kept for the branches that grow from them. */
+async function readNamelessAncestors(
+  options: ReportOptions,
+  catalog: Catalog,
+  found: Map<string, BranchStorage>,
+): Promise<BranchStorage[]> {
+  const nameless: BranchStorage[] = [];
+  // Reading one may bring another ancestor, which the loop then comes to.
+  for (const { ancestor, project } of found.values()) {
+    if (!ancestor || found.has(ancestor.timeline)) continue;
+    const view = { project, name: `(former ${ancestor.timeline.slice(0, 8)})`, timeline: ancestor.timeline };
+    const read = await readBranch(options, catalog, view);
+    found.set(ancestor.timeline, read);
+    nameless.push(read);
+  }
+  return nameless;
+}
+
 async function readBranch(
   { system, objects }: ReportOptions,
   catalog: Catalog,
-  view: BranchView,
+  view: Pick<BranchView, 'project' | 'name' | 'timeline' | 'parent'>,
 ): Promise<BranchStorage> {
   const { timeline } = view;
-  const [own, shard, relations] = await Promise.all([
-    system.command<TimelineStatus>('timeline', timeline, { type: 'status' }),
-    system.command<{ lastLsn: number }>('pageserver', timeline, { type: 'status' }),
-    readRelations(system, timeline),
-  ]);
+  const own = await system.command<TimelineStatus>('timeline', timeline, { type: 'status' });
   const stored = catalog.timelines.get(timeline);
   const layers = await readLayers(objects, stored);
+  const served = await readServed(system, timeline);
+  const { relations } = served;
   return {
     project: view.project,
     branch: view.name,
     timeline,
     ...(view.parent === undefined ? {} : { parent: view.parent }),
     startLsn: own.startLsn,
-    headLsn: Math.max(own.startLsn, shard.lastLsn),
+    isServed: served.isServed,
+    headLsn: Math.max(own.startLsn, served.lastLsn, ...layers.map(({ endLsn }) => endLsn)),
     layersEndLsn: layers.reduce((end, { endLsn }) => Math.max(end, endLsn), own.startLsn),
     window: { fromLsn: Math.max(own.cutoffLsn, own.startLsn), fromTimeMs: own.cutoffTimeMs },
     logicalBytes: relations.reduce((sum, { blocks }) => sum + Math.max(0, blocks), 0) * PAGE_BYTES,
@@ -134,6 +154,23 @@ async function readBranch(
     ...(own.ancestor ? { ancestor: own.ancestor } : {}),
     leases: Object.keys(own.leases).length,
   };
+}
+
+/** What the pageserver knows of a timeline; of an archived one it knows nothing. */
+async function readServed(
+  system: SystemConnection,
+  timeline: string,
+): Promise<{ isServed: boolean; lastLsn: number; relations: RelationEntry[] }> {
+  try {
+    const [{ lastLsn }, relations] = await Promise.all([
+      system.command<{ lastLsn: number }>('pageserver', timeline, { type: 'status' }),
+      readRelations(system, timeline),
+    ]);
+    return { isServed: true, lastLsn, relations };
+  } catch (error) {
+    if (!(error instanceof PalimpsestError)) throw error;
+    return { isServed: false, lastLsn: 0, relations: [] };
+  }
 }
 
 async function readRelations(system: SystemConnection, timeline: string): Promise<RelationEntry[]> {

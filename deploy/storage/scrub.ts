@@ -260,7 +260,7 @@ class ScrubWalk {
           ...about,
           severity: 'note',
           kind: 'unknown',
-          message: 'no index lists this layer yet',
+          message: 'no index lists this layer yet, or it is about to be removed',
         });
         continue;
       }

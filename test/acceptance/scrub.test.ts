@@ -166,6 +166,20 @@ describe('scrub', () => {
     expect(readFileSync(picture, 'utf8').match(/class="layer \w+"/g)).toHaveLength(listed.length);
   });
 
+  it('has figures of what lost its name in a restore and is still needed', async () => {
+    const lsn = await system.with('main', (client) => client.value('select pg_current_wal_lsn()'));
+    const restored = await system.run(['branch', 'restore', 'main', '--at', lsn], { timeoutMs: 60_000 });
+    expect(restored.code, restored.stderr).toBe(0);
+    const { projects } = await system.json<StorageFigures>(['storage']);
+    const branches = projects[0]!.branches;
+    const former = branches.find(({ branch }) => branch.startsWith('(former '))!;
+    const main = branches.find(({ branch }) => branch === 'main')!;
+    expect(branches).toHaveLength(3);
+    expect(former.layerBytes).toBeGreaterThan(0);
+    expect(main.sharedBytes).toBeGreaterThanOrEqual(former.layerBytes);
+    expect((await scrub()).clean).toBe(true);
+  });
+
   it('says so where there is nothing to scrub', async () => {
     const empty = join(system.dataDir, '..', 'none');
     const nowhere = await system.run(['scrub', '--objects', empty]);
