@@ -135,7 +135,7 @@ export class PageserverNode {
     const actor = await this.#actorOf(timeline);
     await actor.dispatch(command);
     const hosted = this.#hosted.get(timeline);
-    if (hosted && !hosted.shard.failure) {
+    if (hosted && !hosted.shard.failure && !(await this.#wasElsewhere(command, hosted, actor))) {
       hosted.shard.adopt(command);
       return;
     }
@@ -149,6 +149,21 @@ export class PageserverNode {
       });
       throw error;
     }
+  }
+
+  /**
+   * Whether another node has written an index since this one was attached. It has deleted what its index does not list: the map
+   * here, with layers that this node once uploaded, is no longer true.
+   */
+  async #wasElsewhere(
+    command: AttachCommand,
+    { shard }: Hosted,
+    actor: ActorHandle<ShardCommand>,
+  ): Promise<boolean> {
+    if (command.generation <= shard.spec.generation) return false;
+    const index = await findIndex(this.#options.tools.objects, command);
+    const { generations = [] } = (actor.snapshot() as ShardSnapshot).context;
+    return index !== undefined && !generations.includes(index.generation);
   }
 
   async #open(command: AttachCommand, actor: ActorHandle<ShardCommand>): Promise<void> {

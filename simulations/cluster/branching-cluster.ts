@@ -83,6 +83,7 @@ export class BranchingCluster {
       this.bucket,
       this.#restarter(pageserver, () => this.startPageserver()),
       findCanary(context.canary)?.pageserver,
+      'timeline',
     );
     const control = this.machine('control');
     this.control = new ControlMachine(control, {

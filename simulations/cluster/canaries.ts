@@ -3,6 +3,7 @@
  * message that is changed on its way, a rule that is bent. Production code has no switch for any of them.
  */
 import type { PageCache } from '../../actors/pageserver/page-cache.ts';
+import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -32,6 +33,7 @@ export interface Canary {
 export interface PageserverBug {
   objects?: (objects: Objects, clock: Clock) => Objects;
   cache?: (cache: PageCache) => PageCache;
+  validateGeneration?: ShardTools['validateGeneration'];
 }
 
 /** Finds a canary by name; undefined for none. Throws a RangeError for a name that does not exist. */

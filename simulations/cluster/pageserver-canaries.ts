@@ -45,6 +45,11 @@ export const PAGESERVER_CANARIES: Canary[] = [
       },
     },
   },
+  {
+    name: 'generation-not-validated',
+    bug: 'a pageserver deletes objects without asking whether the timeline is still its own',
+    pageserver: { validateGeneration: async () => true },
+  },
 ];
 
 function changedObjects(objects: Objects, changes: Partial<Objects>): Objects {

@@ -19,6 +19,7 @@ import { LayerWriter } from '../../protocols/layers/writer.ts';
 import { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
 import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
 import { ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
 import type { HostServices } from '../../runtime/host/actor-host.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
@@ -32,11 +33,15 @@ const DIAL_TIMEOUT_MS = 2000;
 const MEGABYTE = 2 ** 20;
 export const TEMPLATE_KEY = 'templates/simulated/index.json';
 
+/** Who gives out generations: each life of the process is one, or the timeline's actor, which is asked over the bus. */
+export type GenerationOwner = 'life' | 'timeline';
+
 export class PageserverMachine {
   readonly machine: SimMachine;
   readonly #bucket: SimBucket;
   readonly #onExit: (process: SimProcess) => void;
   readonly #bug: PageserverBug;
+  readonly #owner: GenerationOwner;
   #lives = 0;
 
   constructor(
@@ -44,11 +49,13 @@ export class PageserverMachine {
     bucket: SimBucket,
     onExit: (process: SimProcess) => void,
     bug: PageserverBug = {},
+    owner: GenerationOwner = 'life',
   ) {
     this.machine = machine;
     this.#bucket = bucket;
     this.#onExit = onExit;
     this.#bug = bug;
+    this.#owner = owner;
   }
 
   get node(): NodeId {
@@ -95,6 +102,20 @@ export class PageserverMachine {
     await node.start();
   }
 
+  #validator(process: SimProcess): ShardTools['validateGeneration'] {
+    if (this.#owner === 'life') return async (_, generation) => generation === this.#lives;
+    return async (timeline, generation) => {
+      const status = await sendCommand<{ generation: number }>(
+        process.ports.bus,
+        'timeline',
+        timeline,
+        { type: 'status' },
+        { timeoutMs: DIAL_TIMEOUT_MS },
+      );
+      return status.generation === generation;
+    };
+  }
+
   #tools(process: SimProcess): ShardTools {
     const { clock, log, disk, network, bus } = process.ports;
     const { objects: changeObjects, cache: changeCache } = this.#bug;
@@ -117,7 +138,7 @@ export class PageserverMachine {
       redo: new PageRedo(relations),
       pool: new ChunkPool(16 * MEGABYTE),
       background: new Turns(1),
-      validateGeneration: async (_, generation) => generation === this.#lives,
+      validateGeneration: this.#bug.validateGeneration ?? this.#validator(process),
       dialSafekeeper,
       readWal: ({ timeline, safekeepers }, from, length) =>
         readCommittedWal(

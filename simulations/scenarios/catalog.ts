@@ -4,11 +4,13 @@ import { CONSENSUS_SCENARIOS } from './consensus.ts';
 import { PAGESERVER_SCENARIOS } from './pageserver.ts';
 import type { Scenario } from './scenario.ts';
 import { TRIMMED_WAL } from './trimmed-wal.ts';
+import { ZOMBIE_PAGESERVER } from './zombie-pageserver.ts';
 
 export const SCENARIOS: Scenario[] = [
   ...CONSENSUS_SCENARIOS,
   TRIMMED_WAL,
   ...PAGESERVER_SCENARIOS,
+  ZOMBIE_PAGESERVER,
   ...BRANCH_SCENARIOS,
 ];
 

@@ -7,9 +7,9 @@ import { formatLsn } from '../../protocols/lsn.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
 import { findCanary } from '../cluster/canaries.ts';
+import { comparePage } from '../cluster/page-checker.ts';
 import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from '../cluster/pageserver-process.ts';
 import type { FaultMix } from '../faults/plan.ts';
-import { firstDifference } from '../oracles/agreed-history.ts';
 import { PageModel } from '../oracles/page-model.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { CALM_NETWORK } from '../world/network.ts';
@@ -212,21 +212,7 @@ class PageUser {
     const { world, random } = this.#context;
     await process.ports.clock.sleep(random.exponential(20));
     if (random.chance(0.1)) return this.#readState(client);
-    const wanted = this.#model.pick(random);
-    if (!wanted) return;
-    const { page, lsn } = wanted;
-    const expected = this.#model.at(page, lsn)!;
-    const { spc, db, rel, fork, block } = page;
-    const request = { lsn, notModifiedSince: lsn, spc, db, rel, fork, firstBlock: block, count: 1 };
-    const found = await client.getPages(request);
-    this.compared++;
-    world.mark('pageserver: a page was compared');
-    const at = firstDifference(found, expected);
-    if (at < 0) return;
-    world.fail(
-      'a page at an LSN equals the model',
-      `block ${block} of ${rel} at ${formatLsn(lsn)} differs at byte ${at}: ${found[at]} instead of ${expected[at]}`,
-    );
+    if (await comparePage(world, client, this.#model, random)) this.compared++;
   }
 
   /** The state that a compute would start from must be that of the agreed history, too. */

@@ -1,0 +1,53 @@
+/**
+ * No object goes away while somebody may still read it: whatever the newest index of a timeline lists must be there, and stay.
+ */
+import { decodeIndex } from '../../actors/pageserver/index-object.ts';
+import type { SimBucket } from '../world/objects.ts';
+import type { World } from '../world/world.ts';
+
+const INDEX = /^(.*)\/index-[0-9a-f]{8}$/;
+
+export class ListedObjects {
+  readonly #world: World;
+  readonly #bucket: SimBucket;
+
+  constructor(world: World, bucket: SimBucket) {
+    this.#world = world;
+    this.#bucket = bucket;
+    bucket.onDelete = (key) => this.#deleted(key);
+  }
+
+  /** Everything that the newest index of each timeline lists is there. */
+  check(): void {
+    const prefixes = new Set([...this.#bucket.objects.keys()].flatMap((key) => INDEX.exec(key)?.[1] ?? []));
+    for (const prefix of prefixes) {
+      const newest = this.#newestIndex(prefix)!;
+      for (const key of newest.listed) {
+        if (this.#bucket.objects.has(key)) continue;
+        this.#world.fail('what an index lists is there', `${newest.key} lists ${key}, which is missing`);
+      }
+      this.#world.mark('objects: an index was checked');
+    }
+  }
+
+  #deleted(key: string): void {
+    const prefix = key.slice(0, key.lastIndexOf('/'));
+    const newest = this.#newestIndex(prefix);
+    if (newest?.key === key) {
+      this.#world.fail('no object is deleted that an index lists', `the newest index ${key} is deleted`);
+    }
+    if (!newest?.listed.has(key)) {
+      this.#world.mark('objects: one that nobody needs was deleted');
+      return;
+    }
+    this.#world.fail('no object is deleted that an index lists', `${newest.key} lists ${key}`);
+  }
+
+  #newestIndex(prefix: string): { key: string; listed: Set<string> } | undefined {
+    const keys = [...this.#bucket.objects.keys()].filter((key) => INDEX.exec(key)?.[1] === prefix).sort();
+    const key = keys.at(-1);
+    if (key === undefined) return undefined;
+    const index = decodeIndex(key, this.#bucket.objects.get(key)!.data);
+    return { key, listed: new Set(index.layers.map((layer) => layer.key)) };
+  }
+}
