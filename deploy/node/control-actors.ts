@@ -34,14 +34,17 @@ import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Log } from '../../runtime/ports/log.ts';
+import type { Objects } from '../../runtime/ports/objects.ts';
 import type { Random } from '../../runtime/ports/random.ts';
 import { DEFAULT_PROJECT } from '../client/control.ts';
 import { Attachments } from './attachments.ts';
+import { inParallel } from './in-parallel.ts';
+import { manifestSource } from './manifest-source.ts';
+import { Manifests } from './manifests.ts';
 import { waitForState } from './wait-for-state.ts';
 
 /** The slowest honest step: a timeline whose storage processes are just being started again. */
 const TIMELINE_TIMEOUT_MS = 60_000;
-const CONCURRENT_LOADS = 16;
 const OWNER_ROLE = 'postgres';
 
 /** Runs actors; what this file needs of the host. */
@@ -71,6 +74,7 @@ export class ControlActors {
   readonly #reserved = new Set<string>();
   /** Resolves when every timeline is there again: until then an effect that goes on after a crash would miss some. */
   readonly #loaded = Promise.withResolvers<void>();
+  #manifests: Manifests | undefined;
 
   constructor(options: ControlActorsOptions) {
     this.#options = options;
@@ -102,6 +106,19 @@ export class ControlActors {
       this.#tenant(id).dispatch(command),
     );
     this.#loaded.resolve();
+  }
+
+  /** From now on objects are told of every change before a client is. */
+  keepManifests(objects: Objects): void {
+    const { clock, log } = this.#options;
+    const source = (tenant: string) => manifestSource(this.#tenants.get(tenant), this.#timelines);
+    this.#manifests = new Manifests({ objects, clock, log, source });
+    void this.#manifests.saveAll([...this.#tenants.keys()]);
+  }
+
+  /** Resolves when objects know what was decided about the project. */
+  async #record(tenant: string): Promise<void> {
+    await this.#manifests?.record(tenant);
   }
 
   /** Ancestors hold the start of every branch, also of those made by earlier versions, and of no other. */
@@ -249,7 +266,9 @@ export class ControlActors {
     try {
       const actor = await this.#spawnTenant(hexId(this.#options.random.bytes(16)));
       await actor.dispatch({ type: 'create', spec, ...(history ? { history } : {}) });
-      return await this.projectReady(spec.name);
+      const project = await this.projectReady(spec.name);
+      await this.#record(actor.id);
+      return project;
     } finally {
       this.#reserved.delete(spec.name);
     }
@@ -275,6 +294,7 @@ export class ControlActors {
       tenantStatus(snapshot).state === 'deleted' ? true : undefined,
     );
     await this.#removeTenant(actor.id);
+    await this.#record(actor.id);
   }
 
   /** Creates a branch and resolves when it can be used. */
@@ -284,11 +304,13 @@ export class ControlActors {
   ): Promise<BranchStatus> {
     const actor = this.#tenant(this.project(project).tenant);
     const { timeline } = (await actor.dispatch(command)) as { timeline: string };
-    return this.#wait(actor, `creating branch "${command.name}"`, (snapshot) => {
+    const ready = await this.#wait(actor, `creating branch "${command.name}"`, (snapshot) => {
       throwFailure(snapshot, timeline);
       const branch = tenantStatus(snapshot).branches.find((candidate) => candidate.timeline === timeline);
       return branch?.state === 'ready' ? branch : undefined;
     });
+    await this.#record(actor.id);
+    return ready;
   }
 
   /** Moves a branch's name to a point of its past, or to its parent's newest state; resolves when it can be used. */
@@ -298,10 +320,12 @@ export class ControlActors {
   ): Promise<BranchStatus> {
     const actor = this.#tenant(this.project(project).tenant);
     const { timeline } = (await actor.dispatch(command)) as { timeline: string };
-    return this.#wait(actor, `restoring branch "${command.name}"`, (snapshot) => {
+    const restored = await this.#wait(actor, `restoring branch "${command.name}"`, (snapshot) => {
       throwFailure(snapshot, timeline);
       return tenantStatus(snapshot).branches.find((candidate) => candidate.timeline === timeline);
     });
+    await this.#record(actor.id);
+    return restored;
   }
 
   /** Deletes a project's ancestors that nothing grows from and nobody reads. */
@@ -315,12 +339,16 @@ export class ControlActors {
   }
 
   async setHistory(project: string, history: Partial<HistoryWindow>): Promise<TenantStatus> {
-    await this.#tenant(this.project(project).tenant).dispatch({ type: 'set-history', history });
+    const actor = this.#tenant(this.project(project).tenant);
+    await actor.dispatch({ type: 'set-history', history });
+    await this.#record(actor.id);
     return this.project(project);
   }
 
   async renameBranch(project: string | undefined, name: string, to: string): Promise<BranchStatus> {
-    await this.#tenant(this.project(project).tenant).dispatch({ type: 'branch.rename', name, to });
+    const actor = this.#tenant(this.project(project).tenant);
+    await actor.dispatch({ type: 'branch.rename', name, to });
+    await this.#record(actor.id);
     return this.branch(project, to);
   }
 
@@ -330,6 +358,7 @@ export class ControlActors {
     await this.#wait(actor, `deleting branch "${name}"`, (snapshot) =>
       tenantStatus(snapshot).branches.some((branch) => branch.timeline === timeline) ? undefined : true,
     );
+    await this.#record(actor.id);
   }
 
   #wait<T>(
@@ -461,13 +490,4 @@ function throwFailure(snapshot: AnyMachineSnapshot, timeline: string): void {
   const { failures } = snapshot.context as TenantContext;
   const failure = failures.find((candidate) => candidate.timeline === timeline);
   if (failure) throw PalimpsestError.fromWire(failure.error);
-}
-
-/** Bounded: thousands of journals must not be open at once. */
-async function inParallel(ids: string[], work: (id: string) => Promise<unknown>): Promise<void> {
-  const queue = ids[Symbol.iterator]();
-  const run = async () => {
-    for (const id of queue) await work(id);
-  };
-  await Promise.all(Array.from({ length: CONCURRENT_LOADS }, run));
 }

@@ -38,7 +38,8 @@ import { VERSION } from '../version.ts';
 import { Computes } from './computes.ts';
 import { ControlActors } from './control-actors.ts';
 import { ControlService, type ControlServiceOptions } from './control-service.ts';
-import { type DataDirectory, openDataDirectory } from './data-directory.ts';
+import { type DataDirectory, type InstallationFile, openDataDirectory } from './data-directory.ts';
+import { FencedObjects, type MarkOwner } from './fenced-objects.ts';
 import { GarbageCollector } from './garbage-collector.ts';
 import { Leases } from './leases.ts';
 import { Moments } from './moments.ts';
@@ -134,6 +135,7 @@ class EmbeddedSystem {
     const hosts = this.#makeHosts();
     control.attachments.beginEpoch(() => this.#untilServed('pageserver-node', PAGESERVER));
     await control.load();
+    control.keepManifests(this.#objects);
     await this.#makeComputes(control, hosts);
     await this.#untilStorageServes(control, storage);
     hosts.fillReserve();
@@ -266,10 +268,11 @@ class EmbeddedSystem {
     const { objects: location, installation, objectsAreMarked } = this.#directory;
     const { clock, random } = this.#runtime;
     if (location.kind === 's3') this.#step(`looking at ${formatObjectsLocation(location)}`);
-    this.#objects = await openObjects(location, { clock, random });
-    await claimObjects(this.#objects, {
-      installation: installation.installation,
-      epoch: installation.epoch ?? 0,
+    const opened = await openObjects(location, { clock, random });
+    const owner = ownerOf(installation);
+    this.#objects = new FencedObjects(opened, owner, clock);
+    await claimObjects(opened, {
+      ...owner,
       place: formatObjectsLocation(location),
       isNew: installation.objectsMarked !== true,
       isPrivate: installation.objects === undefined,
@@ -286,6 +289,7 @@ class EmbeddedSystem {
       runDirectory,
       objects,
       pageserverLimits: this.#options.pageserver,
+      owner: ownerOf(installation),
       clock: this.#runtime.clock,
       log: this.#runtime.log,
       onRestart: (node) => {
@@ -404,6 +408,10 @@ class EmbeddedSystem {
       return control.createProject(spec, history);
     };
   }
+}
+
+function ownerOf({ installation, epoch }: InstallationFile): MarkOwner {
+  return { installation, epoch: epoch ?? 0 };
 }
 
 function startFailure(node: string, cause: PalimpsestError): PalimpsestError {

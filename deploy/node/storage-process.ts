@@ -18,6 +18,7 @@ import { ChannelDoor } from '../../runtime/channels/door.ts';
 import { serveMetrics } from '../../runtime/metrics/collect.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import { FencedObjects, type MarkOwner } from './fenced-objects.ts';
 import { busAddress, doorAddress } from './run-paths.ts';
 
 export interface StorageProcessConfiguration {
@@ -28,6 +29,8 @@ export interface StorageProcessConfiguration {
   runDir: string;
   /** Where the objects of the installation are. */
   objects: ObjectsLocation;
+  /** Whose objects they are; without it nobody asks. */
+  owner?: MarkOwner;
   /** The parent's bus; by default in the run directory. */
   busAddress?: string;
   logLevel?: LogLevel;
@@ -82,7 +85,9 @@ export async function runStorageProcess(
     // Listening first keeps a second process of this node, or one that is still ending, away from the files.
     const door = new ChannelDoor(network, doorAddress(runDir, node), bus);
     await listen(door, clock);
-    const objects = await openObjects(configuration.objects, { clock, random, localRoot: dataDir });
+    const { owner } = configuration;
+    const opened = await openObjects(configuration.objects, { clock, random, localRoot: dataDir });
+    const objects = owner ? new FencedObjects(opened, owner, clock) : opened;
     const journals = new FileJournalStore({ disk, clock, log });
     const metrics = new MetricsRegistry();
     serveMetrics(bus, node, metrics);

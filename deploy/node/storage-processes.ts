@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
+import type { MarkOwner } from './fenced-objects.ts';
 
 const BACKOFF_FIRST_MS = 100;
 const BACKOFF_MAX_MS = 10_000;
@@ -145,6 +146,7 @@ export interface StorageProcessesOptions {
   runDirectory: string;
   objects: ObjectsLocation;
   pageserverLimits?: PageserverLimits | undefined;
+  owner: MarkOwner;
   clock: Clock;
   log: Log;
   onRestart(node: string): void;
@@ -156,14 +158,14 @@ export class StorageProcesses {
   readonly #processes: StorageProcess[];
 
   constructor(options: StorageProcessesOptions) {
-    const { root, runDirectory, objects, pageserver, pageserverLimits, ...rest } = options;
+    const { root, runDirectory, objects, owner, pageserver, pageserverLimits, ...rest } = options;
     this.safekeeperNodes = Array.from({ length: options.safekeepers }, (_, index) => `sk${index + 1}`);
     const runDir = runDirectory;
     const specs: StorageProcessSpec[] = this.safekeeperNodes.map((node) => ({
       node,
       script: 'safekeeper.ts',
       flags: SAFEKEEPER_FLAGS,
-      argument: { node, dataDir: join(root, 'safekeepers', node), objects, runDir },
+      argument: { node, dataDir: join(root, 'safekeepers', node), objects, owner, runDir },
     }));
     specs.push({
       node: pageserver,
@@ -173,6 +175,7 @@ export class StorageProcesses {
         node: pageserver,
         dataDir: join(root, 'pageserver'),
         objects,
+        owner,
         runDir,
         ...pageserverLimits,
       },

@@ -15,7 +15,7 @@ import type { AppendResult, Journal, JournalStore } from '../ports/journal.ts';
 import type { Log } from '../ports/log.ts';
 import type { Metrics } from '../ports/metrics.ts';
 import type { Random } from '../ports/random.ts';
-import { ActorState, type EntryData, type OutstandingEffect } from './actor-state.ts';
+import { ActorState, type EntryData, type KeptState, type OutstandingEffect } from './actor-state.ts';
 import type { ActorCommand, ActorDefinition, ActorEvent, ActorHandle, EffectContext } from './definition.ts';
 import { EFFECT_RETRIES, type EffectJob, EffectRunner, type RetryLimits } from './effect-runner.ts';
 import { envelopeOf, type JournaledEvent, publishEvent } from './lifecycle.ts';
@@ -123,6 +123,10 @@ export class ActorHost<C extends ActorCommand, E extends ActorEvent> implements 
 
   snapshot(): AnyMachineSnapshot {
     return this.#state.snapshot;
+  }
+
+  keep(): KeptState {
+    return this.#state.keep();
   }
 
   /** Entries in the journal, and effects without a completion. */

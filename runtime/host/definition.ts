@@ -81,6 +81,8 @@ export interface ActorHandle<C extends ActorCommand = ActorCommand> {
   readonly id: string;
   readonly kind: string;
   snapshot(): AnyMachineSnapshot;
+  /** The state in the form that snapshots of the journal keep: plain data, with effects and deadlines that wait. */
+  keep(): unknown;
   /** Resolves with the decision's reply after its events are durable; throws the rejection as a PalimpsestError. */
   dispatch(command: C): Promise<unknown>;
   /** Calls back after every change of state. */

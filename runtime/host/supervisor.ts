@@ -79,6 +79,11 @@ export class SupervisedActor<C extends ActorCommand, E extends ActorEvent> imple
     return snapshot;
   }
 
+  keep(): unknown {
+    if (!this.#host) throw this.#downError();
+    return this.#host.keep();
+  }
+
   async dispatch(command: C): Promise<unknown> {
     if (this.#phase === 'given-up' && this.#services.clock.monotonic() - this.#downAt >= PAUSE_MS)
       this.#revive();

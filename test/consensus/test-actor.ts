@@ -38,6 +38,11 @@ export class TestActor<C extends ActorCommand, E extends ActorEvent> implements 
     return this.#snapshot;
   }
 
+  keep(): unknown {
+    const { value, context } = this.#snapshot;
+    return { value, context };
+  }
+
   dispatch(command: C): Promise<unknown> {
     const run = this.#chain.then(() => this.#run(command));
     this.#chain = run.catch(() => {});

@@ -1,0 +1,225 @@
+/**
+ * Manifests: what the control plane knows of each project and timeline, kept beside the data it is about, so that objects
+ * alone are enough to bring everything back (`palimpsest recover`).
+ *
+ *   projects/<tenant>/project.json                 the project's actor: name, password, branches, what is under way
+ *   projects/<tenant>/timelines/<timeline>.json    a timeline's: where it starts, its ancestor, its safekeepers
+ *
+ *   { "format": 1, "crc32c": "8 hex digits", "content": … }   the checksum is over the content as JSON.stringify writes it
+ *
+ * 1. A client is told that something was created, renamed, restored or deleted only when the manifest says so, too.
+ * 2. Timelines come before the project that names them, and go after it.
+ * 3. What changes by itself (attachments, leases) is not worth a write: a recovery makes it anew.
+ * 4. A manifest that could not be written is tried again, also when nobody waits for it.
+ */
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { crc32c } from '../../protocols/postgres/crc32c.ts';
+import type { KeptState } from '../../runtime/host/actor-state.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import type { Objects } from '../../runtime/ports/objects.ts';
+
+export const MANIFESTS_PREFIX = 'projects/';
+const FORMAT = 1;
+const RETRY_MS = 10_000;
+const KEY = /^projects\/([0-9a-f]{32})\/(?:project|timelines\/([0-9a-f]{32}))\.json$/;
+
+export interface ManifestTimeline {
+  timeline: string;
+  /** Read when it is to be written. */
+  state(): KeptState;
+  /** What makes writing it again worth while: it is written when this differs from the last time. */
+  fingerprint: string;
+}
+
+export interface ManifestSource {
+  state: KeptState;
+  timelines: ManifestTimeline[];
+}
+
+export interface ManifestsOptions {
+  objects: Objects;
+  clock: Clock;
+  log: Log;
+  /** What is known now; undefined when the project is gone. */
+  source(tenant: string): ManifestSource | undefined;
+}
+
+/** What a recovery finds. */
+export interface RecoveredProject {
+  tenant: string;
+  state: KeptState;
+  timelines: Map<string, KeptState>;
+}
+
+interface Writing {
+  /** Joined by those who ask while it has not begun. */
+  next: Promise<void> | undefined;
+  running: Promise<void>;
+  /** Fingerprints of what is in objects. */
+  written: Map<string, string>;
+}
+
+export class Manifests {
+  readonly #options: ManifestsOptions;
+  readonly #projects = new Map<string, Writing>();
+
+  constructor(options: ManifestsOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when objects have what is known of the project at this moment, or nothing when it is gone. */
+  save(tenant: string): Promise<void> {
+    let writing = this.#projects.get(tenant);
+    if (!writing) {
+      writing = { next: undefined, running: Promise.resolve(), written: new Map() };
+      this.#projects.set(tenant, writing);
+    }
+    if (writing.next) return writing.next;
+    const { running } = writing;
+    const next = running.then(async () => {
+      writing.next = undefined;
+      await this.#write(tenant, writing);
+    });
+    writing.next = next;
+    writing.running = next.catch((error: Error) => {
+      const { clock, log } = this.#options;
+      log.warn(
+        { project: tenant, error: error.message },
+        'a manifest could not be written; it is tried again',
+      );
+      clock.setTimer(RETRY_MS, () => void this.save(tenant).catch(() => {}));
+    });
+    return next;
+  }
+
+  /** As `save`, for something that is done and cannot be taken back: an error says so. */
+  async record(tenant: string): Promise<void> {
+    try {
+      await this.save(tenant);
+    } catch (error) {
+      throw new PalimpsestError(
+        'unavailable',
+        'it is done, but object storage does not know of it yet: a recovery from objects would miss it',
+        'it is tried again by itself; see whether object storage can be reached',
+        error,
+      );
+    }
+  }
+
+  /** In the background: writes all of them, and removes those of projects and timelines that are gone. */
+  async saveAll(tenants: string[]): Promise<void> {
+    const { objects, log } = this.#options;
+    try {
+      for (const tenant of tenants) await this.save(tenant);
+      const known = new Set(tenants);
+      for await (const { key } of objects.list(MANIFESTS_PREFIX)) {
+        const [, tenant, timeline] = KEY.exec(key) ?? [];
+        if (tenant === undefined) continue;
+        const written = this.#projects.get(tenant)?.written;
+        const isStale = timeline === undefined ? !known.has(tenant) : !written?.has(timeline);
+        // Somebody may have made it since the list began.
+        if (isStale && !this.#isKnown(tenant, timeline)) await objects.delete(key);
+      }
+    } catch (error) {
+      log.warn({ error: String(error) }, 'the manifests could not be looked through');
+    }
+  }
+
+  async #write(tenant: string, { written }: Writing): Promise<void> {
+    const { objects, source } = this.#options;
+    const found = source(tenant);
+    if (!found) {
+      await objects.delete(projectKey(tenant));
+      for (const timeline of written.keys()) await objects.delete(timelineKey(tenant, timeline));
+      this.#projects.delete(tenant);
+      return;
+    }
+    const changed = found.timelines.filter((one) => written.get(one.timeline) !== one.fingerprint);
+    for (const { timeline, state, fingerprint } of changed) {
+      await objects.put(timelineKey(tenant, timeline), encode({ timeline, state: state() }));
+      written.set(timeline, fingerprint);
+    }
+    await objects.put(projectKey(tenant), encode({ tenant, state: found.state }));
+    const present = new Set(found.timelines.map(({ timeline }) => timeline));
+    for (const timeline of [...written.keys()].filter((one) => !present.has(one))) {
+      await objects.delete(timelineKey(tenant, timeline));
+      written.delete(timeline);
+    }
+  }
+
+  #isKnown(tenant: string, timeline: string | undefined): boolean {
+    const found = this.#options.source(tenant);
+    if (timeline === undefined) return found !== undefined;
+    return found?.timelines.some((one) => one.timeline === timeline) ?? false;
+  }
+}
+
+/** Reads all manifests. Throws `corrupt` and `unsupported` for one that cannot be read. */
+export async function readManifests(objects: Objects): Promise<RecoveredProject[]> {
+  const projects = new Map<string, RecoveredProject>();
+  const timelines: { tenant: string; timeline: string; key: string }[] = [];
+  for await (const { key } of objects.list(MANIFESTS_PREFIX)) {
+    const [, tenant, timeline] = KEY.exec(key) ?? [];
+    if (tenant === undefined) continue;
+    if (timeline !== undefined) timelines.push({ tenant, timeline, key });
+    else projects.set(tenant, { tenant, state: await readState(objects, key), timelines: new Map() });
+  }
+  for (const { tenant, timeline, key } of timelines) {
+    // Without its project it was deleted, or never told to anybody.
+    projects.get(tenant)?.timelines.set(timeline, await readState(objects, key));
+  }
+  return [...projects.values()];
+}
+
+export function isManifestKey(key: string): boolean {
+  return KEY.test(key);
+}
+
+function projectKey(tenant: string): string {
+  return `${MANIFESTS_PREFIX}${tenant}/project.json`;
+}
+
+function timelineKey(tenant: string, timeline: string): string {
+  return `${MANIFESTS_PREFIX}${tenant}/timelines/${timeline}.json`;
+}
+
+function encode(content: object): Uint8Array {
+  const text = JSON.stringify(content);
+  return new TextEncoder().encode(`{"format":${FORMAT},"crc32c":"${checksum(text)}","content":${text}}\n`);
+}
+
+async function readState(objects: Objects, key: string): Promise<KeptState> {
+  const bytes = await objects.get(key);
+  let stored: { format?: number; crc32c?: string; content?: { state?: KeptState } };
+  try {
+    stored = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (error) {
+    throw corrupt(key, 'cannot be read', error);
+  }
+  if (typeof stored.format === 'number' && stored.format > FORMAT) {
+    throw new PalimpsestError(
+      'unsupported',
+      `manifest ${key} has format ${stored.format}, newer than ${FORMAT}`,
+      'it was written by a newer Palimpsest: use that one',
+    );
+  }
+  const state = stored.content?.state;
+  if (!state || stored.crc32c !== checksum(JSON.stringify(stored.content))) {
+    throw corrupt(key, 'does not match its checksum');
+  }
+  return state;
+}
+
+function checksum(text: string): string {
+  return crc32c(new TextEncoder().encode(text)).toString(16).padStart(8, '0');
+}
+
+function corrupt(key: string, what: string, cause?: unknown): PalimpsestError {
+  return new PalimpsestError(
+    'corrupt',
+    `manifest ${key} ${what}`,
+    'restore the object from a copy of the bucket, or remove it to leave this project out',
+    cause,
+  );
+}
