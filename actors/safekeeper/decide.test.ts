@@ -114,6 +114,39 @@ describe('creation', () => {
   });
 });
 
+describe('a replica that comes back', () => {
+  const restored = {
+    lsn: lsn(5000),
+    term: term(7),
+    history: history([3, 1000], [6, 4000]),
+    backupLsn: START,
+    expiredLsn: START,
+    partials: [],
+  };
+
+  it('has the term, log and generation that it was given, and votes only above', () => {
+    const acceptor = new Acceptor();
+    acceptor.send({ ...CREATE, restored, generation: 4 } as SafekeeperCommand);
+    const { context, value } = acceptor.snapshot;
+    expect(value).toBe('waiting');
+    expect(context).toMatchObject({ term: 7, commitLsn: 5000, history: restored.history });
+    acceptor.flushLsn = acceptor.commitLsn = lsn(5000);
+    expect(acceptor.vote(7, 4).granted).toBe(false);
+    expect(acceptor.vote(8, 4).granted).toBe(true);
+  });
+
+  it('fences the others: nothing of the generation before is obeyed, and none comes again', () => {
+    const acceptor = created();
+    acceptor.send({ type: 'fence', generation: 2 });
+    expect(acceptor.events.map(({ type }) => type)).toEqual(['membership.changed']);
+    const request = { generation: 1, term: term(9) };
+    const vote = { type: 'vote' as const, request, flushLsn: START, commitLsn: START };
+    expect(acceptor.send(vote).reject?.code).toBe('conflict');
+    expect(acceptor.send({ type: 'fence', generation: 1 }).reject?.code).toBe('conflict');
+    expect(acceptor.send({ type: 'fence', generation: 2 })).toEqual({ reply: undefined });
+  });
+});
+
 describe('a greeting', () => {
   const greeting = {
     tenant: 'ten',

@@ -43,8 +43,10 @@ export interface CreateReplica extends ActorCommand {
   systemId: string;
   startLsn: Lsn;
   members: NodeId[];
-  /** What was found in objects; the WAL behind it is on this disk already. */
+  /** What was found in objects or at peers; the WAL behind it is on this disk already. */
   restored?: RestoredState;
+  /** Of the membership; 1 for a new timeline. */
+  generation?: number;
 }
 
 interface Positions {
@@ -60,6 +62,8 @@ export type SafekeeperCommand =
   | ({ type: 'elected'; message: ProposerElected; truncatedFrom: Lsn } & Positions)
   | ({ type: 'follow-peer'; peer: ReplicaStatus; truncatedFrom: Lsn } & Positions)
   | { type: 'persist-commit'; lsn: Lsn }
+  /** A replica joins anew: the same members under a newer generation. */
+  | { type: 'fence'; generation: number }
   | OffloadCommand
   | { type: 'remove' };
 
@@ -105,6 +109,8 @@ export function decideSafekeeper(
       return decideElected(context, command);
     case 'follow-peer':
       return decideFollowPeer(context, command);
+    case 'fence':
+      return decideFence(context, command.generation);
     case 'persist-commit':
       return command.lsn > context.commitLsn
         ? { events: [{ type: 'commit.persisted', lsn: command.lsn }] }
@@ -113,7 +119,7 @@ export function decideSafekeeper(
 }
 
 function decideCreate(snapshot: SafekeeperSnapshot, command: CreateReplica): SafekeeperDecision {
-  const { type: _, members, restored, ...identity } = command;
+  const { type: _, members, restored, generation = 1, ...identity } = command;
   if (snapshot.value === 'removed') {
     return reject('conflict', `timeline ${command.timeline} was deleted; its id cannot be used again`);
   }
@@ -133,7 +139,7 @@ function decideCreate(snapshot: SafekeeperSnapshot, command: CreateReplica): Saf
       {
         type: 'replica.created',
         identity: { ...identity, segmentBytes: WAL_SEGMENT_BYTES },
-        membership: { generation: 1, members },
+        membership: { generation, members },
       },
       ...(restored ? [{ type: 'replica.restored' as const, ...restored }] : []),
     ],
@@ -173,6 +179,14 @@ function decideGreeting(context: SafekeeperContext, greeting: ProposerGreeting):
   const membership: Membership = adopt ? greeting.membership : context.membership;
   const reply: AcceptorGreeting = { node: own.node, membership, term: context.term };
   return { events: adopt ? [{ type: 'membership.changed', membership }] : [], reply };
+}
+
+function decideFence({ membership }: SafekeeperContext, generation: number): SafekeeperDecision {
+  if (generation === membership.generation) return { events: [] };
+  if (generation < membership.generation) {
+    return reject('conflict', `membership generation is ${membership.generation} here already`);
+  }
+  return { events: [{ type: 'membership.changed', membership: { ...membership, generation } }] };
 }
 
 function generationFault(context: SafekeeperContext, generation: number): WireError | undefined {

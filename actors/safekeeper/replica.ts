@@ -176,6 +176,7 @@ export class Replica implements WalSource {
     const { identity, term, history } = this.#context;
     return {
       node: identity.node,
+      generation: this.#view.generation,
       term,
       flushLsn: this.flushLsn,
       commitLsn: this.commitLsn,
@@ -282,6 +283,17 @@ export class Replica implements WalSource {
   /** Reads durable WAL, committed or not, from this disk or from objects. */
   read(from: Lsn, into: Uint8Array): Promise<number> {
     return this.#wal.read(from, into);
+  }
+
+  /**
+   * Takes over a newer generation of the membership and says what the log holds then: nothing of an older generation is voted for or
+   * appended any more.
+   */
+  fence(generation: number): Promise<ReplicaStatus> {
+    return this.#withLogAtRest(async () => {
+      await this.#actor.dispatch({ type: 'fence', generation });
+      return this.status();
+    });
   }
 
   /** Hears how far the pageserver is that follows the WAL on this connection. */

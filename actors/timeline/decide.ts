@@ -133,6 +133,7 @@ export function timelineStatus(snapshot: AnyMachineSnapshot): TimelineStatus {
     pgVersion: context.spec?.pgVersion ?? 0,
     systemId: context.spec?.systemId ?? '0',
     members: context.spec?.members ?? [],
+    missing: context.missing,
     pageserver: context.spec?.pageserver ?? '',
     generation: context.generation,
     attached: context.attached,

@@ -87,6 +87,8 @@ export interface TimelineStatus {
   pgVersion: number;
   systemId: string;
   members: string[];
+  /** Members that were not given their replica yet. */
+  missing: string[];
   pageserver: string;
   generation: number;
   attached: boolean;

@@ -30,7 +30,8 @@ export interface WalDistributorOptions {
   log: Log;
   state: ProposerState;
   links: readonly MemberLink[];
-  generation: number;
+  /** Of the membership; asked for each frame. */
+  generation: () => number;
   /** Where the timeline's own WAL begins. */
   startLsn: Lsn;
   /** Members beyond the quorum are sent WAL up to this much later, in fewer and larger frames. */
@@ -42,7 +43,7 @@ export class WalDistributor {
   readonly #log: Log;
   readonly #state: ProposerState;
   readonly #links: readonly MemberLink[];
-  readonly #generation: number;
+  readonly #generation: () => number;
   readonly #startLsn: Lsn;
   readonly #lagMs: number;
   #window: WalWindow;
@@ -174,7 +175,7 @@ export class WalDistributor {
 
   #header(beginLsn: Lsn): AppendHeader {
     return {
-      generation: this.#generation,
+      generation: this.#generation(),
       term: this.#state.term,
       beginLsn,
       commitLsn: this.#state.commitLsn,

@@ -10,7 +10,12 @@
  * A member that comes back later is greeted, elected and brought up to date like any other: from the window of recent
  * WAL, or from a member that has what the window has lost. A higher term seen anywhere deposes this proposer for good.
  */
-import type { AcceptorGreeting, AppendResponse, VoteResponse } from '../../protocols/consensus/messages.ts';
+import type {
+  AcceptorGreeting,
+  AppendResponse,
+  ProposerGreeting,
+  VoteResponse,
+} from '../../protocols/consensus/messages.ts';
 import { READ_WAL_BYTES_MAX } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError, type WireError } from '../../protocols/errors.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
@@ -51,7 +56,9 @@ export interface WalproposerOptions {
 export class Walproposer {
   readonly #clock: Clock;
   readonly #log: Log;
-  readonly #generation: number;
+  #generation: number;
+  /** What every link says first. */
+  readonly #greeting: ProposerGreeting;
   readonly #distributor: WalDistributor;
   readonly #state: ProposerState;
   readonly #links: MemberLink[];
@@ -75,7 +82,7 @@ export class Walproposer {
     this.#state = new ProposerState(spec.members, spec.startLsn);
     this.#commitWaiters = new WaitList(clock);
     this.#roomWaiters = new WaitList(clock);
-    const greeting = {
+    this.#greeting = {
       tenant: spec.tenant,
       timeline: spec.timeline,
       membership: { generation: this.#generation, members: spec.members },
@@ -92,14 +99,14 @@ export class Walproposer {
       onDown: (link: MemberLink) => this.#onDown(link),
     };
     this.#links = spec.members.map(
-      (node) => new MemberLink({ node, dial: options.dial, greeting, clock, listener }),
+      (node) => new MemberLink({ node, dial: options.dial, greeting: this.#greeting, clock, listener }),
     );
     this.#distributor = new WalDistributor({
       clock,
       log: options.log,
       state: this.#state,
       links: this.#links,
-      generation: this.#generation,
+      generation: () => this.#generation,
       startLsn: spec.startLsn,
       lagMs: options.lagMs ?? 0,
     });
@@ -207,6 +214,7 @@ export class Walproposer {
 
   #onGreeting(link: MemberLink, answer: AcceptorGreeting): void {
     const state = this.#state;
+    if (answer.membership.generation > this.#generation && !this.#adoptMembership(link, answer)) return;
     if (answer.membership.generation !== this.#generation) {
       this.#onRefused(link, {
         code: 'conflict',
@@ -224,6 +232,26 @@ export class Walproposer {
       return;
     }
     link.askVote({ generation: this.#generation, term: state.term });
+  }
+
+  /**
+   * A member knows of a newer generation of the membership: a replica has joined it anew. Before any vote it is taken over, as long
+   * as the members are the same; later this proposer is over, because what it was promised belongs to the generation before.
+   */
+  #adoptMembership(link: MemberLink, { membership }: AcceptorGreeting): boolean {
+    const own = [...this.#greeting.membership.members].sort().join();
+    const isSame = [...membership.members].sort().join() === own;
+    if (this.#state.phase !== 'greeting' || !isSame) {
+      this.#depose(
+        `${link.node} has membership generation ${membership.generation}, not ${this.#generation}`,
+      );
+      return false;
+    }
+    this.#generation = membership.generation;
+    this.#greeting.membership = membership;
+    // The others are greeted once more, so that they take it over, too.
+    for (const other of this.#links) if (other !== link) other.drop('the membership has a newer generation');
+    return true;
   }
 
   #startVote(): void {

@@ -137,9 +137,7 @@ export class ControlActors {
 
   /** Timelines that exist: those that are `needed` first, then ancestors before their descendants. */
   activeTimelines(needed: (timeline: string) => boolean): string[] {
-    const statuses = [...this.#timelines.values()]
-      .map((actor) => timelineStatus(actor.snapshot()))
-      .filter(({ state }) => state === 'active');
+    const statuses = this.timelineStatuses();
     const byId = new Map(statuses.map((status) => [status.timeline, status]));
     const depth = (status: TimelineStatus): number => {
       let steps = 0;
@@ -151,6 +149,13 @@ export class ControlActors {
       .map((status) => ({ timeline: status.timeline, rank: needed(status.timeline) ? -1 : depth(status) }))
       .sort((a, b) => a.rank - b.rank)
       .map(({ timeline }) => timeline);
+  }
+
+  /** The states of timelines that exist. */
+  timelineStatuses(): TimelineStatus[] {
+    return [...this.#timelines.values()]
+      .map((actor) => timelineStatus(actor.snapshot()))
+      .filter(({ state }) => state === 'active');
   }
 
   projects(): TenantStatus[] {

@@ -45,6 +45,7 @@ import { Leases } from './leases.ts';
 import { Moments } from './moments.ts';
 import { claimObjects } from './objects-mark.ts';
 import { ParentRuntime } from './parent-runtime.ts';
+import { ReplicaRepair } from './replica-repair.ts';
 import { busAddress } from './run-paths.ts';
 import { type PageserverLimits, StorageProcesses } from './storage-processes.ts';
 import { Templates } from './templates.ts';
@@ -107,6 +108,7 @@ class EmbeddedSystem {
   #directory!: DataDirectory;
   #objects!: Objects;
   #computes: Computes | undefined;
+  #repair: ReplicaRepair | undefined;
   #stopping: Promise<void> | undefined;
 
   constructor(options: SystemOptions) {
@@ -140,6 +142,15 @@ class EmbeddedSystem {
     await this.#untilStorageServes(control, storage);
     hosts.fillReserve();
     void control.attachments.attachAll(control.activeTimelines(() => false));
+    const repair = new ReplicaRepair({
+      bus,
+      clock,
+      log: log.child({ actor: 'repair' }),
+      safekeepers: storage.safekeeperNodes,
+      timelines: () => control.timelineStatuses(),
+    });
+    this.#repair = repair;
+    this.#then('repair of replicas', () => repair.stop());
 
     const createProject = await this.#projectMaker(control, storage);
     const garbage = new GarbageCollector({
@@ -294,6 +305,7 @@ class EmbeddedSystem {
       log: this.#runtime.log,
       onRestart: (node) => {
         if (node === PAGESERVER) onPageserverRestart();
+        else this.#repair?.lookSoon();
       },
     });
     storage.start();

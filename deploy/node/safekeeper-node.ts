@@ -12,9 +12,8 @@ import { SAFEKEEPER_KIND, safekeeperActorId } from '../../actors/safekeeper/defi
 import type { SafekeeperSnapshot } from '../../actors/safekeeper/machine.ts';
 import { Offloader, type OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import { PeerRecovery } from '../../actors/safekeeper/peer-recovery.ts';
-import { askPeers, surveyPeers } from '../../actors/safekeeper/peer-survey.ts';
+import { surveyPeers } from '../../actors/safekeeper/peer-survey.ts';
 import { Replica } from '../../actors/safekeeper/replica.ts';
-import { findRestorePoint, refuseBesideOthers, writeRestoredTail } from '../../actors/safekeeper/restore.ts';
 import { SegmentCache } from '../../actors/safekeeper/segment-cache.ts';
 import { TaskGate } from '../../actors/safekeeper/task-gate.ts';
 import type { ArchiveTools } from '../../actors/safekeeper/wal-archive.ts';
@@ -37,6 +36,7 @@ import type { Disk } from '../../runtime/ports/disk.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import { type ReplicaOrigin, withOrigin } from './replica-origin.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
 /** How long after a failure of its files a replica is opened again. */
@@ -62,6 +62,8 @@ export type SafekeeperNodeCommand =
        * `{lsn}`: the end of the last whole record.
        */
       restore?: boolean;
+      /** Joins a timeline anew whose replica here was lost with its disk. */
+      rejoin?: boolean;
     }
   /** With `tenant`, objects are found also when nothing else is known of the timeline. */
   | { type: 'delete'; timeline: string; tenant?: string }
@@ -71,6 +73,12 @@ export type SafekeeperNodeCommand =
    */
   | { type: 'expire-wal'; timeline: string; belowLsn: number }
   | { type: 'list' };
+
+/** What one replica is asked. */
+export type ReplicaCommand =
+  | { type: 'status' }
+  /** Takes over a newer generation of the membership; answers with the status after it. */
+  | { type: 'fence'; generation: number };
 
 export interface SafekeeperNodeOptions {
   node: NodeId;
@@ -195,20 +203,9 @@ export class SafekeeperNode {
       if ('reject' in decision) throw PalimpsestError.fromWire(decision.reject);
       return { lsn: (await known).replica.flushLsn };
     }
-    const { replica } = await this.#open(timeline, create, command.restore);
+    const origin = command.restore ? 'restore' : command.rejoin ? 'rejoin' : 'new';
+    const { replica } = await this.#open(timeline, create, origin);
     return { lsn: replica.flushLsn };
-  }
-
-  /** Brings the WAL's end from objects to this disk; what is returned is decided together with the creation. */
-  async #restore(create: CreateReplica): Promise<CreateReplica> {
-    const { disk, clock } = this.#options;
-    const { timeline } = create;
-    const point = await findRestorePoint(this.#archive, create);
-    const peers = create.members.filter((member) => member !== create.node);
-    refuseBesideOthers(point, await askPeers({ peers, dial: this.#dialer(timeline), clock }));
-    await writeRestoredTail(disk, walDirectory(timeline), point);
-    const { tail: _, ...restored } = point;
-    return { ...create, restored };
   }
 
   async #expireWal(timeline: string, belowLsn: Lsn): Promise<ExpiryResult> {
@@ -230,10 +227,10 @@ export class SafekeeperNode {
   }
 
   /** Opens a replica; with `create`, its actor is created first where it is new. */
-  #open(timeline: string, create?: CreateReplica, restore = false): Promise<Hosted> {
+  #open(timeline: string, create?: CreateReplica, origin: ReplicaOrigin = 'new'): Promise<Hosted> {
     const known = this.#hosted.get(timeline);
     if (known) return known;
-    const opening = this.#openHosted(timeline, create, restore);
+    const opening = this.#openHosted(timeline, create, origin);
     this.#hosted.set(timeline, opening);
     this.#serveReplica(timeline);
     opening.catch((error: unknown) => {
@@ -266,12 +263,16 @@ export class SafekeeperNode {
     });
   }
 
-  async #openHosted(timeline: string, create?: CreateReplica, restore = false): Promise<Hosted> {
+  async #openHosted(
+    timeline: string,
+    create?: CreateReplica,
+    origin: ReplicaOrigin = 'new',
+  ): Promise<Hosted> {
     const { node, disk, door, clock } = this.#options;
     const id = safekeeperActorId(timeline, node);
     const log = this.#options.log.child({ actor: SAFEKEEPER_KIND, id });
     const actor = await this.#options.startActor(id);
-    if (create) await this.#createActor(actor, create, restore);
+    if (create) await this.#createActor(actor, create, origin);
     const snapshot = actor.snapshot() as SafekeeperSnapshot;
     if (snapshot.value === 'removed' || snapshot.value === 'empty') {
       // A crash came between the decision to delete and its completion, or before the creation was decided.
@@ -316,11 +317,18 @@ export class SafekeeperNode {
   async #createActor(
     actor: ActorHandle<SafekeeperCommand>,
     create: CreateReplica,
-    restore: boolean,
+    origin: ReplicaOrigin,
   ): Promise<void> {
+    const { timeline } = create;
+    const tools = {
+      ...this.#options,
+      archive: this.#archive,
+      directory: walDirectory(timeline),
+      dial: this.#dialer(timeline),
+    };
     try {
       const isNew = (actor.snapshot() as SafekeeperSnapshot).value === 'empty';
-      await actor.dispatch(restore && isNew ? await this.#restore(create) : create);
+      await actor.dispatch(isNew ? await withOrigin(create, origin, tools) : create);
     } catch (error) {
       await actor.stop();
       throw error;
@@ -330,13 +338,20 @@ export class SafekeeperNode {
   #serveReplica(timeline: string): void {
     const { bus, node } = this.#options;
     const id = safekeeperActorId(timeline, node);
-    const subscription = serveCommands(bus, SAFEKEEPER_KIND, id, async (command) => {
-      if (command.type !== 'status') {
-        throw new PalimpsestError('invalid-argument', `unknown command '${command.type}'`);
-      }
+    const subscription = serveCommands<ReplicaCommand>(bus, SAFEKEEPER_KIND, id, async (command) => {
       const hosted = await this.#hosted.get(timeline);
       if (!hosted) throw new PalimpsestError('not-found', `this safekeeper has no timeline ${timeline}`);
-      return hosted.replica.status();
+      switch (command.type) {
+        case 'status':
+          return hosted.replica.status();
+        case 'fence':
+          return hosted.replica.fence(command.generation);
+        default:
+          throw new PalimpsestError(
+            'invalid-argument',
+            `unknown command '${(command as { type: string }).type}'`,
+          );
+      }
     });
     this.#subscriptions.set(timeline, subscription);
   }

@@ -34,6 +34,8 @@ export const STREAM_REQUEST = 0;
 /** What a replica holds, as others may ask. */
 export interface ReplicaStatus {
   node: NodeId;
+  /** Generation of its membership; absent from a replica that does not tell. */
+  generation?: number;
   term: Term;
   flushLsn: Lsn;
   commitLsn: Lsn;

@@ -74,6 +74,38 @@ it('goes on from there', async () => {
   );
 });
 
+it('and all that is committed comes back to a safekeeper that lost its disk', async () => {
+  const before = await contents('main');
+  await system.crash();
+  rmSync(join(system.dataDir, 'safekeepers', 'sk3'), { recursive: true });
+  await system.start();
+  await eventually('sk3 to join its timelines again', () => hasReplica('sk3'), LIMIT);
+  // A compute that was running is over: it had been promised things by replicas of the time before.
+  await eventually(
+    'a commit',
+    async () => {
+      try {
+        await system.with('main', (client) => client.query('create table later ()'));
+        return true;
+      } catch {
+        return false;
+      }
+    },
+    LIMIT,
+  );
+  expect(await contents('main')).toEqual(before);
+  const { stdout } = await system.run(['events', '--since', '5m', 'safekeeper.*']);
+  expect(stdout).toContain('safekeeper.restored');
+}, 120_000);
+
+function hasReplica(node: string): boolean {
+  try {
+    return localSegments(node).length > 0;
+  } catch {
+    return false;
+  }
+}
+
 function contents(branch: string): Promise<unknown> {
   const sql = "select count(*), md5(string_agg(body, '' order by id, body)) as sum from letters";
   return system.with(branch, async (client) => (await client.query(sql)).rows[0]);

@@ -167,6 +167,50 @@ test('with every safekeeper lost, objects alone give the WAL back up to its last
   second.close();
 });
 
+test('a replica that lost its disk joins again, never at the price of what it had helped to commit', {
+  timeout: 120_000,
+}, async () => {
+  world = new World({ tickMs: 100, tailMs: 60_000, evictMs: 60_000 });
+  await world.start();
+  const [first, second, third] = MEMBERS as [NodeId, NodeId, NodeId];
+  await world.kill(third);
+  const proposer = world.proposer();
+  const { lsn } = await proposer.elect({ timeoutMs: 5000 });
+  const writer = new Writer(proposer, lsn, lsn - 100);
+  for (let i = 0; i < 30; i++) writer.append(50_000);
+  await proposer.committed(writer.end, { timeoutMs: 10_000 });
+
+  // Committed on the first two, and the second loses its disk: only the first has it now.
+  await world.kill(second);
+  await world.wipe(second);
+  await world.boot(second);
+  await expect(world.create(second, { rejoin: true })).rejects.toMatchObject({ code: 'unavailable' });
+  const stranger = world.proposer();
+  await expect(stranger.elect({ timeoutMs: 1000 })).rejects.toMatchObject({ code: 'unavailable' });
+  stranger.close();
+
+  await world.boot(third);
+  expect(await world.create(second, { rejoin: true })).toEqual({ lsn: writer.end });
+  // The compute of before was promised things by replicas of the generation before: it is over.
+  const committed = { end: writer.end, bytes: writer.bytes.slice() };
+  writer.append(100);
+  await expect.poll(() => failureOf(proposer), { timeout: 10_000 }).toBe('deposed');
+
+  await world.kill(first);
+  const next = world.proposer();
+  expect(await next.elect({ timeoutMs: 10_000 })).toMatchObject({ lsn: committed.end });
+  const later = new Writer(next, committed.end, committed.end - 100);
+  await next.committed(later.append(3000), { timeoutMs: 5000 });
+  for (const node of [second, third]) {
+    const reader = new WalReader(await world.dial(node), clock);
+    const found = await reader.read(START, later.end - START);
+    reader.close();
+    expect(Buffer.compare(found, Buffer.concat([committed.bytes, later.bytes])), node).toBe(0);
+    expect((await world.status(node)).generation).toBe(2);
+  }
+  next.close();
+});
+
 function expire(node: string, belowLsn: Lsn): Promise<{ expiredLsn: Lsn; deleted: number }> {
   const command = { type: 'expire-wal', timeline: TIMELINE, belowLsn };
   return sendCommand(world.bus, 'safekeeper-node', node, command, { timeoutMs: 5000 });

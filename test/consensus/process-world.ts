@@ -111,7 +111,10 @@ export class World {
     rmSync(join(this.root, node), { recursive: true });
   }
 
-  create(node: NodeId, more: { timeline?: string; restore?: boolean } = {}): Promise<unknown> {
+  create(
+    node: NodeId,
+    more: { timeline?: string; restore?: boolean; rejoin?: boolean } = {},
+  ): Promise<unknown> {
     const command = {
       type: 'create',
       tenant: TENANT,

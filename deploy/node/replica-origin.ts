@@ -1,0 +1,65 @@
+/** Where a new replica's log comes from: nowhere, objects, or the other members of its timeline. */
+import type { CreateReplica } from '../../actors/safekeeper/decide.ts';
+import { safekeeperActorId } from '../../actors/safekeeper/definition.ts';
+import { askPeers } from '../../actors/safekeeper/peer-survey.ts';
+import { rejoin } from '../../actors/safekeeper/rejoin.ts';
+import { findRestorePoint, refuseBesideOthers, writeRestoredTail } from '../../actors/safekeeper/restore.ts';
+import type { ArchiveTools } from '../../actors/safekeeper/wal-archive.ts';
+import type { NodeId } from '../../protocols/ids.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import type { Channel } from '../../runtime/ports/channel.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { Disk } from '../../runtime/ports/disk.ts';
+
+const FENCE_TIMEOUT_MS = 5000;
+
+/** `new`: the timeline just begins. `restore`: no safekeeper has it any more. `rejoin`: this one had it, and lost its disk. */
+export type ReplicaOrigin = 'new' | 'restore' | 'rejoin';
+
+export interface OriginTools {
+  archive: ArchiveTools;
+  bus: Bus;
+  disk: Disk;
+  clock: Clock;
+  /** Of the WAL's segment files. */
+  directory: string;
+  dial(node: NodeId): Promise<Channel>;
+}
+
+/** Brings the log to this disk; what is returned is to be decided by the replica's actor. */
+export async function withOrigin(
+  create: CreateReplica,
+  origin: ReplicaOrigin,
+  tools: OriginTools,
+): Promise<CreateReplica> {
+  if (origin === 'restore') return restored(create, tools);
+  if (origin === 'rejoin') return rejoined(create, tools);
+  return create;
+}
+
+async function restored(create: CreateReplica, tools: OriginTools): Promise<CreateReplica> {
+  const { archive, disk, directory } = tools;
+  const point = await findRestorePoint(archive, create);
+  const peers = create.members.filter((member) => member !== create.node);
+  refuseBesideOthers(point, await askPeers({ ...tools, peers }));
+  await writeRestoredTail(disk, directory, point);
+  const { tail: _, ...state } = point;
+  return { ...create, restored: state };
+}
+
+async function rejoined(create: CreateReplica, tools: OriginTools): Promise<CreateReplica> {
+  const { members, node, startLsn, timeline } = create;
+  const joined = await rejoin({
+    ...tools,
+    members,
+    node,
+    startLsn,
+    fence: (peer, generation) => {
+      const command = { type: 'fence', generation };
+      const options = { timeoutMs: FENCE_TIMEOUT_MS };
+      return sendCommand(tools.bus, 'safekeeper', safekeeperActorId(timeline, peer), command, options);
+    },
+  });
+  return { ...create, ...joined };
+}
