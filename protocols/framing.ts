@@ -5,6 +5,8 @@ export const FRAME_HEADER_BYTES = 5;
 /** A frame above this is refused: a peer that sends it is broken. */
 export const FRAME_BYTES_MAX = 64 * 1024 * 1024;
 
+const INITIAL_BYTES = 4 * 1024;
+
 /** Returns the five bytes that come before a body of `bodyBytes`. */
 export function frameHeader(type: number, bodyBytes: number): Uint8Array {
   const length = bodyBytes + 1;
@@ -16,7 +18,8 @@ export function frameHeader(type: number, bodyBytes: number): Uint8Array {
  * Throws a RangeError for a frame above the limit.
  */
 export class FrameReader {
-  #buffer = new Uint8Array(256 * 1024);
+  /** What is left over of chunks; most channels never need more than a little. */
+  #buffer = new Uint8Array(INITIAL_BYTES);
   #start = 0;
   #end = 0;
   readonly #onFrame: (type: number, body: Uint8Array) => void;

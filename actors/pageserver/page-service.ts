@@ -45,6 +45,8 @@ export interface PageServiceOptions {
 }
 
 export class PageService {
+  /** Where the pages of one answer are put together: fresh memory for each would keep the garbage collector busy. */
+  static #spare: Uint8Array | undefined;
   readonly #options: PageServiceOptions;
   readonly #channel: Channel;
   /** Moments whose relations are known. */
@@ -56,6 +58,12 @@ export class PageService {
     this.#channel = channel;
     this.#options = options;
     channel.onFrame((type, body) => this.#receive(type, body));
+  }
+
+  static #takeMemory(bytes: number): Uint8Array {
+    const spare = PageService.#spare;
+    PageService.#spare = undefined;
+    return spare && spare.length >= bytes ? spare : new Uint8Array(bytes);
   }
 
   #receive(type: number, body: Uint8Array): void {
@@ -134,10 +142,13 @@ export class PageService {
   #sendPages(request: ReadPoint & { requestId: number }, batch: PageBatch): Promise<void> | undefined {
     const { shard, tools, onServed } = this.#options;
     const began = tools.clock.monotonic();
-    const pages = new Uint8Array(batch.blocks.length * PAGE_BYTES);
+    const bytes = batch.blocks.length * PAGE_BYTES;
+    const memory = PageService.#takeMemory(bytes);
+    const pages = memory.subarray(0, bytes);
     const lsn = this.#lsnOf(request);
     const send = (): Promise<void> | undefined => {
       this.#channel.send(PAGES, encodeRequestId(request.requestId), pages);
+      PageService.#spare = memory;
       onServed?.(tools.clock.monotonic() - began, batch.blocks.length);
       this.#holdBack();
       return undefined;

@@ -51,6 +51,8 @@ import { judgeAppend } from './decide.ts';
 import type { Replica } from './replica.ts';
 import { WalSender } from './wal-sender.ts';
 
+const NO_BYTES = new Uint8Array(0);
+
 export class AcceptorConnection {
   readonly #replica: Replica;
   readonly #channel: Channel;
@@ -67,6 +69,8 @@ export class AcceptorConnection {
   #taken = 0 as Lsn;
   #answered = 0 as Lsn;
   #sender: WalSender | undefined;
+  /** Of the last answered read, for the next one. */
+  #readMemory = NO_BYTES;
 
   constructor(replica: Replica, channel: Channel, clock: Clock) {
     this.#replica = replica;
@@ -250,9 +254,12 @@ export class AcceptorConnection {
   async #answerRead({ request, from, length, committedOnly }: ReadWalRequest): Promise<void> {
     if (length > READ_WAL_BYTES_MAX) throw new PalimpsestError('invalid-argument', `read of ${length} bytes`);
     const limit = committedOnly ? Math.max(0, this.#replica.commitLsn - from) : length;
-    const bytes = new Uint8Array(Math.min(length, limit));
-    const count = await this.#replica.read(from, bytes);
-    this.#channel.send(FRAME_WAL_BYTES, packRequestNumber(request), bytes.subarray(0, count));
+    const wanted = Math.min(length, limit);
+    const memory = this.#readMemory.length >= wanted ? this.#readMemory : new Uint8Array(wanted);
+    this.#readMemory = NO_BYTES;
+    const count = await this.#replica.read(from, memory.subarray(0, wanted));
+    this.#channel.send(FRAME_WAL_BYTES, packRequestNumber(request), memory.subarray(0, count));
+    this.#readMemory = memory;
   }
 
   #failRequest(request: number, error: unknown): void {

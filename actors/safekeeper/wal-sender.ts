@@ -37,7 +37,10 @@ export class WalSender {
   #pumping = false;
   #gather: Timer | undefined;
   #heartbeat: Timer;
+  #lastBeat = -1;
   #closed = false;
+  /** What is read lies here until it is sent; given back when nothing happens. */
+  #buffer = new Uint8Array(0);
 
   constructor(options: { channel: Channel; source: WalSource; clock: Clock; from: Lsn }) {
     this.#channel = options.channel;
@@ -90,7 +93,9 @@ export class WalSender {
 
   async #sendNext(): Promise<void> {
     const commitLsn = this.#source.commitLsn;
-    const bytes = new Uint8Array(Math.min(FRAME_BYTES_MAX, commitLsn - this.#position));
+    const wanted = Math.min(FRAME_BYTES_MAX, commitLsn - this.#position);
+    if (this.#buffer.length < wanted) this.#buffer = new Uint8Array(2 ** Math.ceil(Math.log2(wanted)));
+    const bytes = this.#buffer.subarray(0, wanted);
     const count = await this.#source.read(this.#position, bytes);
     if (this.#closed) return;
     this.#channel.send(FRAME_WAL, packWalHeader(this.#position, commitLsn), bytes.subarray(0, count));
@@ -104,7 +109,11 @@ export class WalSender {
   #armHeartbeat(): Timer {
     return this.#clock.setTimer(HEARTBEAT_MS, () => {
       if (this.#closed) return;
-      if (!this.#pumping) this.#sendNothing();
+      if (!this.#pumping) {
+        if (this.#position === this.#lastBeat) this.#buffer = new Uint8Array(0);
+        this.#lastBeat = this.#position;
+        this.#sendNothing();
+      }
       this.#heartbeat = this.#armHeartbeat();
     });
   }

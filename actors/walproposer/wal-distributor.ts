@@ -16,8 +16,10 @@ import { WalWindow } from './wal-window.ts';
 /** Most WAL of one AppendRequest: what a walsender sends in one message. */
 const APPEND_BYTES_MAX = 128 * 1024;
 /** A member whose channel holds more than this is not sent more until half of it is gone. */
-const QUEUED_BYTES_MAX = 2 * 1024 * 1024;
-export const WINDOW_BYTES = 4 * 1024 * 1024;
+const QUEUED_BYTES_MAX = 1024 * 1024;
+const WINDOW_BYTES = 4 * 1024 * 1024;
+/** What a slow member still lacks is kept up to here: to fetch it from another member would make that one slow as well. */
+const WINDOW_FOR_STRAGGLERS_BYTES = 12 * 1024 * 1024;
 /** While more is held, because no connected safekeeper has it durably, the compute should stop reading from Postgres. */
 const HELD_BYTES_MAX = 16 * 1024 * 1024;
 /** After this long without an append, members are told the commit LSN by itself. */
@@ -61,7 +63,7 @@ export class WalDistributor {
     this.#generation = options.generation;
     this.#startLsn = options.startLsn;
     this.#lagMs = options.lagMs;
-    this.#window = new WalWindow(options.startLsn, WINDOW_BYTES);
+    this.#window = newWindow(options.startLsn);
     this.#boundaries = new RecordBoundaries(options.startLsn);
   }
 
@@ -98,7 +100,7 @@ export class WalDistributor {
 
   /** A member answered: sends what it lacks if it has just joined, and what others could not get before. */
   answered(link: MemberLink): void {
-    if (this.#window.isOverLimit) this.#window.trim(this.#safestFlush());
+    this.#trim();
     for (const other of this.#links) {
       if (other === link ? link.commitSent === 0 : other.starved) this.#pump(other);
     }
@@ -114,13 +116,17 @@ export class WalDistributor {
     this.#idleCommitTimer?.cancel();
   }
 
-  /** Up to here a connected member can serve stragglers, so that the window need not. */
-  #safestFlush(): Lsn {
+  /** What one connected member has durably can come from there, so that the window need not keep it for long. */
+  #trim(): void {
+    if (!this.#window.isOverLimit) return;
     let safest = 0;
+    let neededFrom: number = this.#window.end;
     for (const link of this.#links) {
-      if (link.state === 'streaming') safest = Math.max(safest, this.#state.flushOf(link.node));
+      if (link.state !== 'streaming') continue;
+      safest = Math.max(safest, this.#state.flushOf(link.node));
+      neededFrom = Math.min(neededFrom, link.position);
     }
-    return safest as Lsn;
+    this.#window.trim(safest as Lsn, neededFrom as Lsn);
   }
 
   /** Usually the next append tells the members; when none comes, this does. */
@@ -148,7 +154,7 @@ export class WalDistributor {
       if (fast-- > 0 || this.#lagMs === 0) this.#pump(link);
       else this.#armLag();
     }
-    if (this.#window.isOverLimit) this.#window.trim(this.#safestFlush());
+    this.#trim();
   }
 
   #armLag(): void {
@@ -227,4 +233,9 @@ export class WalDistributor {
     }
     return best;
   }
+}
+
+/** The window of recent WAL, from `start` on. */
+export function newWindow(start: Lsn): WalWindow {
+  return new WalWindow(start, WINDOW_BYTES, WINDOW_FOR_STRAGGLERS_BYTES);
 }

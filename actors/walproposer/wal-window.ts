@@ -1,8 +1,8 @@
 /**
  * Recent WAL in memory: what is on its way to the members, and what stragglers still need.
  *
- * Bytes are copied once into slabs that are never changed afterwards, so that every member's frames can refer to them.
- * What a safekeeper holds durably may be dropped beyond the limit: stragglers then read it from there.
+ * Bytes are copied once into slabs, from which every member's frames are made. What a safekeeper holds durably may be
+ * dropped beyond the limit: stragglers then read it from there. The slabs of what was dropped are used again.
  */
 import type { Lsn } from '../../protocols/lsn.ts';
 
@@ -16,13 +16,17 @@ interface Slab {
 
 export class WalWindow {
   readonly #limitBytes: number;
+  readonly #limitForStragglersBytes: number;
   #slabs: Slab[] = [];
+  readonly #spare: Uint8Array[] = [];
   #end: Lsn;
   #held = 0;
 
-  constructor(start: Lsn, limitBytes: number) {
+  /** More than `limitBytes` is kept only while somebody still needs it, and up to `limitForStragglersBytes`. */
+  constructor(start: Lsn, limitBytes: number, limitForStragglersBytes = limitBytes) {
     this.#end = start;
     this.#limitBytes = limitBytes;
+    this.#limitForStragglersBytes = limitForStragglersBytes;
   }
 
   /** First LSN that is held; `end` when nothing is. */
@@ -56,7 +60,7 @@ export class WalWindow {
     }
   }
 
-  /** A view of up to `bytesMax` bytes from `from`, which must lie in the window. It stays valid and unchanged. */
+  /** A view of up to `bytesMax` bytes from `from`, which must lie in the window; valid until the next push. */
   slice(from: Lsn, bytesMax: number): Uint8Array {
     const slab = this.#slabAt(from);
     const offset = from - slab.start;
@@ -70,19 +74,22 @@ export class WalWindow {
     if (last) {
       const used = Math.min(last.used, to - last.start);
       this.#held -= last.used - used;
-      // The bytes after the cut may still be referred to: what follows goes to a new slab.
-      this.#slabs[this.#slabs.length - 1] = { start: last.start, bytes: last.bytes.subarray(0, used), used };
+      last.used = used;
     }
     this.#end = Math.min(this.#end, to) as Lsn;
   }
 
-  /** Drops the oldest slabs above the limit, as far as they lie below `durableLsn`. */
-  trim(durableLsn: Lsn): void {
+  /** Drops the oldest slabs above the limit, as far as they lie below `durableLsn`; `neededFrom` on is still to be sent. */
+  trim(durableLsn: Lsn, neededFrom: Lsn = durableLsn): void {
     while (this.#held > this.#limitBytes && this.#slabs.length > 1) {
       const oldest = this.#slabs[0]!;
-      if (oldest.start + oldest.used > durableLsn) return;
+      const end = oldest.start + oldest.used;
+      if (end > durableLsn) return;
+      if (end > neededFrom && this.#held <= this.#limitForStragglersBytes) return;
       this.#slabs.shift();
       this.#held -= oldest.used;
+      const keptBytes = this.#held + this.#spare.length * SLAB_BYTES;
+      if (keptBytes < this.#limitForStragglersBytes) this.#spare.push(oldest.bytes);
     }
   }
 
@@ -90,7 +97,8 @@ export class WalWindow {
   #slabWithRoom(wanted: number): Slab {
     const last = this.#slabs.at(-1);
     if (last && last.bytes.length - last.used >= Math.min(wanted, SLAB_BYTES)) return last;
-    const slab = { start: this.#end as number, bytes: new Uint8Array(SLAB_BYTES), used: 0 };
+    const bytes = this.#spare.pop() ?? new Uint8Array(SLAB_BYTES);
+    const slab = { start: this.#end as number, bytes, used: 0 };
     this.#slabs.push(slab);
     return slab;
   }

@@ -27,8 +27,8 @@ import type { Log } from '../../runtime/ports/log.ts';
 import { MemberLink } from './member-link.ts';
 import { type Donor, ProposerState } from './proposer.ts';
 import { WaitList } from './wait-list.ts';
-import { WalDistributor, WINDOW_BYTES } from './wal-distributor.ts';
-import { WalWindow } from './wal-window.ts';
+import { newWindow, WalDistributor } from './wal-distributor.ts';
+import type { WalWindow } from './wal-window.ts';
 
 const ELECTION_ATTEMPTS_MAX = 20;
 
@@ -351,7 +351,7 @@ export class Walproposer {
     }
     const link = this.#linkOf(donor.node);
     const boundaries = new RecordBoundaries(commitLsn);
-    const window = new WalWindow(commitLsn, WINDOW_BYTES);
+    const window = newWindow(commitLsn);
     while (boundaries.received < flushLsn) {
       const at = boundaries.received;
       const bytes = await link.readWal(at, Math.min(READ_WAL_BYTES_MAX, flushLsn - at));

@@ -59,7 +59,7 @@ class MemoryChannel implements Channel {
 
   send(type: number, ...parts: Uint8Array[]): void {
     if (this.#closed) return;
-    const body = parts.length === 1 ? parts[0]! : new Uint8Array(Buffer.concat(parts));
+    const body = new Uint8Array(Buffer.concat(parts));
     if (body.length + 1 > FRAME_BYTES_MAX) throw new RangeError(`frame of ${body.length} bytes`);
     this.#peer!.#accept(type, body);
   }

@@ -1,8 +1,10 @@
 /**
  * Channels over unix and TCP sockets.
  *
- * 1. Frames sent in one tick leave in one write: small ones are copied into a shared slab, large bodies go by reference.
- * 2. Received bytes land in one preallocated buffer per socket; a frame that lies whole in it is not copied.
+ * 1. Frames sent in one tick leave in one write. Their bytes are copied into slabs, which are used again once they are written:
+ *    memory that is allocated for every large body costs far more, in garbage collections, than a copy.
+ * 2. Received bytes land in one buffer that all sockets share, since each chunk is dealt with before the next one is read; a
+ *    frame that lies whole in it is not copied.
  * 3. The queue is bounded by its users: `queuedBytes` and `drained`. The kernel's buffers bound what is in flight.
  * 4. A broken frame closes the channel with the reason; nothing of the stream after it is delivered.
  */
@@ -15,8 +17,8 @@ import { systemCode } from './file-errors.ts';
 
 const RECEIVE_BYTES = 256 * 1024;
 const SLAB_BYTES = 64 * 1024;
-/** A part up to this is copied into the slab: cheaper than a vector of its own. */
-const COPY_BYTES_MAX = 4 * 1024;
+/** Written slabs that all channels of this process together keep. */
+const SPARE_SLABS_MAX = 64;
 /** How long a closing channel may take to send what is queued. */
 const CLOSE_TIMEOUT_MS = 2_000;
 /** The kernel's limit of a unix socket's path (sun_path, with its final zero byte). */
@@ -152,16 +154,25 @@ function accepted(socket: Socket): Channel {
   return new SocketChannel(own, receiver);
 }
 
+const receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
+
 /** Receives bytes before and after its channel exists. */
 class Receiver {
   push: (chunk: Uint8Array) => void = () => {};
   readonly onread = {
-    buffer: Buffer.allocUnsafeSlow(RECEIVE_BYTES),
+    buffer: receiveBuffer,
     callback: (count: number, buffer: Uint8Array): boolean => {
       this.push(buffer.subarray(0, count));
       return true;
     },
   };
+}
+
+const spareSlabs: Buffer[] = [];
+const NO_SLABS: readonly Buffer[] = [];
+
+function takeSlab(): Buffer {
+  return spareSlabs.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES);
 }
 
 class SocketChannel implements Channel {
@@ -174,10 +185,13 @@ class SocketChannel implements Channel {
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
   #flushing = false;
-  #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+  #slab = takeSlab();
   /** Of the slab: bytes before are handed to the socket, bytes up to `#slabEnd` wait in the current run. */
   #slabStart = 0;
   #slabEnd = 0;
+  /** Slabs that became full since the last flush, and those that flushes under way wait to get rid of, oldest flush first. */
+  #full: Buffer[] = [];
+  #flights: (readonly Buffer[])[] = [];
   #drainWaiters: { lowWaterBytes: number; resolve: () => void }[] = [];
 
   #closed = false;
@@ -205,9 +219,10 @@ class SocketChannel implements Channel {
     let bodyBytes = 0;
     for (const part of parts) bodyBytes += part.length;
     if (bodyBytes + 1 > FRAME_BYTES_MAX) throw new RangeError(`frame of ${bodyBytes} bytes`);
-    const at = this.#reserve(FRAME_HEADER_BYTES);
-    this.#slab.writeUInt32LE(bodyBytes + 1, at);
-    this.#slab[at + 4] = type;
+    if (this.#slabEnd + FRAME_HEADER_BYTES > SLAB_BYTES) this.#nextSlab();
+    this.#slab.writeUInt32LE(bodyBytes + 1, this.#slabEnd);
+    this.#slab[this.#slabEnd + 4] = type;
+    this.#slabEnd += FRAME_HEADER_BYTES;
     for (const part of parts) this.#append(part);
     this.#pendingBytes += FRAME_HEADER_BYTES + bodyBytes;
     if (this.#flushing) return;
@@ -277,27 +292,20 @@ class SocketChannel implements Channel {
   }
 
   #append(part: Uint8Array): void {
-    if (part.length === 0) return;
-    if (part.length > COPY_BYTES_MAX) {
-      this.#cutSlab();
-      this.#pending.push(part);
-    } else {
-      // Reserving may replace the slab, so it comes first.
-      const at = this.#reserve(part.length);
-      this.#slab.set(part, at);
+    for (let done = 0; done < part.length; ) {
+      if (this.#slabEnd === SLAB_BYTES) this.#nextSlab();
+      const count = Math.min(part.length - done, SLAB_BYTES - this.#slabEnd);
+      this.#slab.set(count === part.length ? part : part.subarray(done, done + count), this.#slabEnd);
+      this.#slabEnd += count;
+      done += count;
     }
   }
 
-  /** Position of `bytes` free bytes in the slab, which may be a fresh one. */
-  #reserve(bytes: number): number {
-    if (this.#slabEnd + bytes > SLAB_BYTES) {
-      this.#cutSlab();
-      this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
-      this.#slabStart = this.#slabEnd = 0;
-    }
-    const at = this.#slabEnd;
-    this.#slabEnd += bytes;
-    return at;
+  #nextSlab(): void {
+    this.#cutSlab();
+    this.#full.push(this.#slab);
+    this.#slab = takeSlab();
+    this.#slabStart = this.#slabEnd = 0;
   }
 
   /** Moves the slab's current run to the pending parts. */
@@ -315,6 +323,8 @@ class SocketChannel implements Channel {
     if (parts.length === 0) return;
     this.#pending = [];
     this.#pendingBytes = 0;
+    this.#flights.push(this.#full.length > 0 ? this.#full : NO_SLABS);
+    if (this.#full.length > 0) this.#full = [];
     if (parts.length > 1) this.#socket.cork();
     const last = parts.length - 1;
     for (let i = 0; i < last; i++) this.#socket.write(parts[i]!);
@@ -322,7 +332,10 @@ class SocketChannel implements Channel {
     if (parts.length > 1) this.#socket.uncork();
   }
 
-  readonly #onWritten = () => {
+  readonly #onWritten = (error?: Error | null) => {
+    const written = this.#flights.shift()!;
+    // After an error nobody knows whether the system still reads them.
+    if (!error) for (const slab of written) if (spareSlabs.length < SPARE_SLABS_MAX) spareSlabs.push(slab);
     if (this.#drainWaiters.length === 0) return;
     const queued = this.queuedBytes;
     this.#drainWaiters = this.#drainWaiters.filter((waiter) => {

@@ -5,7 +5,7 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import type { ByteSocket, SocketListener, Sockets, SocketTarget } from '../ports/sockets.ts';
+import type { ByteSocket, DialOptions, SocketListener, Sockets, SocketTarget } from '../ports/sockets.ts';
 import { systemCode } from './file-errors.ts';
 
 /** How long a closing socket may take to send what is queued. */
@@ -30,9 +30,10 @@ export class NodeSockets implements Sockets {
     return new NodeListener(server);
   }
 
-  dial(target: SocketTarget, options: { timeoutMs: number }): Promise<ByteSocket> {
+  dial(target: SocketTarget, options: DialOptions): Promise<ByteSocket> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ ...target, noDelay: true });
+      const receiver = options.reusedBufferBytes ? new Receiver(options.reusedBufferBytes) : undefined;
+      const socket = connect({ ...target, noDelay: true, ...(receiver && { onread: receiver.onread }) });
       const timer = setTimeout(() => {
         socket.destroy();
         reject(
@@ -48,9 +49,25 @@ export class NodeSockets implements Sockets {
       socket.once('connect', () => {
         clearTimeout(timer);
         socket.off('error', onError);
-        resolve(new NodeByteSocket(socket));
+        resolve(new NodeByteSocket(socket, receiver));
       });
     });
+  }
+}
+
+/** Receives into one buffer. */
+class Receiver {
+  handle: (chunk: Uint8Array) => void = () => {};
+  readonly onread: { buffer: Buffer; callback(count: number, buffer: Uint8Array): boolean };
+
+  constructor(bytes: number) {
+    this.onread = {
+      buffer: Buffer.allocUnsafeSlow(bytes),
+      callback: (count, buffer) => {
+        this.handle(buffer.subarray(0, count));
+        return true;
+      },
+    };
   }
 }
 
@@ -73,9 +90,13 @@ class NodeListener implements SocketListener {
 class NodeByteSocket implements ByteSocket {
   readonly peer: string;
   readonly #socket: Socket;
+  readonly #receiver: Receiver | undefined;
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, receiver?: Receiver) {
     this.#socket = socket;
+    this.#receiver = receiver;
+    // Nothing may be read before there is a handler.
+    if (receiver) socket.pause();
     this.peer = `${socket.remoteAddress ?? 'local'}:${socket.remotePort ?? 0}`;
     // A reset by the peer is an end like any other: 'close' follows.
     socket.on('error', () => {});
@@ -88,7 +109,8 @@ class NodeByteSocket implements ByteSocket {
   }
 
   onData(handle: (bytes: Uint8Array) => void): void {
-    this.#socket.on('data', handle);
+    if (this.#receiver) this.#receiver.handle = handle;
+    else this.#socket.on('data', handle);
     this.#socket.resume();
   }
 

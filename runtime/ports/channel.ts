@@ -4,8 +4,8 @@
  */
 export interface Channel {
   /**
-   * Queues one frame whose body is the concatenation of `parts`. The bytes may be read after the call returns: the
-   * caller must not change them. Never throws on a closed channel: the frame is dropped, onClose has been or will be called.
+   * Queues one frame whose body is the concatenation of `parts`. They are copied: the caller may use their memory anew at
+   * once. Never throws on a closed channel: the frame is dropped, onClose has been or will be called.
    */
   send(type: number, ...parts: Uint8Array[]): void;
   /** `body` is valid only during the call: copy what you keep. One handler; frames before it is set are held back. */

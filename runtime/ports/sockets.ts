@@ -28,6 +28,15 @@ export interface SocketListener {
 
 export type SocketTarget = { path: string } | { host: string; port: number };
 
+export interface DialOptions {
+  timeoutMs: number;
+  /**
+   * Read into one buffer of this size, for streams of many megabytes: a chunk is then valid only during the handler's call,
+   * instead of belonging to the receiver.
+   */
+  reusedBufferBytes?: number;
+}
+
 export interface Sockets {
   /** Throws PalimpsestError `already-exists` when the port is taken. Port 0 takes a free one. */
   listen(
@@ -35,5 +44,5 @@ export interface Sockets {
     onSocket: (socket: ByteSocket) => void,
   ): Promise<SocketListener>;
   /** Throws PalimpsestError `unavailable` or `timeout`. */
-  dial(target: SocketTarget, options: { timeoutMs: number }): Promise<ByteSocket>;
+  dial(target: SocketTarget, options: DialOptions): Promise<ByteSocket>;
 }

@@ -1,8 +1,7 @@
 /**
  * One end of a simulated connection.
  *
- * It also holds its users to the rules of channels: bytes given to `send` may not change before they have arrived (they
- * are compared), and a frame's body is gone after its handler (it is overwritten).
+ * It also holds its users to a rule of channels: a frame's body is gone after its handler (it is overwritten).
  */
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES } from '../../protocols/framing.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
@@ -15,8 +14,6 @@ const POISON = 0xdb;
 interface Frame {
   type: number;
   body: Uint8Array;
-  /** What the sender gave, to see that it has not changed. */
-  parts: Uint8Array[] | undefined;
   sentUs: number;
   arrivesUs: number;
   /** The connection's end after all frames. */
@@ -74,7 +71,7 @@ export class SimChannel implements Channel {
     }
     this.#network.world.trace.mix(hashBytes(body, type));
     this.#queuedBytes += body.length + FRAME_HEADER_BYTES;
-    this.#post({ type, body, parts, sentUs: 0, arrivesUs: 0, isEnd: false });
+    this.#post({ type, body, sentUs: 0, arrivesUs: 0, isEnd: false });
   }
 
   onFrame(handle: (type: number, body: Uint8Array) => void): void {
@@ -103,7 +100,7 @@ export class SimChannel implements Channel {
 
   close(): void {
     if (this.#isClosed || this.owner.isDead) return;
-    this.#post({ type: 0, body: new Uint8Array(0), parts: undefined, sentUs: 0, arrivesUs: 0, isEnd: true });
+    this.#post({ type: 0, body: new Uint8Array(0), sentUs: 0, arrivesUs: 0, isEnd: true });
     this.#finish(undefined);
   }
 
@@ -160,7 +157,6 @@ export class SimChannel implements Channel {
     }
     const frame = this.#underWay.shift();
     if (!frame) return;
-    this.#checkUnchanged(frame);
     this.#record(frame, false);
     if (!this.#peer.#isClosed && !this.#peer.owner.isDead) {
       this.#peer.#inbox.push(frame);
@@ -183,20 +179,6 @@ export class SimChannel implements Channel {
       this.#keepalive = undefined;
       this.#scheduleArrival();
     });
-  }
-
-  #checkUnchanged(frame: Frame): void {
-    let at = 0;
-    for (const part of frame.parts ?? []) {
-      if (Buffer.compare(part, frame.body.subarray(at, at + part.length)) !== 0) {
-        this.#network.world.fail(
-          'sent bytes do not change',
-          `${this.owner.label} changed bytes of a frame of type ${frame.type} after send()`,
-        );
-      }
-      at += part.length;
-    }
-    frame.parts = undefined;
   }
 
   #dropUnderWay(): void {

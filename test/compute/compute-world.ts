@@ -70,7 +70,14 @@ export class ComputeWorld {
   }
 
   startSafekeeper(node: NodeId): void {
-    const argument = { node, dataDir: join(this.folder, node), runDir: this.folder, logLevel: 'warn' };
+    const objects = { kind: 'local', directory: join(this.folder, 'objects') };
+    const argument = {
+      node,
+      dataDir: join(this.folder, node),
+      objects,
+      runDir: this.folder,
+      logLevel: 'warn',
+    };
     const child = spawn(process.execPath, [`${ROOT}deploy/node/safekeeper.ts`, JSON.stringify(argument)], {
       stdio: ['pipe', 'inherit', 'inherit'],
     });

@@ -80,6 +80,29 @@ export function channelContract(name: string, create: () => Promise<ChannelFixtu
       expect(await both).toEqual([sizes, sizes]);
     });
 
+    it('lets the sender use its memory anew at once', async () => {
+      const { client, server } = await pair();
+      const sizes = [10, 100_000, 300_000, 5000];
+      const got: [number, boolean][] = [];
+      const done = new Promise<void>((resolve) => {
+        server.onFrame((type, body) => {
+          got.push([body.length, body.every((byte) => byte === type)]);
+          if (got.length === sizes.length * 3) resolve();
+        });
+      });
+      const memory = new Uint8Array(300_000);
+      for (let round = 0; round < 3; round++) {
+        for (const size of sizes) {
+          const type = 1 + got.length + round;
+          client.send(type, memory.subarray(0, size).fill(type));
+          memory.fill(0xee);
+        }
+        await tick(5);
+      }
+      await done;
+      expect(got).toEqual([...sizes, ...sizes, ...sizes].map((size) => [size, true]));
+    });
+
     it('keeps ten thousand small frames in order', async () => {
       const { client, server } = await pair();
       let next = 0;

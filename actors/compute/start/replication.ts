@@ -12,12 +12,13 @@ import { PalimpsestError } from '../../../protocols/errors.ts';
 import { formatLsn, type Lsn } from '../../../protocols/lsn.ts';
 import type { Clock, Timer } from '../../../runtime/ports/clock.ts';
 import type { ByteSocket, Sockets, SocketTarget } from '../../../runtime/ports/sockets.ts';
+import { ReplicationStream } from './replication-stream.ts';
 
-const XLOG_DATA = 0x77;
 const KEEPALIVE = 0x6b;
 const STATUS_UPDATE = 0x72;
 const COPY_DATA = 0x64;
-const XLOG_DATA_HEADER_BYTES = 25;
+/** Read at once: more than a message of the walsender. */
+const RECEIVE_BYTES = 256 * 1024;
 /** The status is repeated this often also when nothing is new, as a standby does. */
 const HEARTBEAT_MS = 1_000;
 /** And this often until Postgres counts on it: a status that comes while it still catches up is forgotten by Postgres. */
@@ -43,6 +44,7 @@ export class ReplicationConnection {
   readonly #options: ReplicationOptions;
   readonly #socket: ByteSocket;
   readonly #parser = new Parser();
+  readonly #stream: ReplicationStream;
   readonly #status = Buffer.alloc(1 + 4 + 34);
   #started: { resolve(): void; reject(error: Error): void } | undefined;
   #failure: Error | undefined;
@@ -56,17 +58,22 @@ export class ReplicationConnection {
     this.#options = options;
     this.#socket = socket;
     this.#acknowledged = options.startLsn;
+    this.#stream = new ReplicationStream({
+      onWal: options.onWal,
+      onMessage: (bytes) => this.#parser.parse(bytes, (message) => this.#handle(message)),
+    });
     this.#status[0] = COPY_DATA;
     this.#status.writeInt32BE(this.#status.length - 1, 1);
     this.#status[5] = STATUS_UPDATE;
-    socket.onData((bytes) => this.#receive(bytes));
+    socket.onData((bytes) => this.#stream.push(bytes));
     socket.onClose(() => this.#closed());
   }
 
   /** Resolves once WAL streams. Throws Postgres' error, `unavailable` or `timeout`. */
   static async start(options: ReplicationOptions): Promise<ReplicationConnection> {
     const { timeoutMs } = options;
-    const socket = await options.sockets.dial(options.target, { timeoutMs });
+    const dialling = { timeoutMs, reusedBufferBytes: RECEIVE_BYTES };
+    const socket = await options.sockets.dial(options.target, dialling);
     const connection = new ReplicationConnection(options, socket);
     await new Promise<void>((resolve, reject) => {
       const timer = options.clock.setTimer(timeoutMs, () => {
@@ -122,11 +129,6 @@ export class ReplicationConnection {
     this.#heartbeat = this.#options.clock.setTimer(this.#heartbeatMs, () => this.#beat());
   }
 
-  #receive(bytes: Uint8Array): void {
-    const chunk = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.#parser.parse(chunk, (message) => this.#handle(message));
-  }
-
   #handle(message: BackendMessage): void {
     switch (message.name) {
       case 'copyData':
@@ -158,12 +160,7 @@ export class ReplicationConnection {
   }
 
   #handleCopyData(data: Buffer): void {
-    if (data[0] === XLOG_DATA) {
-      const lsn = data.readUInt32BE(1) * 0x1_0000_0000 + data.readUInt32BE(5);
-      this.#options.onWal(lsn as Lsn, data.subarray(XLOG_DATA_HEADER_BYTES));
-    } else if (data[0] === KEEPALIVE && data[17] === 1) {
-      this.#sendStatus();
-    }
+    if (data[0] === KEEPALIVE && data[17] === 1) this.#sendStatus();
   }
 
   /** Written, flushed and applied are all the acknowledged LSN. */
