@@ -19,6 +19,8 @@ const KEEP_ALL_WAL = {
   max_prepared_transactions: '10',
 };
 
+const RECOVERY_TIMEOUT_MS = 900_000;
+
 export interface OracleRun {
   base: string;
   wal: string;
@@ -77,7 +79,7 @@ export async function recoverWithStock<T>(
   writeFileSync(controlFile, setControlState(readFileSync(controlFile), STATE_IN_PRODUCTION));
   const postgres = StockPostgres.fromFolder(folder, { ...KEEP_ALL_WAL, ...settings });
   try {
-    await postgres.start();
+    await postgres.start(RECOVERY_TIMEOUT_MS);
     const { log } = postgres;
     await postgres.stop();
     return use(data, log);

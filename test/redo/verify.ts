@@ -5,6 +5,7 @@
 import { type RecordTally, replayAndCompare, total } from '../../deploy/wal/replay.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import { POSTGRES_BIN, run } from '../support/programs.ts';
+import type { StockPostgres } from '../support/stock-postgres.ts';
 import { type OracleRun, recordRun, recoverWithStock } from './cluster.ts';
 import { compareWithRecovered } from './compare-recovered.ts';
 import { findWorkload } from './workloads.ts';
@@ -33,14 +34,23 @@ async function main(args: string[]): Promise<void> {
     ...workload.settings,
     ...Object.fromEntries(more.map((argument) => argument.split('=') as [string, string])),
   };
-  const recorded = await recordRun(settings, workload.run);
+  await recordAndExamine(settings, workload.run, args.includes('--json'));
+}
+
+/** Records a run of `workload`, examines it and prints what was found; the exit code is 1 when anything is wrong. */
+export async function recordAndExamine(
+  settings: Record<string, string>,
+  workload: (postgres: StockPostgres) => Promise<void>,
+  asJson: boolean,
+): Promise<void> {
+  const recorded = await recordRun(settings, workload);
   try {
     const report = await examine(recorded, settings);
-    if (args.includes('--json')) console.log(JSON.stringify(report));
+    if (asJson) console.log(JSON.stringify(report));
     else print(report);
     if (report.wrong > 0) process.exitCode = 1;
   } finally {
-    if (process.env.KEEP === '1') console.log('kept', recorded.base);
+    if (process.env.KEEP === '1') console.error(`kept: --base ${recorded.base} --wal ${recorded.wal}`);
     else recorded.destroy();
   }
 }

@@ -8,6 +8,13 @@ import { join } from 'node:path';
 import { PgClient, type PgTarget } from './pg-client.ts';
 import { POSTGRES_BIN, postgresUser, run } from './programs.ts';
 
+const START_TIMEOUT_MS = 30_000;
+/** A start is measured to the millisecond; a recovery, which takes longer, is not to be slowed down by being asked. */
+const OFTEN_MS = 1_000;
+const SELDOM_POLL_MS = 20;
+/** Characters. During a recovery each refused connection leaves two lines, and what the recovery says must not be lost behind them. */
+const LOG_KEPT = 400_000;
+
 export class StockPostgres {
   readonly folder: string;
   readonly target: PgTarget;
@@ -53,8 +60,8 @@ export class StockPostgres {
     return folder;
   }
 
-  /** Starts it and resolves with the milliseconds until the first query was answered. */
-  async start(): Promise<number> {
+  /** Starts it and resolves with the milliseconds until the first query was answered; a recovery may need more time for that. */
+  async start(timeoutMs = START_TIMEOUT_MS): Promise<number> {
     const started = performance.now();
     const all = {
       listen_addresses: '',
@@ -70,7 +77,7 @@ export class StockPostgres {
     });
     this.#child = child;
     this.#log = '';
-    child.stderr!.on('data', (chunk: Buffer) => (this.#log = (this.#log + chunk).slice(-4000)));
+    child.stderr!.on('data', (chunk: Buffer) => (this.#log = (this.#log + chunk).slice(-LOG_KEPT)));
     for (;;) {
       if (child.exitCode !== null) throw new Error(`stock Postgres ended: ${this.#log}`);
       try {
@@ -80,8 +87,9 @@ export class StockPostgres {
         await client.close();
         return elapsedMs;
       } catch (error) {
-        if (performance.now() - started > 30_000) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 1));
+        const elapsedMs = performance.now() - started;
+        if (elapsedMs > timeoutMs) throw error;
+        await new Promise((resolve) => setTimeout(resolve, elapsedMs < OFTEN_MS ? 1 : SELDOM_POLL_MS));
       }
     }
   }
@@ -90,7 +98,7 @@ export class StockPostgres {
     return PgClient.connect({ ...this.target, database });
   }
 
-  /** The last 4,000 characters that it logged since its start. */
+  /** The last of what it logged since its start. */
   get log(): string {
     return this.#log;
   }
