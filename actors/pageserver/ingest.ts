@@ -98,9 +98,6 @@ export class Ingest implements StateSink {
     if (depth === HOT_PAGE_DEPTH) this.hotPages.push(relation, block);
   };
 
-  /** Sizes follow the pages that records change: see #touch. */
-  extendRelation(): void {}
-
   truncateRelation(spc: number, db: number, rel: number, fork: number, blocks: number): void {
     const relation = this.#relations.idOf(spc, db, rel, fork);
     const size = this.head.sizeOf(relation);

@@ -13,6 +13,7 @@ import {
   slruSegmentName,
 } from '../../protocols/postgres/redo/slru.ts';
 import type { StateSink } from '../../protocols/postgres/state/sink.ts';
+import { PageTable } from './page-table.ts';
 
 const FORK_SUFFIXES = ['', '_fsm', '_vm', '_init'];
 /** Postgres cuts relations into files of 1 GiB: `16384`, `16384.1`, … */
@@ -20,7 +21,7 @@ const PAGES_PER_FILE = 131072;
 const OPEN_FILES_MAX = 200;
 /** A power of two. */
 const RECENT_RELATIONS = 64;
-const SLAB_PAGES = 64;
+const SLAB_BYTES = 4 << 20;
 /** Divides PAGES_PER_FILE. */
 const PAGES_PER_READ = 8;
 
@@ -35,9 +36,7 @@ export interface StoredRelation {
   baseFile: string | undefined;
   /** What was read of that file, by the first block. */
   basePieces: Map<number, Uint8Array>;
-  pages: Map<number, Uint8Array>;
-  /** Resource manager that last changed each page. */
-  changedBy: Map<number, number>;
+  readonly pages: PageTable;
 }
 
 /** Path of a relation fork below PGDATA; undefined for other tablespaces. */
@@ -58,8 +57,8 @@ export class PageStore implements StateSink {
   readonly #descriptors = new Map<string, number>();
   /** Relations looked up lately, by a hash of their number: most records follow one of a few. */
   #recent: (StoredRelation | undefined)[] = new Array(RECENT_RELATIONS).fill(undefined);
-  #slab = new Uint8Array(0);
-  #slabUsed = SLAB_PAGES;
+  #slab = new Uint8Array(SLAB_BYTES);
+  #slabUsed = 0;
 
   constructor(baseDirectory: string) {
     this.#base = baseDirectory;
@@ -98,7 +97,7 @@ export class PageStore implements StateSink {
   }
 
   #loadPage(relation: StoredRelation, block: number): Uint8Array {
-    const page = block < relation.baseBlocks ? this.#basePage(relation, block) : this.#newPage();
+    const page = block < relation.baseBlocks ? this.#basePage(relation, block) : this.#cut(PAGE_BYTES);
     if (relation.spc === SLRU_SPC) this.#loadSlruPage(relation.rel, block, page);
     relation.pages.set(block, page);
     return page;
@@ -109,7 +108,8 @@ export class PageStore implements StateSink {
     const first = block - (block % PAGES_PER_READ);
     let piece = relation.basePieces.get(first);
     if (piece === undefined) {
-      piece = new Uint8Array(PAGES_PER_READ * PAGE_BYTES);
+      const count = Math.min(PAGES_PER_READ, relation.baseBlocks - first);
+      piece = this.#cut(count * PAGE_BYTES);
       this.#readRelation(relation.baseFile!, first, piece);
       relation.basePieces.set(first, piece);
     }
@@ -117,26 +117,22 @@ export class PageStore implements StateSink {
     return piece.subarray(at, at + PAGE_BYTES);
   }
 
-  /** Pages are cut from larger buffers, which cost less than one buffer each. */
-  #newPage(): Uint8Array {
-    if (this.#slabUsed === SLAB_PAGES) {
-      this.#slab = new Uint8Array(SLAB_PAGES * PAGE_BYTES);
+  /** Zeros for pages, cut from larger buffers, which cost less than one buffer each. */
+  #cut(bytes: number): Uint8Array {
+    if (this.#slabUsed + bytes > SLAB_BYTES) {
+      this.#slab = new Uint8Array(SLAB_BYTES);
       this.#slabUsed = 0;
     }
-    const at = this.#slabUsed++ * PAGE_BYTES;
-    return this.#slab.subarray(at, at + PAGE_BYTES);
-  }
-
-  extendRelation(spc: number, db: number, rel: number, fork: number, block: number): void {
-    const relation = this.relation(spc, db, rel, fork);
-    if (block >= relation.blocks) relation.blocks = block + 1;
+    const at = this.#slabUsed;
+    this.#slabUsed += bytes;
+    return this.#slab.subarray(at, at + bytes);
   }
 
   truncateRelation(spc: number, db: number, rel: number, fork: number, blocks: number): void {
     const relation = this.relation(spc, db, rel, fork);
     relation.blocks = Math.min(relation.blocks, blocks);
     relation.baseBlocks = Math.min(relation.baseBlocks, blocks);
-    for (const block of [...relation.pages.keys()]) if (block >= blocks) relation.pages.delete(block);
+    relation.pages.delete(blocks, Number.POSITIVE_INFINITY);
   }
 
   createRelation(spc: number, db: number, rel: number, fork: number): void {
@@ -166,8 +162,11 @@ export class PageStore implements StateSink {
       copy.blocks = source.blocks;
       copy.baseBlocks = source.baseBlocks;
       copy.baseFile = source.baseFile;
-      for (const [block, page] of source.pages) copy.pages.set(block, page.slice());
-      for (const [block, rmid] of source.changedBy) copy.changedBy.set(block, rmid);
+      for (const [block, page] of source.pages.entries()) {
+        copy.pages.set(block, page.slice());
+        const rmid = source.pages.changedBy(block);
+        if (rmid !== undefined) copy.pages.setChangedBy(block, rmid);
+      }
       this.relations.set(`${targetSpc}/${targetDb}/${source.rel}/${source.fork}`, copy);
     }
     const map = this.values.get(`relmap/${sourceDb}`);
@@ -184,7 +183,7 @@ export class PageStore implements StateSink {
     const gone = cutoffPage - (cutoffPage % SLRU_PAGES_PER_SEGMENT);
     this.truncatedSlrus.set(slru, gone);
     const relation = this.relation(SLRU_SPC, SLRU_DB, slru, 0);
-    for (const page of [...relation.pages.keys()]) if (page < gone) relation.pages.delete(page);
+    relation.pages.delete(0, gone);
   }
 
   #scan(): void {
@@ -256,8 +255,7 @@ function emptyRelation(spc: number, db: number, rel: number, fork: number): Stor
     baseBlocks: 0,
     baseFile: undefined,
     basePieces: new Map(),
-    pages: new Map(),
-    changedBy: new Map(),
+    pages: new PageTable(),
   };
 }
 

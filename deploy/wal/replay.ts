@@ -22,7 +22,12 @@ import {
 import { restoreImage } from '../../protocols/postgres/redo/image.ts';
 import { maskPage } from '../../protocols/postgres/redo/masks.ts';
 import { isNewPage, setPageLsn } from '../../protocols/postgres/redo/page.ts';
-import { applyRecordToPage, forEachTouchedPage } from '../../protocols/postgres/redo/pages.ts';
+import {
+  applyRecordToPage,
+  applyRecordToReference,
+  forEachTouchedPage,
+  visitClearedVmPages,
+} from '../../protocols/postgres/redo/pages.ts';
 import type { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
 import { stateFromControlFile } from '../../protocols/postgres/state/initial-state.ts';
 import { UnsupportedRecordError } from '../../protocols/postgres/wal/errors.ts';
@@ -42,6 +47,12 @@ export interface RecordTally {
   applied: number;
   unsupported: number;
   failed: number;
+}
+
+/** What holds for all records with the same resource manager and info. */
+interface RecordKind {
+  name: string;
+  tally: RecordTally;
 }
 
 /** One thing that is wrong; the first of each record type is kept whole. */
@@ -131,7 +142,7 @@ export function readControlFile(baseDirectory: string): ControlFile {
       'name a copy of a data directory, made while Postgres was stopped',
     );
   }
-  const control = parseControlFile(readFileSync(file));
+  const control = parseControlFile(new Uint8Array(readFileSync(file)));
   if (control.segmentBytes !== WAL_SEGMENT_BYTES) {
     throw new PalimpsestError(
       'unsupported',
@@ -197,9 +208,9 @@ export class Replay {
   readonly #ours = new Uint8Array(PAGE_BYTES);
   readonly #theirs = new Uint8Array(PAGE_BYTES);
   #record!: DecodedRecord;
-  #tally!: RecordTally;
-  readonly #names = new Map<number, string>();
-  #name = '';
+  #kind!: RecordKind;
+  /** By resource manager and info, looked up once for each. */
+  readonly #kinds: (RecordKind | undefined)[] = new Array(65536).fill(undefined);
   #failed = false;
 
   constructor(store: PageStore, fold: TimelineStateFold) {
@@ -208,45 +219,71 @@ export class Replay {
   }
 
   apply(record: DecodedRecord): void {
+    const kind = this.#kinds[record.rmid * 256 + record.info] ?? this.#addKind(record);
     this.#record = record;
-    this.#name = this.#nameOf(record);
-    this.#tally = this.#tallyOf(this.#name);
-    this.#tally.records++;
+    this.#kind = kind;
+    kind.tally.records++;
     this.#failed = false;
-    if (record.rmid >= RMGR_CUSTOM_MIN && record.maxBlock < 0) this.#reportUnsupported();
-    forEachTouchedPage(record, this.#applyToPage, this.fold.parameters.trackCommitTimestamp);
-    for (let id = 0; id <= record.maxBlock; id++) if (record.inUse[id] === 1) this.#compare(id);
+    if (record.maxBlock >= 0) {
+      for (let id = 0; id <= record.maxBlock; id++) if (record.inUse[id] === 1) this.#applyToReference(id);
+      visitClearedVmPages(record, this.#applyToPage);
+      for (let id = 0; id <= record.maxBlock; id++) {
+        if (record.inUse[id] === 1 && record.imageLength[id] !== 0) this.#compare(id);
+      }
+    } else {
+      if (record.rmid >= RMGR_CUSTOM_MIN) this.#reportUnsupported();
+      forEachTouchedPage(record, this.#applyToPage, this.fold.parameters.trackCommitTimestamp);
+    }
     this.fold.apply(record, this.store);
   }
 
+  #applyToReference(id: number): void {
+    const record = this.#record;
+    const block = record.block[id]!;
+    const relation = this.store.relation(record.spc[id]!, record.db[id]!, record.rel[id]!, record.fork[id]!);
+    const page = this.store.pageOf(relation, block);
+    if (block >= relation.blocks) relation.blocks = block + 1;
+    try {
+      applyRecordToReference(record, id, page);
+      relation.pages.setChangedBy(block, record.rmid);
+    } catch (error) {
+      this.#reportFailure(error);
+    }
+  }
+
+  /** A page that the record changes without referring to it: of a visibility map or a transaction status log. */
   readonly #applyToPage = (spc: number, db: number, rel: number, fork: number, block: number): void => {
     const relation = this.store.relation(spc, db, rel, fork);
     const page = this.store.pageOf(relation, block);
+    if (block >= relation.blocks) relation.blocks = block + 1;
     try {
       applyRecordToPage(this.#record, page, spc, db, rel, fork, block);
-      relation.changedBy.set(block, this.#record.rmid);
+      relation.pages.setChangedBy(block, this.#record.rmid);
     } catch (error) {
-      this.#failed = true;
-      if (error instanceof UnsupportedRecordError) {
-        this.#reportUnsupported();
-      } else {
-        this.#tally.failed++;
-        this.#report({ message: error instanceof Error ? error.message : String(error) });
-      }
+      this.#reportFailure(error);
     }
   };
 
+  #reportFailure(error: unknown): void {
+    this.#failed = true;
+    if (error instanceof UnsupportedRecordError) {
+      this.#reportUnsupported();
+    } else {
+      this.#kind.tally.failed++;
+      this.#report({ message: error instanceof Error ? error.message : String(error) });
+    }
+  }
+
   #reportUnsupported(): void {
-    this.#tally.unsupported++;
-    this.#report({ message: `redo does not know ${this.#name}` });
+    this.#kind.tally.unsupported++;
+    this.#report({ message: `redo does not know ${this.#kind.name}` });
   }
 
   /** Compares the page after redo with the image that is not for redo; continues with Postgres' version. */
   #compare(id: number): void {
     const record = this.#record;
-    if (record.imageLength[id] === 0) return;
     if (record.hasAppliedImage(id)) {
-      this.#tally.applied++;
+      this.#kind.tally.applied++;
       return;
     }
     const page = this.store.page(
@@ -261,10 +298,10 @@ export class Replay {
       this.#ours.set(page);
       const difference = this.#difference(id);
       if (difference === undefined) {
-        this.#tally.equal++;
+        this.#kind.tally.equal++;
         return;
       }
-      this.#tally.different++;
+      this.#kind.tally.different++;
       this.#report(difference);
     }
     restoreImage(record, id, page);
@@ -281,36 +318,28 @@ export class Replay {
     while (this.#ours[at] === this.#theirs[at]) at++;
     const page = `${record.spc[id]}/${record.db[id]}/${record.rel[id]}.${record.fork[id]} block ${block}`;
     const message = `byte ${at} is ${this.#ours[at]}, in Postgres' page it is ${this.#theirs[at]} (block reference ${id})`;
-    if (this.firsts.has(this.#name)) return { page, message, offset: at };
+    if (this.firsts.has(this.#kind.name)) return { page, message, offset: at };
     return { page, message, offset: at, ours: this.#ours.slice(), theirs: this.#theirs.slice() };
   }
 
   #report(found: Omit<Finding, 'record' | 'lsn'>): void {
-    const finding: Finding = { record: this.#name, lsn: formatLsn(this.#record.lsn), ...found };
-    if (!this.firsts.has(this.#name)) this.firsts.set(this.#name, finding);
+    const finding: Finding = { record: this.#kind.name, lsn: formatLsn(this.#record.lsn), ...found };
+    if (!this.firsts.has(this.#kind.name)) this.firsts.set(this.#kind.name, finding);
     if (this.findings.length < FINDINGS_MAX) {
       const { record, lsn, page, message } = finding;
       this.findings.push(`${record} at ${lsn}${page ? `, ${page}` : ''}: ${message}`);
     }
   }
 
-  /** Names are looked up once for each kind of record. */
-  #nameOf(record: DecodedRecord): string {
-    const kind = record.rmid * 256 + record.info;
-    let name = this.#names.get(kind);
-    if (name === undefined) {
-      name = recordName(record.pgVersion, record.rmid, record.info);
-      this.#names.set(kind, name);
-    }
-    return name;
-  }
-
-  #tallyOf(name: string): RecordTally {
+  #addKind(record: DecodedRecord): RecordKind {
+    const name = recordName(record.pgVersion, record.rmid, record.info);
     let tally = this.tallies.get(name);
     if (tally === undefined) {
       tally = { records: 0, equal: 0, different: 0, applied: 0, unsupported: 0, failed: 0 };
       this.tallies.set(name, tally);
     }
-    return tally;
+    const kind = { name, tally };
+    this.#kinds[record.rmid * 256 + record.info] = kind;
+    return kind;
   }
 }

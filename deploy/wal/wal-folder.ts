@@ -4,7 +4,7 @@
  * Where a log ends there is no mark: Postgres leaves zeros, or pages of an older segment that was renamed. A damaged record
  * looks much the same. They are told apart by what follows: pages that carry their own address were written after it.
  */
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { PAGE_BYTES, segmentFileName, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
@@ -17,7 +17,8 @@ import type { DecodedRecord } from '../../protocols/postgres/wal/record.ts';
 import type { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
 
 const SEGMENT_NAME = /^[0-9A-F]{24}$/;
-const FEED_BYTES = 1 << 20;
+/** Read at once; larger pieces would leave the processor's cache before they are decoded. */
+const FEED_BYTES = 256 * 1024;
 
 /** How the log ends: after a whole record, or in the middle of one, as a crash leaves it. */
 export interface WalEnd {
@@ -28,7 +29,7 @@ export interface WalEnd {
 export interface ReadOptions {
   /** Stop before the record that begins here or later. */
   toLsn?: number;
-  /** Called after each MiB with the bytes read and those that there may be. */
+  /** Called after each piece with the bytes read and those that there may be. */
   onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
 
@@ -79,15 +80,27 @@ export class WalFolder {
 
   /** All bytes of a segment. Throws `corrupt` when it is not whole. */
   read(number: number): Uint8Array {
-    const file = this.#segments.get(number);
-    if (file === undefined)
+    const file = this.#open(number);
+    try {
+      const bytes = new Uint8Array(WAL_SEGMENT_BYTES);
+      readSync(file, bytes, 0, WAL_SEGMENT_BYTES, 0);
+      return bytes;
+    } finally {
+      closeSync(file);
+    }
+  }
+
+  /** Opens a segment's file, which must have a segment's size. */
+  #open(number: number): number {
+    const path = this.#segments.get(number);
+    if (path === undefined)
       throw new PalimpsestError('not-found', `segment ${segmentFileName(number)} is missing`);
-    const bytes = readFileSync(file);
-    if (bytes.length === WAL_SEGMENT_BYTES) return bytes;
+    const { size } = statSync(path);
+    if (size === WAL_SEGMENT_BYTES) return openSync(path, 'r');
     throw new PalimpsestError(
       'corrupt',
-      `${file} has ${bytes.length} bytes, a segment has ${WAL_SEGMENT_BYTES}`,
-      bytes.length < WAL_SEGMENT_BYTES
+      `${path} has ${size} bytes, a segment has ${WAL_SEGMENT_BYTES}`,
+      size < WAL_SEGMENT_BYTES
         ? 'it was cut off, or is still being copied'
         : 'only clusters with segments of 16 MiB are supported',
     );
@@ -110,24 +123,30 @@ export class WalFolder {
   ): WalEnd {
     const { toLsn = Number.MAX_SAFE_INTEGER, onProgress } = options;
     const begin = decoder.received;
-    const first = segmentNumber(begin);
     const last = this.lastSegment;
-    for (let number = first; this.has(number); number++) {
+    const piece = new Uint8Array(FEED_BYTES);
+    for (let number = segmentNumber(begin); this.has(number); number++) {
       const start = number * WAL_SEGMENT_BYTES;
-      const bytes = this.read(number);
-      for (let at = decoder.received - start; at < bytes.length; at = decoder.received - start) {
-        decoder.feed(start + at, bytes.subarray(at, at + FEED_BYTES));
-        try {
-          while (decoder.next()) {
-            if (decoder.record.lsn >= toLsn) return { lsn: decoder.record.lsn, isWhole: true };
-            if (onRecord(decoder.record) === false) return { lsn: decoder.position, isWhole: true };
+      const file = this.#open(number);
+      try {
+        for (let at = decoder.received - start; at < WAL_SEGMENT_BYTES; at = decoder.received - start) {
+          const count = readSync(file, piece, 0, FEED_BYTES, at);
+          if (count === 0) throw new CorruptWalError(start + at, 'the segment was cut off');
+          decoder.feed(start + at, count === FEED_BYTES ? piece : piece.subarray(0, count));
+          try {
+            while (decoder.next()) {
+              if (decoder.record.lsn >= toLsn) return { lsn: decoder.record.lsn, isWhole: true };
+              if (onRecord(decoder.record) === false) return { lsn: decoder.position, isWhole: true };
+            }
+          } catch (error) {
+            if (error instanceof CorruptWalError && error.lsn >= decoder.position)
+              return this.#endAt(decoder, error);
+            throw error;
           }
-        } catch (error) {
-          if (error instanceof CorruptWalError && error.lsn >= decoder.position)
-            return this.#endAt(decoder, error);
-          throw error;
+          onProgress?.(decoder.received - begin, (last + 1) * WAL_SEGMENT_BYTES - begin);
         }
-        onProgress?.(decoder.received - begin, (last + 1) * WAL_SEGMENT_BYTES - begin);
+      } finally {
+        closeSync(file);
       }
     }
     this.#refuseGap(decoder.received);

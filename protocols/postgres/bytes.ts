@@ -55,7 +55,7 @@ export function writeBigU64(bytes: Uint8Array, offset: number, value: bigint): v
   writeU32(bytes, offset + 4, Number((value >> 32n) & 0xffffffffn));
 }
 
-/** Copies `length` bytes; a loop beats `set` and its view for the short runs that most tuples are. */
+/** Copies `length` bytes between two arrays; a loop beats `set`, which needs a view, for the short runs that most tuples are. */
 export function copyBytes(
   target: Uint8Array,
   targetOffset: number,

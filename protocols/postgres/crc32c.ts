@@ -1,8 +1,9 @@
 /**
  * CRC-32C (Castagnoli), the checksum of WAL records, pg_control and two-phase files.
  *
- * Slicing by eight tables: about 1.8 GB/s in JavaScript at any length. `updateCrc32c*` work on the raw register
- * (start with CRC32C_INIT, finish with `finishCrc32c`) so that a checksum can run over several ranges.
+ * Slicing by eight tables: about 1.6 GB/s in JavaScript at any length. `updateCrc32c` works on the raw register
+ * (start with CRC32C_INIT, finish with `finishCrc32c`) so that a checksum can run over several ranges; `recordCrc32c` is the
+ * path of WAL records, which lie at whole words.
  */
 export const CRC32C_INIT = -1;
 
@@ -46,26 +47,17 @@ export function updateCrc32c(register: number, bytes: Uint8Array, offset: number
 }
 
 /**
- * The same, reading whole words: `words` is an Int32Array over the same buffer from the same byte offset as
- * `bytes`. Twice as fast where the caller owns an aligned buffer.
+ * The checksum of the WAL record of `length` (24 or more) bytes at `offset`, as the signed word that the record holds it in: over
+ * what follows the header, then over the header up to the checksum. `words` is the whole buffer, `offset` a multiple of 4.
  */
-export function updateCrc32cAligned(
-  register: number,
-  bytes: Uint8Array,
-  words: Int32Array,
-  offset: number,
-  end: number,
-): number {
+export function recordCrc32c(words: Int32Array, offset: number, length: number): number {
   const t = TABLES;
-  let crc = register | 0;
-  let at = offset;
-  while (at < end && (at & 3) !== 0) crc = (crc >>> 8) ^ t[(crc ^ bytes[at++]!) & 255]!;
-  let word = at >> 2;
-  const lastWord = word + (((end - at) >> 3) << 1);
-  while (word < lastWord) {
+  let crc = CRC32C_INIT;
+  let word = (offset + 24) >> 2;
+  const payload = length - 24;
+  for (const last = word + ((payload >> 3) << 1); word < last; word += 2) {
     const low = crc ^ words[word]!;
     const high = words[word + 1]!;
-    word += 2;
     crc =
       t[1792 + (low & 255)]! ^
       t[1536 + ((low >>> 8) & 255)]! ^
@@ -76,9 +68,38 @@ export function updateCrc32cAligned(
       t[256 + ((high >>> 16) & 255)]! ^
       t[high >>> 24]!;
   }
-  at = word << 2;
-  while (at < end) crc = (crc >>> 8) ^ t[(crc ^ bytes[at++]!) & 255]!;
-  return crc;
+  if ((payload & 4) !== 0) crc = crcOfWord(crc, words[word++]!);
+  // One to three bytes are left: the same step with as many tables.
+  const left = payload & 3;
+  if (left > 0) {
+    const low = crc ^ words[word]!;
+    if (left === 1) crc = (crc >>> 8) ^ t[low & 255]!;
+    else if (left === 2) crc = (crc >>> 16) ^ t[256 + (low & 255)]! ^ t[(low >>> 8) & 255]!;
+    else crc = (crc >>> 24) ^ t[512 + (low & 255)]! ^ t[256 + ((low >>> 8) & 255)]! ^ t[(low >>> 16) & 255]!;
+  }
+  word = offset >> 2;
+  for (const last = word + 4; word < last; word += 2) {
+    const low = crc ^ words[word]!;
+    const high = words[word + 1]!;
+    crc =
+      t[1792 + (low & 255)]! ^
+      t[1536 + ((low >>> 8) & 255)]! ^
+      t[1280 + ((low >>> 16) & 255)]! ^
+      t[1024 + (low >>> 24)]! ^
+      t[768 + (high & 255)]! ^
+      t[512 + ((high >>> 8) & 255)]! ^
+      t[256 + ((high >>> 16) & 255)]! ^
+      t[high >>> 24]!;
+  }
+  return ~crcOfWord(crc, words[word]!);
+}
+
+function crcOfWord(crc: number, word: number): number {
+  const t = TABLES;
+  const low = crc ^ word;
+  return (
+    t[768 + (low & 255)]! ^ t[512 + ((low >>> 8) & 255)]! ^ t[256 + ((low >>> 16) & 255)]! ^ t[low >>> 24]!
+  );
 }
 
 /** Turns a register into the checksum as it is stored: unsigned. */

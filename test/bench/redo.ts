@@ -1,6 +1,6 @@
 /**
  * Redo beside stock Postgres: the WAL of one pgbench run without page images, decoded, replayed, and recovered by the
- * same binaries; a heap page of ten records; and what decoding allocates.
+ * same binaries, turn by turn; a heap page of ten records; and a heap profile of decoding and of replaying.
  */
 import { Session } from 'node:inspector/promises';
 import { PageStore } from '../../deploy/wal/page-store.ts';
@@ -25,6 +25,7 @@ const FEED_BYTES = 128 * 1024;
 const ROUNDS_MAX = 60;
 const PAGE_RECORDS = 10;
 const PAGE_ROUNDS = 20_000;
+const TOP_SHOWN = 3;
 
 export async function benchRedo({ long, say }: BenchOptions): Promise<Figure[]> {
   const scale = long ? 20 : 5;
@@ -36,7 +37,7 @@ export async function benchRedo({ long, say }: BenchOptions): Promise<Figure[]> 
     (postgres) => initialise(postgres.target, scale).then(() => {}),
   );
   try {
-    return await measure(recorded, say);
+    return await measure(recorded, long ? 5 : 3, say);
   } finally {
     recorded.destroy();
   }
@@ -52,8 +53,7 @@ async function writeWal(postgres: StockPostgres, bytes: number): Promise<void> {
   await client.close();
 }
 
-async function measure(recorded: OracleRun, say: (text: string) => void): Promise<Figure[]> {
-  const rounds = 3;
+async function measure(recorded: OracleRun, rounds: number, say: (text: string) => void): Promise<Figure[]> {
   const stock: number[] = [];
   const replays: number[] = [];
   // On a machine that others use, too, only the time on a processor says something.
@@ -74,7 +74,8 @@ async function measure(recorded: OracleRun, say: (text: string) => void): Promis
   const segments = loadWal(recorded);
   for (let round = 0; round < DECODE_ROUNDS; round++)
     decodes.push(size.bytes / 1e6 / decodeLoaded(recorded, segments));
-  const allocated = await allocatedByDecoding(recorded);
+  const allocated = await allocatedBy(() => decodeAll(recorded));
+  const allocatedByReplay = await allocatedBy(() => replayAll(recorded));
   const note = `${(size.bytes / 1e6).toFixed(0)} MB, ${size.records} records of ${(size.bytes / size.records).toFixed(0)} bytes`;
   return [
     { name: 'whole replay', unit: 'MB/s', ours: median(replays), stock: median(stock), note },
@@ -86,13 +87,14 @@ async function measure(recorded: OracleRun, say: (text: string) => void): Promis
       note: `from memory, best of ${DECODE_ROUNDS}`,
     },
     { name: `heap page of ${PAGE_RECORDS} records`, unit: 'µs', ours: heapPage(recorded) },
-    {
-      name: 'allocated by decoding, per record',
-      unit: 'bytes',
-      ours: allocated.bytes / allocated.records,
-      note: `${(allocated.bytes / 1024).toFixed(0)} KiB in all; most in ${allocated.top}`,
-    },
+    allocationFigure('allocated by decoding, per record', allocated, size.records),
+    allocationFigure('allocated by the whole replay, per record', allocatedByReplay, size.records),
   ];
+}
+
+function allocationFigure(name: string, allocated: Allocated, records: number): Figure {
+  const note = `${(allocated.bytes / 1024).toFixed(0)} KiB in all; most in ${allocated.top}`;
+  return { name, unit: 'bytes', ours: allocated.bytes / records, note };
 }
 
 /** `redo done at 0/… system usage: CPU: user: 1.20 s, system: 0.30 s, elapsed: 1.59 s` */
@@ -202,8 +204,14 @@ function heapPage(recorded: OracleRun): number {
   return best;
 }
 
-/** Everything that V8 allocates while all records are decoded, what is collected meanwhile included. */
-async function allocatedByDecoding(recorded: OracleRun) {
+interface Allocated {
+  bytes: number;
+  /** The functions that allocate most. */
+  top: string;
+}
+
+/** Everything that V8 allocates on its heap during `run`, what is collected meanwhile included. */
+async function allocatedBy(run: () => void): Promise<Allocated> {
   const session = new Session();
   session.connect();
   await session.post('HeapProfiler.startSampling', {
@@ -211,7 +219,7 @@ async function allocatedByDecoding(recorded: OracleRun) {
     includeObjectsCollectedByMajorGC: true,
     includeObjectsCollectedByMinorGC: true,
   });
-  const { records } = decodeAll(recorded);
+  run();
   const { profile } = await session.post('HeapProfiler.stopSampling');
   session.disconnect();
   const sums = new Map<string, number>();
@@ -223,6 +231,6 @@ async function allocatedByDecoding(recorded: OracleRun) {
   };
   visit(profile.head);
   const bytes = [...sums.values()].reduce((sum, value) => sum + value, 0);
-  const top = [...sums].sort((a, b) => b[1] - a[1])[0]?.[0] ?? 'nothing';
-  return { bytes, records, top };
+  const most = [...sums].sort((a, b) => b[1] - a[1]).slice(0, TOP_SHOWN);
+  return { bytes, top: most.map(([name, sum]) => `${name} ${(sum / 1024).toFixed(0)} KiB`).join(', ') };
 }

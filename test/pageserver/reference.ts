@@ -40,8 +40,9 @@ export function replayReference(base: string, wal: string, startLsn: number, eve
   const { record } = decoder;
   const moments: Moment[] = [];
   const touch = (spc: number, db: number, rel: number, fork: number, block: number) => {
-    applyRecordToPage(record, store.page(spc, db, rel, fork, block), spc, db, rel, fork, block);
-    if (spc === 0) store.extendRelation(spc, db, rel, fork, block);
+    const relation = store.relation(spc, db, rel, fork);
+    applyRecordToPage(record, store.pageOf(relation, block), spc, db, rel, fork, block);
+    if (block >= relation.blocks) relation.blocks = block + 1;
   };
   const keep = () =>
     moments.push(momentOf(store, decoder.position, encodeTimelineState(fold, control.pgVersion)));

@@ -99,8 +99,8 @@ function compareRelation(
   }
   result.relations++;
   for (let block = 0; block < relation.blocks; block++) {
-    const rmid = relation.changedBy.get(block);
-    if (rmid === undefined && !relation.pages.has(block)) continue;
+    const rmid = relation.pages.changedBy(block);
+    if (rmid === undefined && relation.pages.get(block) === undefined) continue;
     const ours = store.page(spc, db, rel, fork, block).slice();
     const theirs = new Uint8Array(content.subarray(block * PAGE_BYTES, (block + 1) * PAGE_BYTES));
     if (fork === FORK_VM) result.vmPages++;
@@ -126,7 +126,7 @@ function firstDifference(
 }
 
 function compareSlru(relation: StoredRelation, recovered: string, result: RecoveredComparison): void {
-  for (const [number, page] of relation.pages) {
+  for (const [number, page] of relation.pages.entries()) {
     const name = slruSegmentName(number);
     const file = join(recovered, SLRU_FOLDERS[relation.rel]!, name);
     if (!existsSync(file)) {

@@ -13,11 +13,11 @@ import { copyBytes, readI32, readU16, readU32, readU64, writeU16, writeU32 } fro
 import { CorruptWalError } from '../wal/errors.ts';
 import type { DecodedRecord } from '../wal/record.ts';
 import { indexTupleSize } from './btree/formats.ts';
+import { deleteIndexTuples } from './compaction.ts';
 import { requireBlockData, requireMain } from './main-data.ts';
 import {
   addItem,
   deleteIndexTuple,
-  deleteIndexTuples,
   initPage,
   lineCount,
   overwriteIndexTuple,

@@ -103,7 +103,6 @@ function preparedPage(maker: number, items: Uint8Array[]): { page: Uint8Array; g
 }
 
 const ignoringSink: StateSink = {
-  extendRelation() {},
   truncateRelation() {},
   createRelation() {},
   dropRelation() {},

@@ -27,9 +27,7 @@ export const LP_REDIRECT = 2;
 export const LP_DEAD = 3;
 
 const LAYOUT_VERSION = 4;
-const LINE_POINTER_BYTES = 4;
-
-const compactionCopy = new Uint8Array(PAGE_BYTES);
+export const LINE_POINTER_BYTES = 4;
 
 /** Whether the page was never initialised (all zeros). */
 export function isNewPage(page: Uint8Array): boolean {
@@ -87,7 +85,11 @@ export function setLinePointer(
   state: number,
   length: number,
 ): void {
-  setLinePointerBits(page, number, offset | (state << 15) | (length << 17));
+  setLinePointerBits(page, number, linePointerBits(offset, state, length));
+}
+
+export function linePointerBits(offset: number, state: number, length: number): number {
+  return offset | (state << 15) | (length << 17);
 }
 
 export function setLinePointerBits(page: Uint8Array, number: number, bits: number): void {
@@ -106,10 +108,7 @@ export function requireTuple(page: Uint8Array, number: number): number {
   return pointer;
 }
 
-/**
- * Adds `size` bytes as item `number`. With `overwrite` the line pointer must be unused or the next one; without, later
- * line pointers move up by one.
- */
+/** Adds `size` bytes as item `number`: see `addItemSpace`. */
 export function addItem(
   page: Uint8Array,
   source: Uint8Array,
@@ -118,6 +117,14 @@ export function addItem(
   number: number,
   overwrite: boolean,
 ): void {
+  copyBytes(page, addItemSpace(page, size, number, overwrite), source, sourceOffset, size);
+}
+
+/**
+ * Makes room for item `number` of `size` bytes and returns where its content belongs. With `overwrite` the line pointer
+ * must be unused or the next one; without, later line pointers move up by one.
+ */
+export function addItemSpace(page: Uint8Array, size: number, number: number, overwrite: boolean): number {
   const oldLower = readU16(page, PD_LOWER);
   const limit = lineCount(page) + 1;
   let lower = oldLower;
@@ -131,80 +138,20 @@ export function addItem(
   }
   if (number === limit || shuffles) lower += LINE_POINTER_BYTES;
   const upper = readU16(page, PD_UPPER) - maxAlign(size);
-  if (lower > upper || readU16(page, PD_SPECIAL) > PAGE_BYTES)
+  if (lower > upper || upper + size > PAGE_BYTES || readU16(page, PD_SPECIAL) > PAGE_BYTES)
     throw new PageContentError('item does not fit');
   if (shuffles) {
     const at = PAGE_HEADER_BYTES + (number - 1) * LINE_POINTER_BYTES;
     page.copyWithin(at + LINE_POINTER_BYTES, at, oldLower);
   }
   setLinePointer(page, number, upper, LP_NORMAL, size);
-  copyBytes(page, upper, source, sourceOffset, size);
   writeU16(page, PD_LOWER, lower);
   writeU16(page, PD_UPPER, upper);
-}
-
-/**
- * Moves all tuples together at the end, in line pointer order from the special space downwards. Tuples that lie side by side
- * in that order already, as most do, move as one piece.
- */
-function compactTuples(page: Uint8Array, lines: number): void {
-  compactionCopy.set(page);
-  let upper = readU16(page, PD_SPECIAL);
-  // The piece under way: where it lies in the copy, and where its end goes.
-  let from = 0;
-  let end = 0;
-  let target = upper;
-  for (let number = 1; number <= lines; number++) {
-    const pointer = linePointer(compactionCopy, number);
-    const length = lineLength(pointer);
-    if (length === 0) continue;
-    const aligned = maxAlign(length);
-    const offset = lineOffset(pointer);
-    if (upper - aligned < PAGE_HEADER_BYTES || offset + aligned > PAGE_BYTES) {
-      throw new PageContentError('tuples overlap');
-    }
-    if (offset + aligned !== from) {
-      movePiece(page, from, end, target);
-      end = offset + aligned;
-      target = upper;
-    }
-    from = offset;
-    upper -= aligned;
-    setLinePointerBits(page, number, (pointer & ~0x7fff) | upper);
-  }
-  movePiece(page, from, end, target);
-  writeU16(page, PD_UPPER, upper);
-}
-
-/** Puts the copy's bytes from..end so that they end at `target`. */
-function movePiece(page: Uint8Array, from: number, end: number, target: number): void {
-  if (end > from && end !== target) page.set(compactionCopy.subarray(from, end), target - (end - from));
+  return upper;
 }
 
 function setFlag(page: Uint8Array, flag: number, on: boolean): void {
   page[PD_FLAGS] = on ? page[PD_FLAGS]! | flag : page[PD_FLAGS]! & ~flag;
-}
-
-/** What pruning does at the end: clears unused line pointers, drops those at the end, compacts the tuples. */
-export function repairFragmentation(page: Uint8Array): void {
-  const lines = lineCount(page);
-  let unused = 0;
-  let lastUsed = 0;
-  for (let number = 1; number <= lines; number++) {
-    if (lineState(linePointer(page, number)) !== LP_UNUSED) {
-      lastUsed = number;
-    } else {
-      setLinePointerBits(page, number, 0);
-      unused++;
-    }
-  }
-  compactTuples(page, lines);
-  if (lastUsed !== lines) {
-    const dropped = lines - lastUsed;
-    unused -= dropped;
-    writeU16(page, PD_LOWER, readU16(page, PD_LOWER) - LINE_POINTER_BYTES * dropped);
-  }
-  setFlag(page, PD_HAS_FREE_LINES, unused > 0);
 }
 
 /** What vacuum's second pass does at the end: drops unused line pointers at the end (never the first). */
@@ -260,31 +207,6 @@ export function deleteIndexTupleNoCompact(page: Uint8Array, number: number): voi
     const bits = linePointer(page, other);
     if (lineLength(bits) !== 0 && lineOffset(bits) <= offset) setLinePointerBits(page, other, bits + size);
   }
-}
-
-/**
- * Removes `count` index tuples whose numbers (u16, ascending) are at `source[offset]`. Up to two go one by one, more in
- * one compaction: the result differs physically, so redo has to make the same choice.
- */
-export function deleteIndexTuples(page: Uint8Array, source: Uint8Array, offset: number, count: number): void {
-  if (count <= 2) {
-    for (let i = count - 1; i >= 0; i--) deleteIndexTuple(page, readU16(source, offset + i * 2));
-    return;
-  }
-  const lines = lineCount(page);
-  let next = 0;
-  let kept = 0;
-  for (let number = 1; number <= lines; number++) {
-    if (next < count && readU16(source, offset + next * 2) === number) {
-      next++;
-      continue;
-    }
-    kept++;
-    if (kept !== number) setLinePointerBits(page, kept, linePointer(page, number));
-  }
-  if (next !== count) throw new PageContentError('tuples to delete are not on the page');
-  writeU16(page, PD_LOWER, PAGE_HEADER_BYTES + kept * LINE_POINTER_BYTES);
-  compactTuples(page, kept);
 }
 
 /** Replaces an index tuple in place, moving its neighbours when the size changes. */

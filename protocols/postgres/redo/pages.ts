@@ -60,7 +60,7 @@ import {
   vmPageOf,
 } from './visibility-map.ts';
 
-export { forEachTouchedPage, type PageVisitor } from './touched-pages.ts';
+export { forEachTouchedPage, type PageVisitor, visitClearedVmPages } from './touched-pages.ts';
 
 const FORK_VM = 2;
 
@@ -88,12 +88,54 @@ export function applyRecordToPage(
     if (id >= 0) applyToBlock(record, id, page);
     else throw new PageContentError('the record does not change this page');
   } catch (error) {
-    if (error instanceof PageContentError || error instanceof RangeError) {
-      const name = recordName(record.pgVersion, record.rmid, record.info);
-      throw new RedoError(record.lsn, name, `${spc}/${db}/${rel}.${fork} block ${block}`, error);
-    }
-    throw error;
+    throw describe(error, record, spc, db, rel, fork, block);
   }
+}
+
+/** The same for the page of the record's block reference `id`. */
+export function applyRecordToReference(record: DecodedRecord, id: number, page: Uint8Array): void {
+  try {
+    if (record.fork[id] !== FORK_VM) applyToBlock(record, id, page);
+    else applyToVmReference(record, id, page);
+  } catch (error) {
+    throw describe(
+      error,
+      record,
+      record.spc[id]!,
+      record.db[id]!,
+      record.rel[id]!,
+      record.fork[id]!,
+      record.block[id]!,
+    );
+  }
+}
+
+function applyToVmReference(record: DecodedRecord, id: number, page: Uint8Array): void {
+  const isDone = applyVmClears(
+    record,
+    id,
+    page,
+    record.spc[id]!,
+    record.db[id]!,
+    record.rel[id]!,
+    record.block[id]!,
+  );
+  if (!isDone) applyToBlock(record, id, page);
+}
+
+/** What goes wrong with a page's content is told with the record and the page. */
+function describe(
+  error: unknown,
+  record: DecodedRecord,
+  spc: number,
+  db: number,
+  rel: number,
+  fork: number,
+  block: number,
+): unknown {
+  if (!(error instanceof PageContentError || error instanceof RangeError)) return error;
+  const name = recordName(record.pgVersion, record.rmid, record.info);
+  return new RedoError(record.lsn, name, `${spc}/${db}/${rel}.${fork} block ${block}`, error);
 }
 
 function applyToBlock(record: DecodedRecord, id: number, page: Uint8Array): void {

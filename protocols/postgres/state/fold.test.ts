@@ -66,9 +66,6 @@ function newFold(): TimelineStateFold {
 class RecordingSink implements StateSink {
   readonly calls: string[] = [];
   readonly values = new Map<string, Uint8Array | null>();
-  extendRelation(...args: number[]): void {
-    this.calls.push(`extend ${args.join('/')}`);
-  }
   truncateRelation(...args: number[]): void {
     this.calls.push(`truncate ${args.join('/')}`);
   }

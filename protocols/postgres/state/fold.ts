@@ -30,7 +30,7 @@ import {
   SLRU_MULTIXACT_MEMBERS,
   SLRU_MULTIXACT_OFFSETS,
 } from '../redo/slru.ts';
-import { slruPageNumber, visitClearedVmPages } from '../redo/touched-pages.ts';
+import { slruPageNumber } from '../redo/touched-pages.ts';
 import type { DecodedRecord } from '../wal/record.ts';
 import {
   RMGR_CLOG,
@@ -80,10 +80,6 @@ export class TimelineStateFold {
   newestCommitTime: number;
   lastWasShutdownCheckpoint: boolean;
   readonly origins: ReplicationOrigins;
-  #sink: StateSink | undefined;
-  readonly #extendVm = (spc: number, db: number, rel: number, fork: number, block: number): void => {
-    this.#sink!.extendRelation(spc, db, rel, fork, block);
-  };
 
   constructor(from: TimelineStateFields) {
     this.fields = { ...from.checkpoint };
@@ -101,10 +97,7 @@ export class TimelineStateFold {
     this.lastRecordEnd = record.end as Lsn;
     this.lastWasShutdownCheckpoint = false;
     if (record.xid !== 0) this.sawXid(record.xid);
-    if (record.maxBlock >= 0) {
-      if (sink !== undefined) this.#extend(record, sink);
-      return;
-    }
+    if (record.maxBlock >= 0) return;
     switch (record.rmid) {
       case RMGR_XLOG:
         this.#foldXlog(record);
@@ -158,21 +151,6 @@ export class TimelineStateFold {
       lastWasShutdownCheckpoint: this.lastWasShutdownCheckpoint,
       origins: new Map(this.origins.entries()),
     };
-  }
-
-  #extend(record: DecodedRecord, sink: StateSink): void {
-    for (let id = 0; id <= record.maxBlock; id++) {
-      if (record.inUse[id] === 0) continue;
-      sink.extendRelation(
-        record.spc[id]!,
-        record.db[id]!,
-        record.rel[id]!,
-        record.fork[id]!,
-        record.block[id]!,
-      );
-    }
-    this.#sink = sink;
-    visitClearedVmPages(record, this.#extendVm);
   }
 
   /**

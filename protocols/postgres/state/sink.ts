@@ -1,9 +1,8 @@
 /**
- * Where the fold of a timeline's WAL tells what changes besides pages: sizes, existence and small values.
+ * Where the fold of a timeline's WAL tells what changes besides pages: existence, truncation and small values. Forks grow with the pages
+ * that records change (`forEachTouchedPage`), which the fold does not look at.
  */
 export interface StateSink {
-  /** The relation's fork has at least `block + 1` blocks. */
-  extendRelation(spc: number, db: number, rel: number, fork: number, block: number): void;
   /** The fork has exactly `blocks` blocks or fewer; what was beyond is gone for good. */
   truncateRelation(spc: number, db: number, rel: number, fork: number, blocks: number): void;
   /** The fork exists and is empty; anything that had this name before is gone. */

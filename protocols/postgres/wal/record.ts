@@ -105,13 +105,27 @@ export function decodeRecord(bytes: Uint8Array, offset: number, length: number, 
   if (length < RECORD_HEADER_BYTES || end > bytes.length) {
     throw new CorruptWalError(record.lsn, `record length ${length}`);
   }
-  record.bytes = bytes;
-  record.offset = offset;
-  record.length = length;
   record.xid = readU32(bytes, offset + 4);
   record.prev = readU64(bytes, offset + 8);
   record.info = bytes[offset + 16]!;
   record.rmid = bytes[offset + 17]!;
+  decodeReferences(bytes, offset, length, record);
+}
+
+/**
+ * Decodes what follows the fixed header of a record that lies wholly in `bytes`: block references, origin, and where the
+ * data is. The caller has set the header's fields. Throws CorruptWalError when the headers contradict the length.
+ */
+export function decodeReferences(
+  bytes: Uint8Array,
+  offset: number,
+  length: number,
+  record: DecodedRecord,
+): void {
+  const end = offset + length;
+  if (record.bytes !== bytes) record.bytes = bytes;
+  record.offset = offset;
+  record.length = length;
   record.originId = 0;
   record.toplevelXid = 0;
   record.mainLength = 0;

@@ -14,11 +14,11 @@
  */
 import { copyBytes, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
+import { deleteIndexTuples } from '../compaction.ts';
 import { requireBlockData, requireMain } from '../main-data.ts';
 import {
   addItem,
   deleteIndexTuple,
-  deleteIndexTuples,
   lineOffset,
   PAGE_HEADER_BYTES,
   PD_LOWER,

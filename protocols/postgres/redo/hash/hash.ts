@@ -16,9 +16,10 @@ import { readI32, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
 import { alignedIndexTupleSize } from '../btree/formats.ts';
+import { deleteIndexTuples } from '../compaction.ts';
 import { PageContentError } from '../errors.ts';
 import { requireBlockData, requireMain } from '../main-data.ts';
-import { addItem, deleteIndexTuples, PAGE_HEADER_BYTES, setPageLsn } from '../page.ts';
+import { addItem, PAGE_HEADER_BYTES, setPageLsn } from '../page.ts';
 import {
   HASH_FLAGS,
   HASH_NEXT,

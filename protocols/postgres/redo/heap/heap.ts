@@ -13,7 +13,15 @@ import { copyBytes, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts'
 import type { DecodedRecord } from '../../wal/record.ts';
 import { PageContentError } from '../errors.ts';
 import { requireBlockData, requireMain } from '../main-data.ts';
-import { addItem, initPage, lineLength, linePointer, PD_ALL_VISIBLE, PD_FLAGS, setPageLsn } from '../page.ts';
+import {
+  addItemSpace,
+  initPage,
+  lineLength,
+  linePointer,
+  PD_ALL_VISIBLE,
+  PD_FLAGS,
+  setPageLsn,
+} from '../page.ts';
 import {
   HEAP_CONFIRM,
   HEAP_DELETE,
@@ -37,6 +45,7 @@ import {
   clearXmaxBits,
   heapTupleAt,
   isLockedOnly,
+  RECORD_TUPLE_HEADER_BYTES,
   setCtid,
   setFirstCommandMax,
   setPrunable,
@@ -51,10 +60,6 @@ const DELETE_IS_PARTITION_MOVE = 16;
 /** A ctid that says "this row moved to another partition". */
 const MOVED_BLOCK = 0xffffffff;
 const MOVED_OFFSET = 0xfffd;
-/** infomask2, infomask and header length, as records carry them. */
-export const RECORD_TUPLE_HEADER_BYTES = 5;
-
-const tupleBuffer = new Uint8Array(8192);
 
 /** Applies the record to `page`, which is its block `id`. Returns false if this record type is unknown. */
 export function redoHeap(record: DecodedRecord, id: number, page: Uint8Array): boolean {
@@ -93,12 +98,10 @@ function redoInsert(record: DecodedRecord, page: Uint8Array): void {
   const flags = bytes[mainOffset + 2]!;
   if ((record.info & HEAP_INIT_PAGE) !== 0) initPage(page, 0);
   const data = record.dataOffset[0]!;
-  const length = record.dataLength[0]! - RECORD_TUPLE_HEADER_BYTES + T_BITS;
-  if (length > tupleBuffer.length) throw new PageContentError('tuple is longer than a page');
-  writeTupleHeader(tupleBuffer, record.xid, 0, record.block[0]!, number);
-  copyBytes(tupleBuffer, T_INFOMASK2, bytes, data, RECORD_TUPLE_HEADER_BYTES);
-  copyBytes(tupleBuffer, T_BITS, bytes, data + RECORD_TUPLE_HEADER_BYTES, length - T_BITS);
-  addItem(page, tupleBuffer, 0, length, number, true);
+  const length = record.dataLength[0]! - RECORD_TUPLE_HEADER_BYTES;
+  const tuple = addItemSpace(page, T_BITS + length, number, true);
+  writeTupleHeader(page, tuple, record.xid, 0, record.block[0]!, number, bytes, data);
+  copyBytes(page, tuple + T_BITS, bytes, data + RECORD_TUPLE_HEADER_BYTES, length);
   if (flags & ALL_VISIBLE_CLEARED) clearAllVisible(page);
   if (flags & INSERT_ALL_FROZEN_SET) page[PD_FLAGS] = page[PD_FLAGS]! | PD_ALL_VISIBLE;
 }

@@ -13,7 +13,7 @@ import { copyBytes, readU16, readU32, writeU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
 import { requireMain } from '../main-data.ts';
-import { addItem, initPage, PD_ALL_VISIBLE, PD_FLAGS, setPageLsn } from '../page.ts';
+import { addItemSpace, initPage, PD_ALL_VISIBLE, PD_FLAGS, setPageLsn } from '../page.ts';
 import { setVmBits, VM_VALID_BITS } from '../visibility-map.ts';
 import {
   HEAP_INIT_PAGE,
@@ -25,7 +25,6 @@ import {
   HEAP2_VACUUM,
   HEAP2_VISIBLE,
   T_BITS,
-  T_INFOMASK2,
   T_XMAX,
 } from './formats.ts';
 import { redoFreeze15, redoFreeze16, redoPrune15, redoPruneFreeze17, redoVacuum15 } from './prune.ts';
@@ -35,8 +34,6 @@ const ALL_VISIBLE_CLEARED = 1;
 const ALL_FROZEN_SET = 32;
 /** Length u16, infomask2 u16, infomask u16, header length u8. */
 const MULTI_TUPLE_HEADER_BYTES = 7;
-
-const tupleBuffer = new Uint8Array(8192);
 
 /** Applies the record to `page`, which is its block `id`. Returns false if this record type is unknown. */
 export function redoHeap2(record: DecodedRecord, id: number, page: Uint8Array): boolean {
@@ -99,15 +96,13 @@ function redoMultiInsert(record: DecodedRecord, page: Uint8Array): void {
     // Each tuple is aligned to two bytes relative to the beginning of the block's data.
     at += (at - begin) & 1;
     const length = readU16(bytes, at);
-    if (at + MULTI_TUPLE_HEADER_BYTES + length > end || T_BITS + length > tupleBuffer.length) {
+    if (at + MULTI_TUPLE_HEADER_BYTES + length > end)
       throw new CorruptWalError(record.lsn, 'multi-insert tuple is too long');
-    }
-    writeTupleHeader(tupleBuffer, record.xid, 0, record.block[0]!, number);
-    copyBytes(tupleBuffer, T_INFOMASK2, bytes, at + 2, MULTI_TUPLE_HEADER_BYTES - 2);
+    const tuple = addItemSpace(page, T_BITS + length, number, true);
+    writeTupleHeader(page, tuple, record.xid, 0, record.block[0]!, number, bytes, at + 2);
     at += MULTI_TUPLE_HEADER_BYTES;
-    copyBytes(tupleBuffer, T_BITS, bytes, at, length);
+    copyBytes(page, tuple + T_BITS, bytes, at, length);
     at += length;
-    addItem(page, tupleBuffer, 0, T_BITS + length, number, true);
   }
   if (flags & ALL_VISIBLE_CLEARED) page[PD_FLAGS] = page[PD_FLAGS]! & ~PD_ALL_VISIBLE;
   if (flags & ALL_FROZEN_SET) page[PD_FLAGS] = page[PD_FLAGS]! | PD_ALL_VISIBLE;

@@ -13,15 +13,18 @@
 import { readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
+import { compactPruned } from '../compaction.ts';
+import { PageContentError } from '../errors.ts';
 import { requireBlockData, requireMain } from '../main-data.ts';
 import {
   LP_DEAD,
   LP_REDIRECT,
   LP_UNUSED,
+  lineCount,
   lineOffset,
-  repairFragmentation,
+  linePointerBits,
   requireTuple,
-  setLinePointer,
+  setLinePointerBits,
   truncateLinePointers,
 } from '../page.ts';
 import { T_CID, T_INFOMASK, T_INFOMASK2, T_XMAX } from './formats.ts';
@@ -128,18 +131,22 @@ export function redoFreeze15(record: DecodedRecord, page: Uint8Array): void {
   }
 }
 
+/** With the cleanup lock tuples move; vacuum's second pass only frees dead line pointers. */
 function pruneLines(page: Uint8Array, bytes: Uint8Array, hasCleanupLock: boolean): void {
-  for (let i = 0; i < lists.redirectionCount; i++) {
-    const at = lists.redirections + i * 4;
-    setLinePointer(page, readU16(bytes, at), readU16(bytes, at + 2), LP_REDIRECT, 0);
-  }
-  for (let i = 0; i < lists.deadCount; i++)
-    setLinePointer(page, readU16(bytes, lists.dead + i * 2), 0, LP_DEAD, 0);
-  for (let i = 0; i < lists.unusedCount; i++) {
-    setLinePointer(page, readU16(bytes, lists.unused + i * 2), 0, LP_UNUSED, 0);
-  }
-  if (hasCleanupLock) repairFragmentation(page);
+  const lines = lineCount(page);
+  for (let i = 0, at = lists.redirections; i < lists.redirectionCount; i++, at += 4)
+    setLine(page, lines, readU16(bytes, at), linePointerBits(readU16(bytes, at + 2), LP_REDIRECT, 0));
+  for (let i = 0, at = lists.dead; i < lists.deadCount; i++, at += 2)
+    setLine(page, lines, readU16(bytes, at), linePointerBits(0, LP_DEAD, 0));
+  for (let i = 0, at = lists.unused; i < lists.unusedCount; i++, at += 2)
+    setLine(page, lines, readU16(bytes, at), linePointerBits(0, LP_UNUSED, 0));
+  if (hasCleanupLock) compactPruned(page);
   else truncateLinePointers(page);
+}
+
+function setLine(page: Uint8Array, lines: number, number: number, bits: number): void {
+  if (number > lines) throw new PageContentError(`no line pointer ${number}`);
+  setLinePointerBits(page, number, bits);
 }
 
 function freezeByPlans(

@@ -60,18 +60,28 @@ export function setCtid(page: Uint8Array, tuple: number, block: number, number: 
   writeU16(page, tuple + T_CTID + 4, number);
 }
 
-/** The header fields that a new tuple gets besides those in its record. */
+/** Bytes of infomask2, infomask and header length, as records carry them. */
+export const RECORD_TUPLE_HEADER_BYTES = 5;
+
+/**
+ * Writes the header of a new tuple at `tuple`: what every new one gets, and from `source[offset]` infomask2, infomask and header
+ * length.
+ */
 export function writeTupleHeader(
-  tuple: Uint8Array,
+  page: Uint8Array,
+  tuple: number,
   xmin: number,
   xmax: number,
   block: number,
   number: number,
+  source: Uint8Array,
+  offset: number,
 ): void {
-  writeU32(tuple, T_XMIN, xmin);
-  writeU32(tuple, T_XMAX, xmax);
-  writeU32(tuple, T_CID, 0);
-  setCtid(tuple, 0, block, number);
+  writeU32(page, tuple + T_XMIN, xmin);
+  writeU32(page, tuple + T_XMAX, xmax);
+  writeU32(page, tuple + T_CID, 0);
+  setCtid(page, tuple, block, number);
+  for (let i = 0; i < RECORD_TUPLE_HEADER_BYTES; i++) page[tuple + T_INFOMASK2 + i] = source[offset + i]!;
 }
 
 /** Notes that a tuple of `xid` may be pruned, if that is older than what the page knows. */

@@ -11,7 +11,7 @@ import { copyBytes, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts'
 import type { DecodedRecord } from '../../wal/record.ts';
 import { PageContentError } from '../errors.ts';
 import { requireBlockData, requireMain } from '../main-data.ts';
-import { addItem, initPage, lineLength, linePointer, PD_ALL_VISIBLE, PD_FLAGS } from '../page.ts';
+import { addItemSpace, initPage, lineLength, linePointer, PD_ALL_VISIBLE, PD_FLAGS } from '../page.ts';
 import {
   HEAP_HOT_UPDATE,
   HEAP_HOT_UPDATED,
@@ -27,6 +27,7 @@ import {
   applyInfoBits,
   clearXmaxBits,
   heapTupleAt,
+  RECORD_TUPLE_HEADER_BYTES,
   setCtid,
   setFirstCommandMax,
   setPrunable,
@@ -37,9 +38,8 @@ const OLD_ALL_VISIBLE_CLEARED = 1;
 const NEW_ALL_VISIBLE_CLEARED = 2;
 const PREFIX_FROM_OLD = 32;
 const SUFFIX_FROM_OLD = 64;
-const TUPLE_HEADER_BYTES = 5;
-
-const tupleBuffer = new Uint8Array(8192);
+/** From here on a call is cheaper than a loop. */
+const CALL_BYTES = 16;
 
 /** Applies the update to `page`, which is block `id` of the record. */
 export function redoUpdate(record: DecodedRecord, id: number, page: Uint8Array): void {
@@ -83,51 +83,53 @@ function addNewTuple(record: DecodedRecord, page: Uint8Array, samePage: boolean)
     suffix = readU16(bytes, at);
     at += 2;
   }
-  requireBlockData(record, 0, at - record.dataOffset[0]! + TUPLE_HEADER_BYTES);
-  writeTupleHeader(tupleBuffer, record.xid, readU32(bytes, mainOffset + 8), record.block[0]!, number);
-  copyBytes(tupleBuffer, T_INFOMASK2, bytes, at, TUPLE_HEADER_BYTES);
-  at += TUPLE_HEADER_BYTES;
-  if (T_BITS + end - at + prefix + suffix > tupleBuffer.length)
-    throw new PageContentError('tuple is too long');
-
-  let length = T_BITS;
-  if (prefix > 0 || suffix > 0) {
-    if (!samePage) throw new PageContentError('compressed update across pages');
-    length = addFromOldTuple(record, page, at, end, prefix, suffix);
-  } else {
-    copyBytes(tupleBuffer, length, bytes, at, end - at);
-    length += end - at;
-  }
-  addItem(page, tupleBuffer, 0, length, number, true);
+  requireBlockData(record, 0, at - record.dataOffset[0]! + RECORD_TUPLE_HEADER_BYTES);
+  const header = at;
+  at += RECORD_TUPLE_HEADER_BYTES;
+  if (prefix + suffix > 0 && !samePage) throw new PageContentError('compressed update across pages');
+  const tuple = addItemSpace(page, T_BITS + end - at + prefix + suffix, number, true);
+  const newXmax = readU32(bytes, mainOffset + 8);
+  writeTupleHeader(page, tuple, record.xid, newXmax, record.block[0]!, number, bytes, header);
+  if (prefix + suffix > 0) addSharedParts(record, page, tuple, at, end, prefix, suffix);
+  else copyBytes(page, tuple + T_BITS, bytes, at, end - at);
   if (flags & NEW_ALL_VISIBLE_CLEARED) page[PD_FLAGS] = page[PD_FLAGS]! & ~PD_ALL_VISIBLE;
 }
 
-/** Completes `tupleBuffer` with the parts that the old tuple on the same page lends; returns its length. */
-function addFromOldTuple(
+/** Completes the new tuple with the parts that the old tuple on the same page lends. */
+function addSharedParts(
   record: DecodedRecord,
   page: Uint8Array,
+  tuple: number,
   from: number,
   end: number,
   prefix: number,
   suffix: number,
-): number {
+): void {
   const { bytes, mainOffset } = record;
   const oldNumber = readU16(bytes, mainOffset + 4);
   const old = heapTupleAt(page, oldNumber);
   const oldLength = lineLength(linePointer(page, oldNumber));
-  if (prefix + suffix > oldLength) throw new PageContentError('old tuple is shorter than its shared parts');
   let at = from;
-  let length = T_BITS;
+  let to = tuple + T_BITS;
   if (prefix > 0) {
-    const bitmap = Math.max(0, tupleBuffer[T_HOFF]! - T_BITS);
-    copyBytes(tupleBuffer, length, bytes, at, bitmap);
+    const oldData = page[old + T_HOFF]!;
+    if (oldData + prefix + suffix > oldLength)
+      throw new PageContentError('old tuple is shorter than its shared parts');
+    const bitmap = Math.min(end - at, Math.max(0, page[tuple + T_HOFF]! - T_BITS));
+    copyBytes(page, to, bytes, at, bitmap);
     at += bitmap;
-    length += bitmap;
-    copyBytes(tupleBuffer, length, page, old + page[old + T_HOFF]!, prefix);
-    length += prefix;
+    to += bitmap;
+    copyWithinPage(page, to, old + oldData, prefix);
+    to += prefix;
+  } else if (suffix > oldLength) {
+    throw new PageContentError('old tuple is shorter than its shared parts');
   }
-  copyBytes(tupleBuffer, length, bytes, at, end - at);
-  length += end - at;
-  copyBytes(tupleBuffer, length, page, old + oldLength - suffix, suffix);
-  return length + suffix;
+  copyBytes(page, to, bytes, at, end - at);
+  copyWithinPage(page, to + end - at, old + oldLength - suffix, suffix);
+}
+
+/** The new tuple lies below the old one, so the parts never overlap. */
+function copyWithinPage(page: Uint8Array, to: number, from: number, length: number): void {
+  if (length > CALL_BYTES) page.copyWithin(to, from, from + length);
+  else for (let i = 0; i < length; i++) page[to + i] = page[from + i]!;
 }

@@ -8,16 +8,9 @@
  */
 import { readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { indexTupleSize } from '../btree/formats.ts';
+import { deleteIndexTuples } from '../compaction.ts';
 import { PageContentError } from '../errors.ts';
-import {
-  addItem,
-  deleteIndexTuple,
-  deleteIndexTuples,
-  initPage,
-  lineCount,
-  lineOffset,
-  requireTuple,
-} from '../page.ts';
+import { addItem, deleteIndexTuple, initPage, lineCount, lineOffset, requireTuple } from '../page.ts';
 
 const SPG_FLAGS = 8184;
 const SPG_REDIRECTIONS = 8186;

@@ -15,8 +15,9 @@
 import { readU16, readU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
+import { deleteIndexTuples } from '../compaction.ts';
 import { requireMain } from '../main-data.ts';
-import { deleteIndexTuples, linePointer, requireTuple, setLinePointerBits, setPageLsn } from '../page.ts';
+import { linePointer, requireTuple, setLinePointerBits, setPageLsn } from '../page.ts';
 import {
   addOrReplace,
   INVALID_BLOCK,
