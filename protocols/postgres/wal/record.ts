@@ -25,6 +25,10 @@ export const BLOCK_HAS_DATA = 0x20;
 export const BLOCK_WILL_INIT = 0x40;
 export const BLOCK_SAME_RELATION = 0x80;
 
+/** A block reference with id 0, without an image, and with its own relation: 20 bytes, and none of these bits in its first word. */
+const PLAIN_REFERENCE_BYTES = 20;
+const NOT_PLAIN = 0xff | ((BLOCK_HAS_IMAGE | BLOCK_SAME_RELATION) << 8);
+
 /** Bits of an image's info byte (the same in 15 to 18). */
 export const IMAGE_HAS_HOLE = 0x01;
 /** Redo restores this image; without it the image is only for wal_consistency_checking. */
@@ -109,20 +113,46 @@ export function decodeRecord(bytes: Uint8Array, offset: number, length: number, 
   record.prev = readU64(bytes, offset + 8);
   record.info = bytes[offset + 16]!;
   record.rmid = bytes[offset + 17]!;
-  decodeReferences(bytes, offset, length, record);
+  beginReferences(bytes, offset, length, record);
+  decodeReferences(offset + RECORD_HEADER_BYTES, 0, record);
 }
 
 /**
- * Decodes what follows the fixed header of a record that lies wholly in `bytes`: block references, origin, and where the
- * data is. The caller has set the header's fields. Throws CorruptWalError when the headers contradict the length.
+ * Decodes what follows the fixed header of a record that lies wholly in `bytes` at a whole word of `words`, which is the same buffer.
+ * The first block reference, which is a plain one nearly always, is read as words. The caller has set the header's fields. Throws
+ * CorruptWalError when the headers contradict the length.
  */
-export function decodeReferences(
+export function decodeAlignedReferences(
   bytes: Uint8Array,
+  words: Int32Array,
   offset: number,
   length: number,
   record: DecodedRecord,
 ): void {
-  const end = offset + length;
+  beginReferences(bytes, offset, length, record);
+  const word = (offset + RECORD_HEADER_BYTES) >> 2;
+  const reference = words[word]!;
+  if ((reference & NOT_PLAIN) !== 0 || length < RECORD_HEADER_BYTES + PLAIN_REFERENCE_BYTES) {
+    decodeReferences(offset + RECORD_HEADER_BYTES, 0, record);
+    return;
+  }
+  const flags = (reference >>> 8) & 255;
+  const dataLength = reference >>> 16;
+  record.maxBlock = 0;
+  record.inUse[0] = 1;
+  record.flags[0] = flags;
+  record.fork[0] = flags & 15;
+  record.dataLength[0] = dataLength;
+  record.imageLength[0] = 0;
+  record.imageInfo[0] = 0;
+  record.spc[0] = words[word + 1]!;
+  record.db[0] = words[word + 2]!;
+  record.rel[0] = words[word + 3]!;
+  record.block[0] = words[word + 4]!;
+  decodeReferences(offset + RECORD_HEADER_BYTES + PLAIN_REFERENCE_BYTES, dataLength, record);
+}
+
+function beginReferences(bytes: Uint8Array, offset: number, length: number, record: DecodedRecord): void {
   if (record.bytes !== bytes) record.bytes = bytes;
   record.offset = offset;
   record.length = length;
@@ -130,8 +160,14 @@ export function decodeReferences(
   record.toplevelXid = 0;
   record.mainLength = 0;
   record.maxBlock = -1;
-  let at = offset + RECORD_HEADER_BYTES;
-  let payload = 0;
+}
+
+/** Decodes the headers from `start` on; those before it announced `announced` bytes of images and data. */
+function decodeReferences(start: number, announced: number, record: DecodedRecord): void {
+  const { bytes } = record;
+  const end = record.offset + record.length;
+  let at = start;
+  let payload = announced;
   while (end - at > payload) {
     const id = bytes[at]!;
     if (id < BLOCKS_MAX) {

@@ -23,7 +23,7 @@ import {
   XLP_FIRST_IS_CONTRECORD,
   XLP_LONG_HEADER,
 } from './page-header.ts';
-import { DecodedRecord, decodeReferences, RECORD_BYTES_MAX, RECORD_HEADER_BYTES } from './record.ts';
+import { DecodedRecord, decodeAlignedReferences, RECORD_BYTES_MAX, RECORD_HEADER_BYTES } from './record.ts';
 
 const PAGE_MASK = PAGE_BYTES - 1;
 const INITIAL_WINDOW_BYTES = 256 * 1024;
@@ -216,6 +216,6 @@ export class WalStreamDecoder {
     record.prev = prev;
     record.info = kind & 255;
     record.rmid = rmid;
-    decodeReferences(bytes, offset, length, record);
+    decodeAlignedReferences(bytes, words, offset, length, record);
   }
 }
