@@ -15,6 +15,8 @@ import { parsePoint } from '../cli/values.ts';
 import type { BranchStart } from '../client/control.ts';
 import type { ControlActors } from './control-actors.ts';
 
+const PAGESERVER_TIMEOUT_MS = 5_000;
+
 /** A moment, as the timeline that has it. */
 export interface Moment {
   timeline: string;
@@ -42,6 +44,8 @@ export class Moments implements BranchDirectory {
   async resolve(timeline: string, point: BranchPoint): Promise<Moment> {
     const { actors, bus, clock } = this.#options;
     await actors.attachments.attached(timeline);
+    const own = point.kind === 'lsn' ? await this.#resolveOwn(timeline, point.lsn) : undefined;
+    if (own) return own;
     const found = await resolveBranchPoint({
       send: (kind, target, command, options) => sendCommand(bus, kind, target, command, options),
       clock,
@@ -50,6 +54,24 @@ export class Moments implements BranchDirectory {
     });
     await actors.attachments.attached(found.timeline);
     return { timeline: found.timeline, lsn: lsn(found.lsn) };
+  }
+
+  /**
+   * The short way for an LSN of the timeline's own kept history that the pageserver has: it has committed WAL only, so no quorum
+   * of safekeepers need be asked whether it is one of the past.
+   */
+  async #resolveOwn(timeline: string, position: number): Promise<Moment | undefined> {
+    const { actors, bus } = this.#options;
+    const { timeline: status } = actors.timelineWithProject(timeline);
+    // Below the cutoff only points that end a record are kept, and resolving needs WAL that may be gone.
+    if (status.state !== 'active' || position <= status.startLsn || position < status.cutoffLsn)
+      return undefined;
+    const ask = <T>(command: { type: string; lsn?: number }) =>
+      sendCommand<T>(bus, 'pageserver', timeline, command, { timeoutMs: PAGESERVER_TIMEOUT_MS });
+    const { lastLsn } = await ask<{ lastLsn: number }>({ type: 'status' });
+    if (position > lastLsn) return undefined;
+    const found = await ask<{ lsn: number }>({ type: 'resolve', lsn: position });
+    return { timeline, lsn: lsn(Math.max(found.lsn, status.startLsn)) };
   }
 
   /** For the gateway: the compute that a client's words mean. */

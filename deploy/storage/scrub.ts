@@ -58,7 +58,7 @@ export async function scrub(options: ScrubOptions): Promise<ScrubReport> {
     findings.push(...(await walk.confirmed((again) => walk.checkTimeline(timeline, again))));
   }
   findings.push(...(await walk.confirmed((again) => walk.checkTemplates(again))));
-  findings.push(...walk.checkUnknown());
+  findings.push(...(await walk.confirmed((again) => walk.checkUnknown(again))));
   return {
     timelines: catalog.timelines.size,
     objects: catalog.objects,
@@ -152,17 +152,19 @@ class ScrubWalk {
     return checkTemplates(objects, templates, wanted, (source) => this.#checkContent(source));
   }
 
-  /** Objects and timelines that this installation does not know. */
-  checkUnknown(): Finding[] {
-    const known = this.#options.local?.knownTimelines();
+  /** Timelines that this installation does not know. */
+  async checkUnknown(again: boolean): Promise<Finding[]> {
     const findings: Finding[] = [];
-    for (const { timeline, prefix } of this.#catalog.timelines.values()) {
-      if (known === undefined || known.has(timeline)) continue;
+    for (const timeline of this.#catalog.timelines.values()) {
+      const known = this.#options.local?.knownTimelines();
+      if (known === undefined || known.has(timeline.timeline)) continue;
+      // One that is being deleted loses its objects first, but they were listed before.
+      if (again && (await isEmpty(this.#options.objects, timeline.prefix))) continue;
       findings.push({
         severity: 'problem',
         kind: 'orphan',
-        timeline,
-        key: prefix,
+        timeline: timeline.timeline,
+        key: timeline.prefix,
         message:
           'this data directory knows no such timeline; it was deleted, or belongs to another installation',
       });
@@ -307,6 +309,11 @@ function checkCoverage(timeline: string, index: ShardIndex): Finding[] {
     timeline,
     message: `no layer holds what changed between ${formatLsn(fromLsn)} and ${formatLsn(toLsn)}`,
   }));
+}
+
+async function isEmpty(objects: Objects, prefix: string): Promise<boolean> {
+  for await (const _ of objects.list(prefix)) return false;
+  return true;
 }
 
 function asPalimpsest(error: unknown): PalimpsestError {

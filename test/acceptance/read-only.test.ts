@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseLsn } from '../../protocols/lsn.ts';
 import { PgClient, parsePgUrl } from '../support/pg-client.ts';
-import { eventually, pause } from '../support/processes.ts';
+import { eventually, pause, signal } from '../support/processes.ts';
 import { TestSystem, withSystem } from '../support/system.ts';
 
 interface Event {
@@ -96,6 +96,21 @@ describe('a branch as it was at a moment', () => {
     expect(started.startLsn).toBe((await newest('compute.suspended')).lsn);
     expect(started.term).toBe(Number(term) + 1);
     await client.close();
+  });
+
+  it('needs no quorum of safekeepers', async () => {
+    const stopped = system.processes('safekeeper').slice(1);
+    expect(stopped).toHaveLength(2);
+    await system.suspend('main');
+    await system.run(['suspend', `main@${between}`]);
+    for (const { pid } of stopped) signal(pid, 'SIGSTOP');
+    try {
+      const client = await at(between);
+      expect(await client.number('select count(*) from kept')).toBe(2000);
+      await client.close();
+    } finally {
+      for (const { pid } of stopped) signal(pid, 'SIGCONT');
+    }
   });
 
   it('ends when somebody promotes it', async () => {

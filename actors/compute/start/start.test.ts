@@ -5,7 +5,7 @@ import { parseControlFile, sealControlFile } from '../../../protocols/postgres/c
 import { WalStreamDecoder } from '../../../protocols/postgres/wal/stream-decoder.ts';
 import { INIT_FILES_MARK, initFilesMark, usableInitFiles } from './init-files.ts';
 import { partingWal } from './parting.ts';
-import { configurationFile, forcedSettings, postgresArguments } from './settings.ts';
+import { configurationFile, fixedMomentSettings, forcedSettings, postgresArguments } from './settings.ts';
 import { skeletonFiles } from './skeleton.ts';
 import { planStart } from './start-plan.ts';
 
@@ -202,6 +202,31 @@ describe('settings', () => {
   it('may ask for logical decoding, but not for less WAL', () => {
     expect(forcedSettings({ ...options, settings: { wal_level: 'logical' } }).wal_level).toBe('logical');
     expect(forcedSettings({ ...options, settings: { wal_level: 'minimal' } }).wal_level).toBe('replica');
+  });
+
+  it('of a moment make a standby that allows as much as the cluster that wrote the WAL', () => {
+    const parameters = {
+      walLevel: 1,
+      walLogHints: false,
+      maxConnections: 321,
+      maxWorkerProcesses: 12,
+      maxWalSenders: 3,
+      maxPreparedTransactions: 7,
+      maxLocksPerTransaction: 128,
+      trackCommitTimestamp: false,
+    };
+    const forced = { ...forcedSettings({ ...options, readOnly: true }), ...fixedMomentSettings(parameters) };
+    expect(forced).toMatchObject({
+      hot_standby: 'on',
+      synchronous_standby_names: '',
+      max_connections: '321',
+      max_wal_senders: '10',
+      max_prepared_transactions: '7',
+      max_locks_per_transaction: '128',
+      // Nobody can make it follow another cluster with ALTER SYSTEM.
+      primary_conninfo: '',
+      restore_command: '',
+    });
   });
 
   it('let only the internal role in without a password', () => {
