@@ -34,6 +34,7 @@ import type { ShardTools } from './tools.ts';
 const QUEUED_BYTES_MAX = 16 * 1024 * 1024;
 const REQUESTS_MAX = 1024;
 const LOOKED_UP_MAX = 64;
+const SPARE_ANSWERS_MAX = 4;
 
 export interface PageServiceOptions {
   shard: Shard;
@@ -46,7 +47,7 @@ export interface PageServiceOptions {
 
 export class PageService {
   /** Where the pages of one answer are put together: fresh memory for each would keep the garbage collector busy. */
-  static #spare: Uint8Array | undefined;
+  static readonly #spare: Uint8Array[] = [];
   readonly #options: PageServiceOptions;
   readonly #channel: Channel;
   /** Moments whose relations are known. */
@@ -61,8 +62,7 @@ export class PageService {
   }
 
   static #takeMemory(bytes: number): Uint8Array {
-    const spare = PageService.#spare;
-    PageService.#spare = undefined;
+    const spare = PageService.#spare.pop();
     return spare && spare.length >= bytes ? spare : new Uint8Array(bytes);
   }
 
@@ -148,7 +148,7 @@ export class PageService {
     const lsn = this.#lsnOf(request);
     const send = (): Promise<void> | undefined => {
       this.#channel.send(PAGES, encodeRequestId(request.requestId), pages);
-      PageService.#spare = memory;
+      if (PageService.#spare.length < SPARE_ANSWERS_MAX) PageService.#spare.push(memory);
       onServed?.(tools.clock.monotonic() - began, batch.blocks.length);
       this.#holdBack();
       return undefined;

@@ -19,7 +19,11 @@ export function compress(bytes: Uint8Array): Uint8Array | undefined {
 
 /** The original bytes, in a buffer aligned to 8. Throws when they are not `rawLength`, or not a zstd frame. */
 export function decompress(bytes: Uint8Array, rawLength: number): Uint8Array {
-  const raw = zstdDecompressSync(bytes, { chunkSize: Math.max(64, rawLength), maxOutputLength: rawLength });
+  // One byte more than it takes: an output that is full makes Node allocate another one and try again.
+  const raw = zstdDecompressSync(bytes, {
+    chunkSize: Math.max(64, rawLength + 1),
+    maxOutputLength: rawLength,
+  });
   if (raw.length !== rawLength) throw new RangeError(`${raw.length} bytes instead of ${rawLength}`);
   return aligned(new Uint8Array(raw.buffer, raw.byteOffset, raw.byteLength));
 }

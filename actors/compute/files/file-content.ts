@@ -79,8 +79,8 @@ export class FileContent implements SlotOwner {
   }
 
   /**
-   * Reads up to `length` bytes. The result is a view of `scratch` when nothing has to be fetched, or of a buffer of
-   * its own after a fetch. `scratch` must hold the pages around the range.
+   * Reads up to `length` bytes. The result is a view of `scratch`, which must hold the pages around the range. When a promise
+   * comes back, pages are fetched, and `scratch` belongs to this read until then.
    */
   read(offset: number, length: number, scratch: Buffer): Buffer | Promise<Buffer> {
     const end = Math.min(offset + length, this.size);
@@ -94,7 +94,7 @@ export class FileContent implements SlotOwner {
       this.#readLocal(first, last, scratch, 0);
       return scratch.subarray(start, start + end - offset);
     }
-    return this.#readMixed(first, last).then((pages) => pages.subarray(start, start + end - offset));
+    return this.#readMixed(first, last, scratch).then((pages) => pages.subarray(start, start + end - offset));
   }
 
   /** Writes `data`; waits only when a part of a page in storage is overwritten. */
@@ -176,8 +176,8 @@ export class FileContent implements SlotOwner {
     this.#storage.statistics.overlayPages += last - first;
   }
 
-  async #readMixed(first: number, last: number): Promise<Buffer> {
-    const pages = Buffer.allocUnsafe((last - first) * PAGE_BYTES);
+  async #readMixed(first: number, last: number, scratch: Buffer): Promise<Buffer> {
+    const pages = scratch.subarray(0, (last - first) * PAGE_BYTES);
     const fetches: Promise<unknown>[] = [];
     for (let page = first; page < last; ) {
       const remote = this.isRemote(page);

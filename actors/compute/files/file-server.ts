@@ -54,6 +54,7 @@ import type { FileTree } from './tree.ts';
 
 const READ_BYTES_MAX = 1 << 20;
 const ABSENT = absentEntryReply();
+const SPARE_SCRATCHES_MAX = 8;
 const FALLOCATE_KEEP_SIZE = 1;
 const FULL_DISK_RETRY_MS = 250;
 /** A write waits for room on the disk until so long before the kernel would give it up. */
@@ -81,8 +82,10 @@ export class FileServer {
   readonly #owner: Owner;
   readonly #log: Log;
   readonly #reply: FileServerOptions['reply'];
-  /** Holds what is read from the overlay, page-aligned around the range, until the reply is written. */
-  readonly #scratch = Buffer.allocUnsafeSlow(READ_BYTES_MAX + 2 * PAGE_BYTES);
+  /** Holds what is read, page-aligned around the range, until the reply is written. */
+  #scratch = newScratch();
+  /** Of reads that were answered later, for the next ones. */
+  readonly #spareScratches: Buffer[] = [];
 
   constructor(options: FileServerOptions) {
     this.#options = options;
@@ -166,7 +169,20 @@ export class FileServer {
     const node = this.#node(request);
     if (!(node instanceof FileNode)) return node ? Errno.ISDIR : Errno.NOENT;
     const length = Math.min(sizeOf(request), READ_BYTES_MAX);
-    return node.content.read(offsetOf(request), length, this.#scratch);
+    const scratch = this.#scratch;
+    const reading = node.content.read(offsetOf(request), length, scratch);
+    if (!(reading instanceof Promise)) return reading;
+    this.#scratch = this.#spareScratches.pop() ?? newScratch();
+    const unique = uniqueOf(request);
+    reading
+      .then(
+        (data) => this.#reply(unique, Errno.OK, data),
+        (error) => this.#fail(unique, error),
+      )
+      .finally(() => {
+        if (this.#spareScratches.length < SPARE_SCRATCHES_MAX) this.#spareScratches.push(scratch);
+      });
+    return undefined;
   }
 
   #write(request: Buffer): Outcome {
@@ -363,6 +379,10 @@ export class FileServer {
     this.#log.error({ err: error }, full ? 'the local disk is full' : 'a file request failed');
     this.#reply(unique, full ? Errno.NOSPC : Errno.IO);
   }
+}
+
+function newScratch(): Buffer {
+  return Buffer.allocUnsafeSlow(READ_BYTES_MAX + 2 * PAGE_BYTES);
 }
 
 function isFull(error: unknown): boolean {
