@@ -11,6 +11,7 @@ import { addEventsCommand } from './commands/events.ts';
 import { addGcCommand } from './commands/gc.ts';
 import { addMountCommand } from './commands/mount.ts';
 import { addProjectCommands } from './commands/project.ts';
+import { addRecoverCommand } from './commands/recover.ts';
 import { addStartCommand } from './commands/start.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addLayerCommands, addScrubCommand, addStorageCommand } from './commands/storage.ts';
@@ -42,6 +43,7 @@ function buildProgram(): Command {
     .exitOverride()
     .showHelpAfterError('Use --help to see what is possible.');
   addStartCommand(program);
+  addRecoverCommand(program);
   addStatusCommand(program);
   addUrlCommands(program);
   addBranchCommands(program);

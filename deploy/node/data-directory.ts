@@ -55,11 +55,15 @@ export interface InstallationFile {
   objectsMarked?: boolean;
   /** How often this installation was recovered from its objects. */
   epoch?: number;
+  /** A recovery has begun and is not complete. */
+  recovering?: boolean;
 }
 
 export interface WantedInstallation {
   safekeepers?: number;
   objects?: ObjectsLocation;
+  /** Makes the directory of an installation that is recovered, or goes on with that. */
+  recovering?: { installation: string; epoch: number };
 }
 
 export interface RunningFile {
@@ -80,6 +84,8 @@ export interface DataDirectory {
   objects: ObjectsLocation;
   /** Remembers that the installation's mark is beside its objects. */
   objectsAreMarked(): Promise<void>;
+  /** From now on it can be started like any other. */
+  isRecovered(): Promise<void>;
   /** Tells others (the CLI) how to reach this process. */
   publish(port: number): Promise<void>;
   /** Removes the lock and the run directory. */
@@ -111,6 +117,10 @@ export async function openDataDirectory(path: string, wanted: WantedInstallation
       objectsAreMarked: async () => {
         if (installation.objectsMarked) return;
         installation.objectsMarked = true;
+        await replaceFile(join(root, FORMAT_FILE), installation);
+      },
+      isRecovered: async () => {
+        delete installation.recovering;
         await replaceFile(join(root, FORMAT_FILE), installation);
       },
       publish: async (port) => replaceFile(join(root, PID_FILE), await runningFile(runDirectory, port)),
@@ -193,12 +203,31 @@ function checkInstallation(root: string, found: InstallationFile, wanted: Wanted
       `leave --safekeepers out, or start with another data directory (--data)`,
     );
   }
+  checkRecovery(root, found, wanted);
   const own = ownLocation(root, found);
   if (wanted.objects && found.objectsMarked && !isSameLocation(wanted.objects, own)) {
     throw new PalimpsestError(
       'conflict',
       `${root} keeps its objects in ${formatObjectsLocation(own)}, not in ${formatObjectsLocation(wanted.objects)}`,
       'leave --objects out, or start with another data directory (--data)',
+    );
+  }
+}
+
+function checkRecovery(root: string, found: InstallationFile, { recovering }: WantedInstallation): void {
+  if (!recovering && found.recovering) {
+    throw new PalimpsestError(
+      'conflict',
+      `a recovery into ${root} was interrupted`,
+      'remove it, and run `palimpsest recover` again',
+    );
+  }
+  const isTheSame = found.installation === recovering?.installation && found.epoch === recovering?.epoch;
+  if (recovering && !(isTheSame && found.recovering)) {
+    throw new PalimpsestError(
+      'conflict',
+      `${root} holds an installation already`,
+      'name a new folder with --data: what is recovered gets one of its own',
     );
   }
 }
@@ -233,13 +262,14 @@ async function checkEmpty(root: string): Promise<void> {
 }
 
 async function createInstallation(root: string, wanted: WantedInstallation): Promise<InstallationFile> {
-  const { safekeepers = 3, objects } = wanted;
+  const { safekeepers = 3, objects, recovering } = wanted;
   const installation: InstallationFile = {
     format: FORMAT_VERSION,
-    installation: randomBytes(16).toString('hex'),
+    installation: recovering?.installation ?? randomBytes(16).toString('hex'),
     safekeepers,
     createdMs: Date.now(),
     ...(objects ? { objects } : {}),
+    ...(recovering ? { epoch: recovering.epoch, objectsMarked: true, recovering: true } : {}),
   };
   await replaceFile(join(root, FORMAT_FILE), installation);
   return installation;

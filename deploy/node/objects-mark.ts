@@ -61,6 +61,23 @@ export async function claimObjects(objects: Objects, claim: Claim): Promise<void
   if (other) checkMark(other, claim);
 }
 
+/** Makes the objects those of a recovered installation; `mark` has the next epoch. */
+export async function takeOver(objects: Objects, mark: ObjectsMark, place: string): Promise<void> {
+  const found = await objects.head(MARK_KEY);
+  const before = await readMark(objects, place);
+  const isExpected = before?.installation === mark.installation && before.epoch === mark.epoch - 1;
+  const stored =
+    found && isExpected
+      ? await objects.put(MARK_KEY, encode(mark), { ifMatch: found.etag })
+      : { status: 'conflict' };
+  if (stored.status === 'ok') return;
+  throw new PalimpsestError(
+    'conflict',
+    `another recovery of the objects in ${place} has begun`,
+    'let only one of them run',
+  );
+}
+
 /** The mark of a place, if it has one. Throws `corrupt`, `unsupported` and what the place itself says. */
 export async function readMark(objects: Objects, place: string): Promise<ObjectsMark | undefined> {
   if (!(await objects.head(MARK_KEY))) return undefined;

@@ -26,6 +26,8 @@ import {
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
 import { collectMetrics, serveMetrics } from '../../runtime/metrics/collect.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import {
   CONTROL_ID,
@@ -72,9 +74,20 @@ export interface SystemOptions {
   objects?: ObjectsLocation;
   /** Bounds of the pageserver; its own defaults where absent. */
   pageserver?: PageserverLimits;
+  /** What a recovery does in between. */
+  recovery?: Recovery;
   /** Aborted when the start is to be given up. */
   signal?: AbortSignal;
   onStep?(text: string): void;
+}
+
+export interface Recovery {
+  installation: string;
+  epoch: number;
+  /** Before the control actors are there, and the pageserver knows any timeline. */
+  restore(services: { bus: Bus; objects: Objects }): Promise<void>;
+  /** When everything works, and clients are not let in yet. */
+  review(services: { bus: Bus; clock: Clock; control: ControlActors }): Promise<void>;
 }
 
 export interface RunningSystem {
@@ -121,6 +134,7 @@ class EmbeddedSystem {
     this.#directory = await openDataDirectory(dataDir, {
       ...(safekeepers === undefined ? {} : { safekeepers }),
       ...(objects === undefined ? {} : { objects }),
+      ...(this.#options.recovery ? { recovering: this.#options.recovery } : {}),
     });
     this.#then('data directory', () => this.#directory.release());
     const { root, runDirectory } = this.#directory;
@@ -136,6 +150,7 @@ class EmbeddedSystem {
     const storage = this.#startStorage(() => void this.#reattach(control));
     const hosts = this.#makeHosts();
     control.attachments.beginEpoch(() => this.#untilServed('pageserver-node', PAGESERVER));
+    await this.#restore(storage);
     await control.load();
     control.keepManifests(this.#objects);
     await this.#makeComputes(control, hosts);
@@ -189,6 +204,7 @@ class EmbeddedSystem {
     if (first?.state !== 'active') await createProject(DEFAULT_PROJECT, undefined, undefined);
     const project = await control.projectReady(DEFAULT_PROJECT);
     this.#giveUpIfAsked();
+    await this.#options.recovery?.review({ bus, clock, control });
     serveMetrics(bus, 'parent', this.#runtime.metrics);
     serveCommands<ControlCommand>(bus, CONTROL_KIND, CONTROL_ID, (command) => service.handle(command));
     gateway.open();
@@ -289,6 +305,13 @@ class EmbeddedSystem {
       isPrivate: installation.objects === undefined,
     });
     await objectsAreMarked();
+  }
+
+  async #restore({ safekeeperNodes }: StorageProcesses): Promise<void> {
+    const { recovery } = this.#options;
+    if (!recovery) return;
+    await Promise.all(safekeeperNodes.map((node) => this.#untilServed('safekeeper-node', node)));
+    await recovery.restore({ bus: this.#runtime.bus, objects: this.#objects });
   }
 
   #startStorage(onPageserverRestart: () => void): StorageProcesses {

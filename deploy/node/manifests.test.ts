@@ -1,0 +1,130 @@
+/** Manifests in objects, and objects that another installation has taken over. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
+import type { KeptState } from '../../runtime/host/actor-state.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import { ManualClock } from '../../test/support/manual-clock.ts';
+import { FencedObjects, MARK_TRUST_MS } from './fenced-objects.ts';
+import { type ManifestSource, Manifests, readManifests } from './manifests.ts';
+import { claimObjects, MARK_KEY, takeOver } from './objects-mark.ts';
+
+const TENANT = 'a'.repeat(32);
+const log = { info() {}, warn() {}, error() {}, debug() {}, child: () => log } as unknown as Log;
+
+function state(value: string): KeptState {
+  return {
+    version: 1,
+    machine: { value, context: { id: value }, status: 'active' },
+    outstanding: [],
+    deadlines: [],
+  };
+}
+
+function timeline(digit: string, fingerprint = 'same') {
+  return { timeline: digit.repeat(32), state: () => state(`timeline ${digit}`), fingerprint };
+}
+
+let folder: string;
+let objects: LocalObjects;
+let clock: ManualClock;
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'palimpsest-manifests-'));
+  objects = await LocalObjects.open(folder);
+  clock = new ManualClock();
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('manifests', () => {
+  let known: ManifestSource | undefined;
+  let manifests: Manifests;
+
+  beforeEach(() => {
+    known = { state: state('project'), timelines: [timeline('1'), timeline('2')] };
+    manifests = new Manifests({ objects, clock, log, source: () => known });
+  });
+
+  it('say what was known when they were saved', async () => {
+    await manifests.save(TENANT);
+    const [project] = await readManifests(objects);
+    expect(project!.state).toEqual(state('project'));
+    expect([...project!.timelines.values()]).toEqual([state('timeline 1'), state('timeline 2')]);
+  });
+
+  it('are not written again for a timeline that has not changed', async () => {
+    await manifests.save(TENANT);
+    const before = await objects.head(`projects/${TENANT}/timelines/${'1'.repeat(32)}.json`);
+    known = { ...known!, timelines: [timeline('1'), timeline('2', 'other')] };
+    await manifests.save(TENANT);
+    const key = (digit: string) => `projects/${TENANT}/timelines/${digit.repeat(32)}.json`;
+    expect(await objects.head(key('1'))).toEqual(before);
+  });
+
+  it('go with what they are about', async () => {
+    await manifests.save(TENANT);
+    known = { ...known!, timelines: [timeline('2')] };
+    await manifests.save(TENANT);
+    expect([...(await readManifests(objects))[0]!.timelines.keys()]).toEqual(['2'.repeat(32)]);
+    known = undefined;
+    await manifests.save(TENANT);
+    expect(await readManifests(objects)).toEqual([]);
+    for await (const { key } of objects.list('')) expect(key).toBe('nothing is left');
+  });
+
+  it('of an earlier life that nobody knows any more are removed', async () => {
+    await manifests.save(TENANT);
+    known = { ...known!, timelines: [timeline('2')] };
+    const next = new Manifests({ objects, clock, log, source: () => known });
+    await next.saveAll([TENANT]);
+    expect([...(await readManifests(objects))[0]!.timelines.keys()]).toEqual(['2'.repeat(32)]);
+  });
+
+  it('that are damaged or of a newer format are refused', async () => {
+    await manifests.save(TENANT);
+    const key = `projects/${TENANT}/project.json`;
+    const text = (await objects.get(key)).toString();
+    await objects.put(key, Buffer.from(text.replace('"project"', '"projekt"')));
+    await expect(readManifests(objects)).rejects.toMatchObject({ code: 'corrupt' });
+    await objects.put(key, Buffer.from(text.replace('"format":1', '"format":9')));
+    await expect(readManifests(objects)).rejects.toMatchObject({ code: 'unsupported' });
+  });
+});
+
+describe('objects of a replaced installation', () => {
+  it('can be read, and are neither changed nor deleted any more', async () => {
+    const owner = { installation: 'one', epoch: 0 };
+    const claim = { ...owner, place: folder, isPrivate: false };
+    await claimObjects(objects, { ...claim, isNew: true });
+    const fenced = new FencedObjects(objects, owner, clock);
+    await fenced.put('x', Buffer.from('before'));
+    await takeOver(objects, { format: 1, installation: 'one', epoch: 1 }, folder);
+    await clock.advance(MARK_TRUST_MS);
+    for (const attempt of [
+      () => fenced.put('x', Buffer.from('after')),
+      () => fenced.delete('x'),
+      () => fenced.putFile('x', join(folder, MARK_KEY)),
+    ]) {
+      await expect(attempt()).rejects.toMatchObject({ code: 'deposed' });
+    }
+    expect((await fenced.get('x')).toString()).toBe('before');
+    await expect(claimObjects(objects, { ...claim, isNew: false })).rejects.toMatchObject({
+      code: 'deposed',
+    });
+  });
+
+  it('are taken over by one recovery only', async () => {
+    await claimObjects(objects, {
+      installation: 'one',
+      epoch: 0,
+      place: folder,
+      isPrivate: false,
+      isNew: true,
+    });
+    const mark = { format: 1, installation: 'one', epoch: 1 };
+    const both = await Promise.allSettled([takeOver(objects, mark, folder), takeOver(objects, mark, folder)]);
+    expect(both.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+  });
+});

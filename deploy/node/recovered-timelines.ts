@@ -1,0 +1,112 @@
+/**
+ * The data of timelines, made usable again from objects: safekeepers get the end of the WAL, and the layers are put under
+ * the generation of the recovery.
+ *
+ * 1. The end of a timeline is the end of its WAL in objects. Layers that reach beyond it are left out, and all that build on
+ *    them: new WAL will be written there, and pages must not come from two histories. What they held is read from WAL again.
+ * 2. The generation lies above every one that the replaced installation can reach: what it still writes is never looked at.
+ */
+
+import { findIndex, makeIndex, putIndex } from '../../actors/pageserver/index-object.ts';
+import type { LayerDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
+import type { TimelineContext } from '../../actors/timeline/machine.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
+import type { KeptState } from '../../runtime/host/actor-state.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import type { Objects } from '../../runtime/ports/objects.ts';
+import type { RecoveredProject } from './manifests.ts';
+
+/** Attachments of one life of an installation are far fewer. */
+const GENERATIONS_PER_EPOCH = 2 ** 20;
+const GENERATION_MAX = 2 ** 32 - 1;
+const RESTORE_TIMEOUT_MS = 300_000;
+const TIMELINES_AT_A_TIME = 4;
+/** Of these there is data; the others are being made or deleted. */
+const WITHOUT_DATA = new Set(['absent', 'resolving', 'placing', 'rejected', 'deleting', 'deleted']);
+
+export interface RestoredTimeline {
+  timeline: string;
+  startLsn: number;
+  ancestor: { timeline: string; lsn: number } | undefined;
+  /** Where it ends now. */
+  lsn: number;
+  /** Whether anything of its own was in objects. */
+  hasData: boolean;
+}
+
+/** The generation of a recovery's own index objects; attachments come after it. */
+export function recoveryGeneration(epoch: number): number {
+  return epoch * GENERATIONS_PER_EPOCH;
+}
+
+export function contextOf(state: KeptState): TimelineContext {
+  return state.machine.context as TimelineContext;
+}
+
+/** Whether a timeline with this state has data to bring back. */
+export function isRestorable(state: KeptState): boolean {
+  return contextOf(state).spec !== undefined && !WITHOUT_DATA.has(String(state.machine.value));
+}
+
+/** Restores all timelines of all projects. Safekeepers must be there, the pageserver must not have attached any. */
+export async function restoreTimelines(
+  projects: RecoveredProject[],
+  services: { bus: Bus; objects: Objects; epoch: number; onProgress(done: number, all: number): void },
+): Promise<Map<string, RestoredTimeline>> {
+  const all = projects.flatMap(({ timelines }) => [...timelines].filter(([, state]) => isRestorable(state)));
+  const restored = new Map<string, RestoredTimeline>();
+  const queue = all[Symbol.iterator]();
+  const work = async () => {
+    for (const [timeline, state] of queue) {
+      restored.set(timeline, await restoreTimeline(timeline, contextOf(state), services));
+      services.onProgress(restored.size, all.length);
+    }
+  };
+  await Promise.all(Array.from({ length: TIMELINES_AT_A_TIME }, work));
+  return restored;
+}
+
+async function restoreTimeline(
+  timeline: string,
+  context: TimelineContext,
+  { bus, objects, epoch }: { bus: Bus; objects: Objects; epoch: number },
+): Promise<RestoredTimeline> {
+  const { tenant, pgVersion, systemId, members } = context.spec!;
+  const { startLsn, ancestor } = context;
+  let lsn = 0;
+  for (const member of members) {
+    // One after another: each makes sure that it comes to the same end as those before it.
+    const command = {
+      type: 'create',
+      tenant,
+      timeline,
+      startLsn,
+      pgVersion,
+      systemId,
+      members,
+      restore: true,
+    };
+    const options = { timeoutMs: RESTORE_TIMEOUT_MS };
+    const answer = await sendCommand<{ lsn: number }>(bus, 'safekeeper-node', member, command, options);
+    lsn = Number(answer.lsn);
+  }
+  const found = await findIndex(objects, { tenant, timeline, generation: GENERATION_MAX });
+  const layers = found ? layersUpTo(found.layers, lsn) : [];
+  if (found) {
+    const spec = { ...found.spec, generation: recoveryGeneration(epoch) };
+    await putIndex(objects, makeIndex(spec, layers, found.gcCutoff));
+  }
+  return { timeline, startLsn, ancestor, lsn, hasData: lsn > startLsn || layers.length > 0 };
+}
+
+/** The layers that hold nothing beyond `end`, without those that come after one which does. */
+export function layersUpTo(layers: LayerDescriptor[], end: number): LayerDescriptor[] {
+  let kept = layers;
+  for (let limit = end; ; ) {
+    const beyond = kept.filter((layer) => layer.endLsn > limit);
+    if (beyond.length === 0) return kept;
+    kept = kept.filter((layer) => layer.endLsn <= limit);
+    // From where the first of them began, history is read from WAL: what is built on later points goes, too.
+    limit = Math.min(limit, ...beyond.map((layer) => layer.startLsn));
+  }
+}
