@@ -34,7 +34,7 @@ export async function writeImage(
         await reader.read(batch, lsn, pages, { keepsPages: false });
         for (let i = 0; i < count; i++) {
           const page = pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-          file.writer.image(first + i, lsn, isZero(page) ? undefined : page);
+          file.writer.image(first + i, lsn, isZeroPage(page) ? undefined : page);
         }
         await file.drain();
         await pacer.rest();
@@ -47,7 +47,8 @@ export async function writeImage(
   return file.finish({ firstKey: part.firstKey, lastKey: part.lastKey });
 }
 
-function isZero(page: Uint8Array): boolean {
+/** Whether all bytes of a page are zero. */
+export function isZeroPage(page: Uint8Array): boolean {
   const words = new Float64Array(page.buffer, page.byteOffset, PAGE_BYTES / 8);
   // A negative zero has a bit that is set.
   for (let i = 0; i < words.length; i++) if (!Object.is(words[i], 0)) return false;

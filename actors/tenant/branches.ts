@@ -103,6 +103,16 @@ export function parentOf(branches: Branch[], branch: Branch): Branch | undefined
   return undefined;
 }
 
+/** Says why a branch cannot be used for something now. */
+export function notReady({ name, phase }: Branch): WireError {
+  if (phase !== 'archived') return { code: 'conflict', message: `branch "${name}" is ${phase}` };
+  return {
+    code: 'conflict',
+    message: `branch "${name}" is archived`,
+    hint: `bring it back with: palimpsest branch unarchive ${name}`,
+  };
+}
+
 export function findBranch(branches: Branch[], name: string): Branch | WireError {
   const branch = branches.find((candidate) => candidate.name === name);
   if (branch) return branch;

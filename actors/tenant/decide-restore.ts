@@ -4,7 +4,7 @@
 import type { WireError } from '../../protocols/errors.ts';
 import { hexId } from '../../protocols/ids.ts';
 import type { DecideEnvironment, Decision } from '../../runtime/host/definition.ts';
-import { findBranch, parentOf, takenName } from './branches.ts';
+import { findBranch, notReady, parentOf, takenName } from './branches.ts';
 import type { TenantCommand, TenantEvent } from './events.ts';
 import type { TenantContext } from './machine.ts';
 import { BRANCHES_MAX, invalidName } from './names.ts';
@@ -17,7 +17,7 @@ export function decideRestore(
   const { branches } = context;
   const branch = findBranch(branches, command.name);
   if ('code' in branch) return { reject: branch };
-  if (branch.phase !== 'ready') return conflict(`branch "${branch.name}" is ${branch.phase}`);
+  if (branch.phase !== 'ready' || branch.detaching) return { reject: notReady(branch) };
   const { preserveUnder } = command;
   if (preserveUnder !== undefined) {
     const invalid = invalidName('branch', preserveUnder) ?? takenName(branches, preserveUnder);
@@ -26,7 +26,7 @@ export function decideRestore(
   if (branches.length >= BRANCHES_MAX) return conflict(`a project holds at most ${BRANCHES_MAX} branches`);
   const source = command.type === 'branch.restore' ? branch : parentOf(branches, branch);
   if (!source) return { reject: hasNoParent(command.name) };
-  if (source.phase !== 'ready') return conflict(`branch "${source.name}" is ${source.phase}`);
+  if (source.phase !== 'ready') return { reject: notReady(source) };
   const replacement = hexId(environment.random.bytes(16));
   return {
     events: [

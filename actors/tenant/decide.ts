@@ -11,6 +11,7 @@ import {
   dependents,
   findBranch,
   isPrimary,
+  notReady,
   parentOf,
   takenName,
   unneeded,
@@ -60,6 +61,11 @@ export function decideTenant(
     case 'branch.restore':
     case 'branch.reset':
       return decideRestore(context, command, environment);
+    case 'branch.archive':
+    case 'branch.unarchive':
+      return decideArchive(context, command);
+    case 'branch.detach':
+      return decideDetach(context, command);
     case 'branch.sweep':
       return decideSweep(context, command);
     case 'set-history':
@@ -112,7 +118,7 @@ function decideBranch(
   }
   const from = findBranch(context.branches, command.from ?? FIRST_BRANCH);
   if ('code' in from) return { reject: from };
-  if (from.phase !== 'ready') return reject('conflict', `branch "${from.name}" is ${from.phase}`);
+  if (from.phase !== 'ready') return { reject: notReady(from) };
   const timeline = hexId(environment.random.bytes(16));
   return {
     events: [
@@ -155,6 +161,7 @@ function decideDelete(
   if (branch.phase === 'creating')
     return reject('conflict', `branch "${branch.name}" is still being created`);
   if (branch.phase === 'restoring') return reject('conflict', `branch "${branch.name}" is being restored`);
+  if (isMoving(branch)) return { reject: notReady(branch) };
   const children = childrenOf(context.branches, branch.timeline);
   if (children.length > 0) {
     return reject(
@@ -177,6 +184,52 @@ function decideDelete(
     events: [{ type: 'branch.delete-requested', name: command.name, timeline: branch.timeline }],
     reply,
   };
+}
+
+/** Between two states: a deletion would meet what is just being done. */
+function isMoving({ phase, detaching }: Branch): boolean {
+  return phase === 'archiving' || phase === 'unarchiving' || detaching === true;
+}
+
+function decideArchive(
+  context: TenantContext,
+  { type, name }: Extract<TenantCommand, { type: 'branch.archive' | 'branch.unarchive' }>,
+): TenantDecision {
+  const branch = findBranch(context.branches, name);
+  if ('code' in branch) return { reject: branch };
+  const { timeline, phase } = branch;
+  const reply = { timeline };
+  const isDone = type === 'branch.archive' ? 'archived' : 'ready';
+  const isUnderWay = type === 'branch.archive' ? 'archiving' : 'unarchiving';
+  if (phase === isDone || phase === isUnderWay) return { events: [], reply };
+  if (type === 'branch.unarchive') {
+    if (phase !== 'archived') return { reject: notReady(branch) };
+    return { events: [{ type: 'branch.unarchive-requested', name, timeline }], reply };
+  }
+  if (phase !== 'ready' || branch.detaching) return { reject: notReady(branch) };
+  if (isPrimary(branch)) return reject('conflict', `"${name}" is the project's first branch`);
+  const others = dependents(context.branches, timeline);
+  if (others.length > 0) {
+    const children = childrenOf(context.branches, timeline).map((child) => child.name);
+    return reject(
+      'conflict',
+      `branch "${name}" has children: ${children.join(', ') || 'an older state of another branch'}`,
+      'delete them first, or make them independent with: palimpsest branch detach CHILD',
+    );
+  }
+  return { events: [{ type: 'branch.archive-requested', name, timeline }], reply };
+}
+
+function decideDetach(
+  context: TenantContext,
+  { name }: Extract<TenantCommand, { type: 'branch.detach' }>,
+): TenantDecision {
+  const branch = findBranch(context.branches, name);
+  if ('code' in branch) return { reject: branch };
+  const { timeline, phase, ancestor, detaching } = branch;
+  if (phase !== 'ready') return { reject: notReady(branch) };
+  if (ancestor === undefined || detaching) return { events: [], reply: { timeline } };
+  return { events: [{ type: 'branch.detach-requested', name, timeline }], reply: { timeline } };
 }
 
 function decideSweep(
@@ -244,6 +297,7 @@ function branchStatus(context: TenantContext, branch: Branch, name: string): Bra
     state: branch.phase,
     primary: isPrimary(branch),
     startLsn: branch.startLsn,
+    detaching: branch.detaching ?? false,
     parent: parentOf(context.branches, branch)?.name,
     ancestor: branch.ancestor,
     createdMs: branch.createdMs,

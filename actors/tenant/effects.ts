@@ -18,6 +18,12 @@ export interface TenantServices {
   createTimeline(id: string, spec: TimelineSpec): Promise<TimelineOutcome>;
   /** Resolves when nothing of it is left. */
   deleteTimeline(id: string): Promise<void>;
+  /** Resolves when nothing of the timeline is on the pageserver's disk. */
+  archiveTimeline(id: string): Promise<void>;
+  /** Resolves when it can be read again. */
+  unarchiveTimeline(id: string): Promise<void>;
+  /** Resolves when the timeline needs its ancestor no more, or with the reason why that is not to be. */
+  detachTimeline(id: string): Promise<WireError | undefined>;
   /** Stops the timeline's compute, if one runs; its clients are disconnected. */
   stopCompute(timeline: string): Promise<void>;
   /** Whether somebody reads a moment of the timeline. */
@@ -82,6 +88,24 @@ export function tenantEffects(services: TenantServices) {
       await services.stopCompute(branch.timeline);
       await sweep(services, effect);
       return [];
+    },
+
+    async archiveTimeline({ branch }: BranchEffectParams): Promise<TenantEvent[]> {
+      await services.archiveTimeline(branch.timeline);
+      return [{ type: 'branch.archived', name: branch.name ?? '', timeline: branch.timeline }];
+    },
+
+    async unarchiveTimeline({ branch }: BranchEffectParams): Promise<TenantEvent[]> {
+      await services.unarchiveTimeline(branch.timeline);
+      return [{ type: 'branch.unarchived', name: branch.name ?? '', timeline: branch.timeline }];
+    },
+
+    async detachTimeline({ branch }: BranchEffectParams): Promise<TenantEvent[]> {
+      const { timeline } = branch;
+      const name = branch.name ?? '';
+      const error = await services.detachTimeline(timeline);
+      if (error) return [{ type: 'branch.detach-failed', name, timeline, error }];
+      return [{ type: 'branch.detached', name, timeline }];
     },
 
     async sweep(_params: TenantEffectParams, effect: Context): Promise<TenantEvent[]> {

@@ -42,6 +42,11 @@ export type TenantCommand =
   | { type: 'branch.restore'; name: string; point: BranchPoint; preserveUnder?: string }
   /** The same at the newest state of the parent. */
   | { type: 'branch.reset'; name: string; preserveUnder?: string }
+  /** No compute starts and nothing is kept on local disks until it is unarchived. */
+  | { type: 'branch.archive'; name: string }
+  | { type: 'branch.unarchive'; name: string }
+  /** Makes a branch independent of its parent. */
+  | { type: 'branch.detach'; name: string }
   /** Deletes those of the ancestors without a name that nothing needs; the caller knows that nobody uses them. */
   | { type: 'branch.sweep'; timelines: string[] }
   | { type: 'branch.list' }
@@ -100,6 +105,13 @@ export type TenantEvent = ActorEvent &
         replacement: string;
         error: WireError;
       }
+    | { type: 'branch.archive-requested'; name: string; timeline: string }
+    | { type: 'branch.archived'; name: string; timeline: string }
+    | { type: 'branch.unarchive-requested'; name: string; timeline: string }
+    | { type: 'branch.unarchived'; name: string; timeline: string }
+    | { type: 'branch.detach-requested'; name: string; timeline: string }
+    | { type: 'branch.detached'; name: string; timeline: string }
+    | { type: 'branch.detach-failed'; name: string; timeline: string; error: WireError }
     /** A timeline without a name, which nothing grows from any more. */
     | { type: 'ancestor.delete-requested'; timeline: string }
     | { type: 'ancestor.deleted'; timeline: string }
@@ -109,11 +121,13 @@ export type TenantEvent = ActorEvent &
 export interface BranchStatus {
   name: string;
   timeline: string;
-  /** creating, ready, restoring, deleting */
+  /** creating, ready, restoring, archiving, archived, unarchiving, deleting */
   state: string;
   /** The project's first branch, or what was restored under its name. */
   primary: boolean;
   startLsn: number;
+  /** It is being made independent of its parent. */
+  detaching: boolean;
   /** The branch it was made from, by its name today. */
   parent: string | undefined;
   ancestor: { timeline: string; lsn: number } | undefined;

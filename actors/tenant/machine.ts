@@ -8,7 +8,7 @@
  */
 import { assign, setup } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
-import { type Branch, isPrimary } from './branches.ts';
+import { type Branch, type BranchPhase, isPrimary } from './branches.ts';
 import type { HistoryWindow, ProjectSpec, TenantEvent } from './events.ts';
 
 export interface TenantContext {
@@ -38,6 +38,14 @@ export interface TenantEffectParams {
 export const DEFAULT_HISTORY: HistoryWindow = { ms: 7 * 24 * 60 * 60 * 1000, bytes: 0 };
 /** Failures that are remembered; who asked has long had the answer when there are more. */
 const FAILURES_MAX = 16;
+
+/** What a branch is after an event. */
+const PHASES: Partial<Record<TenantEvent['type'], BranchPhase>> = {
+  'branch.archive-requested': 'archiving',
+  'branch.archived': 'archived',
+  'branch.unarchive-requested': 'unarchiving',
+  'branch.unarchived': 'ready',
+};
 
 const own = ({ context }: { context: TenantContext }): TenantEffectParams => ({ context });
 
@@ -82,6 +90,9 @@ export const tenantMachine = setup({
     retireTimeline: (_, _params: BranchEffectParams) => {},
     deleteAncestor: (_, _params: BranchEffectParams) => {},
     sweep: (_, _params: TenantEffectParams) => {},
+    archiveTimeline: (_, _params: BranchEffectParams) => {},
+    unarchiveTimeline: (_, _params: BranchEffectParams) => {},
+    detachTimeline: (_, _params: BranchEffectParams) => {},
     setPassword: (_, _params: TenantEffectParams) => {},
     deleteProject: (_, _params: TenantEffectParams) => {},
     takeProject: assign(({ event }) =>
@@ -169,6 +180,31 @@ export const tenantMachine = setup({
         ? changed(context, event.timeline, { phase: 'deleting' })
         : {},
     ),
+    takePhase: assign(({ context, event }) => {
+      const phase = PHASES[event.type];
+      return phase && 'timeline' in event ? changed(context, event.timeline, { phase }) : {};
+    }),
+    markDetaching: assign(({ context, event }) =>
+      event.type === 'branch.detach-requested' ? changed(context, event.timeline, { detaching: true }) : {},
+    ),
+    takeDetachment: assign(({ context, event }) => {
+      if (event.type !== 'branch.detached' && event.type !== 'branch.detach-failed') return {};
+      const branch = context.branches.find(({ timeline }) => timeline === event.timeline);
+      if (!branch) return {};
+      if (event.type === 'branch.detach-failed') {
+        return {
+          ...changed(context, event.timeline, { detaching: false }),
+          ...failed(context, event.timeline, event.error),
+        };
+      }
+      const primary = isPrimary(branch);
+      return changed(context, event.timeline, {
+        detaching: false,
+        ancestor: undefined,
+        from: undefined,
+        primary,
+      });
+    }),
     dropDeleted: assign(({ context, event }) =>
       event.type === 'branch.deleted' || event.type === 'ancestor.deleted'
         ? { branches: without(context, event.timeline) }
@@ -215,6 +251,19 @@ export const tenantMachine = setup({
           actions: ['markDeleting', { type: 'deleteAncestor', params: branchOf }],
         },
         'ancestor.deleted': { actions: ['dropDeleted', { type: 'sweep', params: own }] },
+        'branch.archive-requested': {
+          actions: ['takePhase', { type: 'archiveTimeline', params: branchOf }],
+        },
+        'branch.archived': { actions: 'takePhase' },
+        'branch.unarchive-requested': {
+          actions: ['takePhase', { type: 'unarchiveTimeline', params: branchOf }],
+        },
+        'branch.unarchived': { actions: 'takePhase' },
+        'branch.detach-requested': {
+          actions: ['markDetaching', { type: 'detachTimeline', params: branchOf }],
+        },
+        'branch.detached': { actions: ['takeDetachment', { type: 'sweep', params: own }] },
+        'branch.detach-failed': { actions: 'takeDetachment' },
         'project.history-set': { actions: 'takeHistory' },
         'project.password-set': { actions: 'takePassword' },
         'project.delete-requested': {

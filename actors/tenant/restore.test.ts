@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { type AnyMachineSnapshot, initialTransition, transition } from 'xstate';
-import { PalimpsestError } from '../../protocols/errors.ts';
+import { PalimpsestError, type WireError } from '../../protocols/errors.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Random } from '../../runtime/ports/random.ts';
 import { decideTenant, tenantStatus } from './decide.ts';
@@ -36,6 +36,8 @@ class Project {
   readonly stopped: string[] = [];
   readonly deleted: string[] = [];
   inUse = new Set<string>();
+  readonly archived = new Set<string>();
+  detachError: WireError | undefined;
   reject: string | undefined;
   readonly #random = countingRandom();
   readonly #services: TenantServices = {
@@ -58,6 +60,13 @@ class Project {
       this.stopped.push(id);
     },
     isInUse: async (id) => this.inUse.has(id),
+    archiveTimeline: async (id) => {
+      this.archived.add(id);
+    },
+    unarchiveTimeline: async (id) => {
+      this.archived.delete(id);
+    },
+    detachTimeline: async () => this.detachError,
   };
 
   async command(command: TenantCommand): Promise<unknown> {
@@ -286,6 +295,71 @@ describe('resetting a branch', () => {
     await expect(p.command({ type: 'branch.reset', name: 'main' })).rejects.toThrow(/no parent/);
     await p.restore('main');
     await expect(p.command({ type: 'branch.reset', name: 'main' })).rejects.toThrow(/no parent/);
+  });
+});
+
+describe('an archived branch', () => {
+  it('is brought back by name, and until then used for nothing', async () => {
+    const p = await project();
+    const dev = await p.branch('dev');
+    await p.command({ type: 'branch.archive', name: 'dev' });
+    expect(p.get('dev').state).toBe('archived');
+    expect([...p.archived]).toEqual([dev]);
+    for (const command of [
+      { type: 'branch.create', name: 'x', from: 'dev' },
+      { type: 'branch.restore', name: 'dev', point: { kind: 'head' } },
+      { type: 'branch.reset', name: 'dev' },
+      { type: 'branch.detach', name: 'dev' },
+    ] as TenantCommand[]) {
+      await expect(p.command(command)).rejects.toThrow(/archived/);
+    }
+    await p.command({ type: 'branch.archive', name: 'dev' });
+    await p.command({ type: 'branch.unarchive', name: 'dev' });
+    expect(p.get('dev').state).toBe('ready');
+    expect(p.archived.size).toBe(0);
+    await p.command({ type: 'branch.archive', name: 'dev' });
+    await p.command({ type: 'branch.delete', name: 'dev' });
+    expect(p.names()).toEqual(['main']);
+  });
+
+  it('has no children, and is not the first branch', async () => {
+    const p = await project();
+    await p.branch('dev');
+    await p.branch('child', 'dev');
+    await expect(p.command({ type: 'branch.archive', name: 'dev' })).rejects.toThrow(/children: child/);
+    await expect(p.command({ type: 'branch.archive', name: 'main' })).rejects.toThrow(/first branch/);
+  });
+});
+
+describe('a branch that is made independent', () => {
+  it('has no parent any more, so that the one it had may be deleted', async () => {
+    const p = await project();
+    await p.branch('dev');
+    await p.branch('child', 'dev');
+    await p.command({ type: 'branch.detach', name: 'child' });
+    expect(p.get('child')).toMatchObject({ parent: undefined, ancestor: undefined, primary: false });
+    await p.command({ type: 'branch.delete', name: 'dev' });
+    await expect(p.command({ type: 'branch.reset', name: 'child' })).rejects.toThrow(/no parent/);
+    await p.command({ type: 'branch.delete', name: 'child' });
+  });
+
+  it('lets go of the ancestors that only it needed', async () => {
+    const p = await project();
+    const old = await p.branch('dev');
+    await p.restore('dev');
+    expect(p.ancestors()).toEqual([old]);
+    await p.command({ type: 'branch.detach', name: 'dev' });
+    expect(p.deleted).toEqual([old]);
+  });
+
+  it('stays a child when it could not be done, and tells why', async () => {
+    const p = await project();
+    const dev = await p.branch('dev');
+    p.detachError = { code: 'corrupt', message: 'a layer is damaged' };
+    await p.command({ type: 'branch.detach', name: 'dev' });
+    expect(p.get('dev')).toMatchObject({ parent: 'main', detaching: false });
+    const { failures } = p.snapshot.context as TenantContext;
+    expect(failures).toEqual([{ timeline: dev, error: p.detachError }]);
   });
 });
 

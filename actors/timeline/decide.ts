@@ -36,7 +36,7 @@ export function decideTimeline(
     case 'hold-branch-point':
       return decideHold(state, context, command);
     case 'release-branch-point':
-      if (context.held?.[command.child] === undefined || state !== 'active') return { events: [] };
+      if (context.held?.[command.child] === undefined) return { events: [] };
       return { events: [{ type: 'branch-point.released', child: command.child }] };
     case 'lease':
       return decideLease(state, context, command, environment.now);
@@ -45,6 +45,20 @@ export function decideTimeline(
       return { events: [{ type: 'lease.released', lease: command.lease }] };
     case 'advance-cutoff':
       return decideCutoff(state, context, command, environment.now);
+    case 'archive':
+      if (state === 'archiving' || state === 'archived') return { events: [] };
+      if (state !== 'active')
+        return rejected('conflict', `timeline ${environment.id} is ${state}, not active`);
+      return { events: [{ type: 'timeline.archive-requested' }] };
+    case 'unarchive':
+      if (state === 'active') return { events: [] };
+      if (state !== 'archived') return rejected('conflict', `timeline ${environment.id} is ${state}`);
+      return { events: [{ type: 'timeline.unarchived' }] };
+    case 'detach-ancestor':
+      if (state !== 'active')
+        return rejected('conflict', `timeline ${environment.id} is ${state}, not active`);
+      if (context.ancestor === undefined || context.detaching) return { events: [] };
+      return { events: [{ type: 'ancestor.detach-requested' }] };
     case 'delete':
       if (state === 'deleting' || state === 'deleted' || state === 'absent') return { events: [] };
       return { events: [{ type: 'timeline.delete-requested' }] };
@@ -138,6 +152,8 @@ export function timelineStatus(snapshot: AnyMachineSnapshot): TimelineStatus {
     generation: context.generation,
     attached: context.attached,
     attachError: context.attachError,
+    detaching: context.detaching ?? false,
+    detachError: context.detachError,
     startLsn: context.startLsn,
     ancestor: context.ancestor,
     cutoffLsn: context.cutoffLsn ?? 0,

@@ -21,11 +21,18 @@ export interface TimelineServices {
 const CREATE_TIMEOUT_MS = 10_000;
 const ATTACH_TIMEOUT_MS = 20_000;
 const DELETE_TIMEOUT_MS = 30_000;
+/** For the last WAL to be in layers and in objects. */
+const FLUSH_TIMEOUT_MS = 60_000;
+/** For all pages of the ancestor; a larger one goes on and is asked about again. */
+const COPY_TIMEOUT_MS = 600_000;
 /** How long the last replicas may take before the timeline is used without them. */
 const STRAGGLER_MS = 30;
 
 /** Answers of a pageserver that another try would not change. */
 const HOPELESS = new Set<string>(['corrupt', 'unsupported', 'conflict']);
+
+/** Answers that another try may change. */
+const RETRIED = new Set<string>(['unavailable', 'timeout', 'disk-full']);
 
 type Context = EffectContext<TimelineCommand>;
 type TimelineEffect = (params: TimelineEffectParams, effect: Context) => Promise<TimelineEvent[]>;
@@ -51,6 +58,34 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
         return [{ type: 'attach.failed', generation, error: error.toWire() }];
       }
       return [{ type: 'attach.completed', generation }];
+    },
+    archive: async ({ context }, effect) => {
+      if (isBeingDeleted(effect)) return [];
+      await archive(services, context, effect);
+      return [{ type: 'timeline.archived' }];
+    },
+    detachAncestor: async ({ context }, effect) => {
+      const state = effect.snapshot().value;
+      if (state !== 'active') {
+        return [{ type: 'ancestor.detach-failed', error: { code: 'conflict', message: `it is ${state}` } }];
+      }
+      try {
+        await services.attached(context.id);
+        const command = { type: 'copy-ancestor' };
+        const reply = await services.send('pageserver', context.id, command, { timeoutMs: COPY_TIMEOUT_MS });
+        const { template } = reply as { template: string };
+        return [{ type: 'ancestor.detached', template, generation: generationNow(effect) + 1 }];
+      } catch (error) {
+        // The copy goes on in the shard; asking again finds what it has made.
+        if (error instanceof PalimpsestError && RETRIED.has(error.code)) throw error;
+        return [{ type: 'ancestor.detach-failed', error: toWireError(error) }];
+      }
+    },
+    releaseAncestor: async ({ context }, effect) => {
+      // Only when the pageserver reads the copy: until then it still needs the ancestor.
+      if (!isBeingDeleted(effect)) await attach(services, effect.snapshot().context as TimelineContext);
+      if (context.ancestor) await release(services, context.ancestor.timeline, context.id);
+      return [];
     },
     dismantle: async ({ context }) => {
       await dismantle(services, context);
@@ -181,7 +216,7 @@ async function attach(services: TimelineServices, context: TimelineContext): Pro
       systemId: spec.systemId,
       startLsn: context.startLsn,
       ...(context.ancestor ? { ancestor: context.ancestor } : {}),
-      ...(spec.origin.kind === 'template' ? { template: spec.origin.key } : {}),
+      ...templateOf(context),
       safekeepers: spec.members,
       generation: context.generation,
       retained: pointsKept(context),
@@ -202,6 +237,32 @@ async function send(
 /** An ancestor need not keep a timeline's branch point any more. */
 function release(services: TimelineServices, ancestor: string, child: string): Promise<void> {
   return unlessUnknown(send(services, ancestor, { type: 'release-branch-point', child }));
+}
+
+function templateOf({ base, spec }: TimelineContext): { template?: string } {
+  if (base !== undefined) return { template: base };
+  return spec!.origin.kind === 'template' ? { template: spec!.origin.key } : {};
+}
+
+/** Compute first; then what the pageserver has goes to objects, and its local files go. Safekeepers give up theirs when idle. */
+async function archive(services: TimelineServices, context: TimelineContext, effect: Context): Promise<void> {
+  const { pageserver, tenant } = context.spec!;
+  const timeline = context.id;
+  await unlessUnknown(
+    services.send('compute', timeline, { type: 'forget' }, { timeoutMs: DELETE_TIMEOUT_MS }),
+  );
+  await services.pageserverReady();
+  await services
+    .send('pageserver', timeline, { type: 'flush' }, { timeoutMs: FLUSH_TIMEOUT_MS })
+    .catch((error) =>
+      // Nothing is lost: what is not in objects is ingested again from the WAL.
+      effect.log.info(
+        { timeline, error: toWireError(error) },
+        'a timeline is archived without its last layers',
+      ),
+    );
+  const command = { type: 'detach', timeline, tenant, dropLocal: true };
+  await services.send('pageserver-node', pageserver, command, { timeoutMs: DELETE_TIMEOUT_MS });
 }
 
 /** Compute first, so that nothing writes any more; then pages, then WAL; then the ancestor may forget the branch point. */

@@ -40,6 +40,11 @@ export type TimelineCommand =
   | { type: 'release-lease'; lease: string }
   /** Moves the beginning of the history window forward; answers what is to be kept now. */
   | { type: 'advance-cutoff'; cutoffLsn: number; cutoffTimeMs: number }
+  /** Nothing of it is kept on local disks, until it is unarchived. */
+  | { type: 'archive' }
+  | { type: 'unarchive' }
+  /** Makes it independent of its ancestor: it gets a copy of what that had where it starts. */
+  | { type: 'detach-ancestor' }
   | { type: 'delete' }
   | { type: 'status' };
 
@@ -61,6 +66,13 @@ export type TimelineEvent = ActorEvent &
     | { type: 'lease.released'; lease: string }
     | { type: 'lease.expired'; leases: string[] }
     | { type: 'gc.cutoff-advanced'; cutoffLsn: number; cutoffTimeMs: number }
+    | { type: 'timeline.archive-requested' }
+    | { type: 'timeline.archived' }
+    | { type: 'timeline.unarchived' }
+    | { type: 'ancestor.detach-requested' }
+    /** What the ancestor had is in a template of this timeline's own. */
+    | { type: 'ancestor.detached'; template: string; generation: number }
+    | { type: 'ancestor.detach-failed'; error: WireError }
     | { type: 'timeline.delete-requested' }
     | { type: 'timeline.deleted' }
   );
@@ -81,7 +93,7 @@ export interface CutoffReply {
 /** What others may know of a timeline; the answer to `status`. */
 export interface TimelineStatus {
   timeline: string;
-  /** absent, resolving, placing, active, rejected, deleting, deleted */
+  /** absent, resolving, placing, active, archiving, archived, rejected, deleting, deleted */
   state: string;
   tenant: string;
   pgVersion: number;
@@ -94,6 +106,9 @@ export interface TimelineStatus {
   attached: boolean;
   /** Why the newest attachment failed for good. */
   attachError: WireError | undefined;
+  /** Whether it is being made independent of its ancestor, and why the last attempt failed. */
+  detaching: boolean;
+  detachError: WireError | undefined;
   startLsn: number;
   ancestor: { timeline: string; lsn: number } | undefined;
   /** The oldest LSN of the history window, 0 while all history is within it; and the moment it stood for. */

@@ -2,7 +2,8 @@
  * The statechart of a timeline. Pure: events in, state and the names of effects out.
  *
  *   absent -> resolving -> placing -> active -> deleting -> deleted
- *                 \-> rejected
+ *                 \-> rejected         ^  v
+ *                              archived <- archiving
  *
  * The point where it starts is durable (`timeline.resolved`) before any replica is created: after a crash the same
  * point is used again, because "head" would have moved.
@@ -27,6 +28,11 @@ export interface TimelineContext extends Retention {
   missing: string[];
   error: WireError | undefined;
   createdMs: number;
+  /** Absent in state of earlier versions. */
+  detaching?: boolean;
+  detachError?: WireError | undefined;
+  /** Key of the template that took the place of its ancestor. */
+  base?: string;
 }
 
 /** Parameters of every effect: what it works on, as it was decided. */
@@ -47,6 +53,9 @@ export const timelineMachine = setup({
     place: (_, _params: TimelineEffectParams) => {},
     completeReplicas: (_, _params: TimelineEffectParams) => {},
     attach: (_, _params: TimelineEffectParams) => {},
+    archive: (_, _params: TimelineEffectParams) => {},
+    detachAncestor: (_, _params: TimelineEffectParams) => {},
+    releaseAncestor: (_, _params: TimelineEffectParams) => {},
     dismantle: (_, _params: TimelineEffectParams) => {},
     takeSpec: assign(({ event }) =>
       event.type === 'timeline.requested' ? { spec: event.spec, createdMs: event.timeMs } : {},
@@ -92,6 +101,23 @@ export const timelineMachine = setup({
       for (const lease of event.leases) leases = withoutKey(leases, lease);
       return { leases };
     }),
+    markDetaching: assign({ detaching: true, detachError: undefined }),
+    takeBase: assign(({ event }) =>
+      event.type === 'ancestor.detached'
+        ? {
+            base: event.template,
+            generation: event.generation,
+            ancestor: undefined,
+            attached: false,
+            attachError: undefined,
+            detaching: false,
+          }
+        : {},
+    ),
+    takeDetachError: assign(({ event }) =>
+      event.type === 'ancestor.detach-failed' ? { detaching: false, detachError: event.error } : {},
+    ),
+    notAttached: assign({ attached: false, attachError: undefined }),
     takeCutoff: assign(({ event }) =>
       event.type === 'gc.cutoff-advanced'
         ? { cutoffLsn: event.cutoffLsn, cutoffTimeMs: event.cutoffTimeMs }
@@ -159,8 +185,19 @@ export const timelineMachine = setup({
         'lease.released': { actions: 'dropLeases' },
         'lease.expired': { actions: 'dropLeases' },
         'gc.cutoff-advanced': { actions: 'takeCutoff' },
+        'ancestor.detach-requested': {
+          actions: ['markDetaching', { type: 'detachAncestor', params: own }],
+        },
+        'ancestor.detached': {
+          // The first one sees the ancestor that there was.
+          actions: [{ type: 'releaseAncestor', params: own }, 'takeBase', { type: 'attach', params: own }],
+        },
+        'ancestor.detach-failed': { actions: 'takeDetachError' },
+        'timeline.archive-requested': { target: 'archiving', actions: { type: 'archive', params: own } },
       },
     },
+    archiving: { on: { 'timeline.archived': { target: 'archived', actions: 'notAttached' } } },
+    archived: { on: { 'timeline.unarchived': { target: 'active', actions: 'notAttached' } } },
     rejected: {},
     deleting: { on: { 'timeline.deleted': 'deleted' } },
     deleted: {},

@@ -44,6 +44,8 @@ function told(event: TimelineEvent): Record<string, unknown> {
           ? { ancestor: event.ancestor.timeline, ancestorLsn: formatLsn(event.ancestor.lsn) }
           : {}),
       };
+    case 'ancestor.detached':
+      return { template: event.template };
     case 'branch-point.held':
       return { child: event.child, lsn: formatLsn(event.lsn) };
     case 'lease.granted':

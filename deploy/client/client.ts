@@ -31,6 +31,8 @@ import {
 const COMMAND_TIMEOUT_MS = 90_000;
 /** Images of a large branch take a while. */
 const GC_TIMEOUT_MS = 330_000;
+const ARCHIVE_TIMEOUT_MS = 200_000;
+const DETACH_TIMEOUT_MS = 3_610_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const EVENTS_PER_READ = 500;
 /** A subscriber looks at least this often, should the hint that there is something new be lost. */
@@ -144,6 +146,20 @@ export class PalimpsestClient {
   /** The same with the newest state of its parent. */
   resetBranch(name: string, options: { project?: string; preserveUnder?: string } = {}): Promise<BranchView> {
     return this.command({ type: 'branch.reset', name, ...options });
+  }
+
+  /** Puts a branch away: no compute starts and nothing of it stays on local disks, until it is brought back. */
+  archiveBranch(name: string, options: { project?: string } = {}): Promise<BranchView> {
+    return this.command({ type: 'branch.archive', name, ...options }, { timeoutMs: ARCHIVE_TIMEOUT_MS });
+  }
+
+  unarchiveBranch(name: string, options: { project?: string } = {}): Promise<BranchView> {
+    return this.command({ type: 'branch.unarchive', name, ...options }, { timeoutMs: ARCHIVE_TIMEOUT_MS });
+  }
+
+  /** Makes a branch independent of its parent, by a copy of what it had of it; its history begins where it started. */
+  detachBranch(name: string, options: { project?: string } = {}): Promise<BranchView> {
+    return this.command({ type: 'branch.detach', name, ...options }, { timeoutMs: DETACH_TIMEOUT_MS });
   }
 
   /** Removes a branch's history that is older than the project's window, now instead of in a minute. */

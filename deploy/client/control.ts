@@ -28,6 +28,9 @@ export type ControlCommand =
   | { type: 'branch.delete'; project?: string; name: string }
   | { type: 'branch.restore'; project?: string; name: string; at: BranchStart; preserveUnder?: string }
   | { type: 'branch.reset'; project?: string; name: string; preserveUnder?: string }
+  | { type: 'branch.archive'; project?: string; name: string }
+  | { type: 'branch.unarchive'; project?: string; name: string }
+  | { type: 'branch.detach'; project?: string; name: string }
   /** Removes history that is older than the project's window now. */
   | { type: 'branch.gc'; project?: string; name: string }
   /** With `at`, about the read-only compute of that moment instead of the branch's own. */
@@ -44,7 +47,7 @@ export interface BranchView {
   project: string;
   name: string;
   timeline: string;
-  /** creating, ready, restoring, deleting */
+  /** creating, ready, restoring, archiving, archived, unarchiving, deleting */
   state: string;
   parent?: string;
   /** Where its own history begins, as `X/Y`. */

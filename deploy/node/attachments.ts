@@ -6,7 +6,7 @@
  */
 import type { AnyMachineSnapshot } from 'xstate';
 import { timelineStatus } from '../../actors/timeline/decide.ts';
-import type { TimelineCommand } from '../../actors/timeline/events.ts';
+import type { TimelineCommand, TimelineStatus } from '../../actors/timeline/events.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -115,4 +115,20 @@ function isAttached(snapshot: AnyMachineSnapshot): true | undefined {
     throw new PalimpsestError('conflict', `the timeline is ${state}`);
   }
   return attached || undefined;
+}
+
+/** The timelines to attach: those that are `needed` first, then ancestors before their descendants. */
+export function attachOrder(all: TimelineStatus[], needed: (timeline: string) => boolean): string[] {
+  const active = all.filter(({ state }) => state === 'active');
+  const byId = new Map(active.map((status) => [status.timeline, status]));
+  const depth = (status: TimelineStatus): number => {
+    let steps = 0;
+    for (let at = byId.get(status.ancestor?.timeline ?? ''); at; at = byId.get(at.ancestor?.timeline ?? ''))
+      steps++;
+    return steps;
+  };
+  return active
+    .map((status) => ({ timeline: status.timeline, rank: needed(status.timeline) ? -1 : depth(status) }))
+    .sort((a, b) => a.rank - b.rank)
+    .map(({ timeline }) => timeline);
 }

@@ -6,7 +6,7 @@ import type { AnyMachineSnapshot } from 'xstate';
 import { parseComputeId } from '../../actors/compute/compute-id.ts';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import type { BranchLookup } from '../../actors/gateway/gateway.ts';
-import { FIRST_BRANCH, tenantStatus } from '../../actors/tenant/decide.ts';
+import { tenantStatus } from '../../actors/tenant/decide.ts';
 import type { TimelineOutcome } from '../../actors/tenant/effects.ts';
 import type {
   BranchStatus,
@@ -15,13 +15,12 @@ import type {
   TenantCommand,
   TenantStatus,
 } from '../../actors/tenant/events.ts';
-import type { TenantContext } from '../../actors/tenant/machine.ts';
 import { invalidName } from '../../actors/tenant/names.ts';
 import { TENANT_KIND, tenantDefinition } from '../../actors/tenant/tenant.ts';
 import { timelineStatus } from '../../actors/timeline/decide.ts';
 import type { TimelineCommand, TimelineSpec, TimelineStatus } from '../../actors/timeline/events.ts';
 import { TIMELINE_KIND, timelineDefinition } from '../../actors/timeline/timeline.ts';
-import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import { PalimpsestError, type WireError } from '../../protocols/errors.ts';
 import { hexId } from '../../protocols/ids.ts';
 import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
 import type {
@@ -37,17 +36,36 @@ import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { Random } from '../../runtime/ports/random.ts';
 import { DEFAULT_PROJECT } from '../client/control.ts';
-import { Attachments } from './attachments.ts';
+import { Attachments, attachOrder } from './attachments.ts';
+import { isArchived, lookUpBranch } from './branch-lookup.ts';
+import { matchBranchPoints } from './branch-points.ts';
 import { inParallel } from './in-parallel.ts';
 import { manifestSource } from './manifest-source.ts';
 import { Manifests } from './manifests.ts';
+import {
+  branchCreated,
+  branchDetached,
+  branchIn,
+  branchNotRestoring,
+  branchRestored,
+  failureOf,
+  hasLease,
+  projectReady,
+  timelineArchived,
+  timelineCreated,
+  timelineDeleted,
+  timelineDetached,
+} from './outcomes.ts';
 import { waitForState } from './wait-for-state.ts';
 
 /** The slowest honest step: a timeline whose storage processes are just being started again. */
 const TIMELINE_TIMEOUT_MS = 60_000;
+const ARCHIVE_TIMEOUT_MS = 180_000;
+/** All pages of the ancestor are copied. */
+const DETACH_TIMEOUT_MS = 3_600_000;
 const OWNER_ROLE = 'postgres';
 
-/** Runs actors; what this file needs of the host. */
+/** Runs actors. */
 export interface ActorSpawner {
   spawn<C extends ActorCommand, E extends ActorEvent>(
     definition: ActorDefinition<C, E>,
@@ -92,7 +110,7 @@ export class ControlActors {
       const { state } = timelineStatus((await this.#timeline(id)).snapshot());
       if (state === 'rejected' || state === 'deleted') await this.#removeTimeline(id);
     });
-    await this.#matchBranchPoints();
+    await matchBranchPoints(this.#timelines, this.#options.log);
     await inParallel(await journals.list(TENANT_KIND), async (id) => {
       const { state } = tenantStatus((await this.#spawnTenant(id)).snapshot());
       if (state === 'deleted' || state === 'absent') await this.#removeTenant(id);
@@ -121,34 +139,9 @@ export class ControlActors {
     await this.#manifests?.record(tenant);
   }
 
-  /** Ancestors hold the start of every branch, also of those made by earlier versions, and of no other. */
-  async #matchBranchPoints(): Promise<void> {
-    for (const actor of this.#timelines.values()) {
-      const { timeline, ancestor, held } = timelineStatus(actor.snapshot());
-      const above = ancestor && this.#timelines.get(ancestor.timeline);
-      if (above && timelineStatus(above.snapshot()).held[timeline] !== ancestor.lsn) {
-        await above.dispatch({ type: 'hold-branch-point', child: timeline, lsn: ancestor.lsn });
-      }
-      for (const child of Object.keys(held)) {
-        if (!this.#timelines.has(child)) await actor.dispatch({ type: 'release-branch-point', child });
-      }
-    }
-  }
-
   /** Timelines that exist: those that are `needed` first, then ancestors before their descendants. */
   activeTimelines(needed: (timeline: string) => boolean): string[] {
-    const statuses = this.timelineStatuses();
-    const byId = new Map(statuses.map((status) => [status.timeline, status]));
-    const depth = (status: TimelineStatus): number => {
-      let steps = 0;
-      for (let at = byId.get(status.ancestor?.timeline ?? ''); at; at = byId.get(at.ancestor?.timeline ?? ''))
-        steps++;
-      return steps;
-    };
-    return statuses
-      .map((status) => ({ timeline: status.timeline, rank: needed(status.timeline) ? -1 : depth(status) }))
-      .sort((a, b) => a.rank - b.rank)
-      .map(({ timeline }) => timeline);
+    return attachOrder(this.timelineStatuses(), needed);
   }
 
   /** The states of timelines that exist. */
@@ -221,10 +214,14 @@ export class ControlActors {
     };
   }
 
-  /** Only what has a name is written to. */
-  #checkWritable(timeline: string): void {
-    const { project } = this.timelineWithProject(timeline);
-    if (!project.ancestors.some((ancestor) => ancestor.timeline === timeline)) return;
+  /** Only what has a name, and is not archived, is written to. */
+  #checkWritable(id: string): void {
+    const { project, timeline } = this.timelineWithProject(id);
+    if (timeline.state === 'archiving' || timeline.state === 'archived') {
+      const name = project.branches.find((branch) => branch.timeline === id)?.name ?? id;
+      throw PalimpsestError.fromWire(isArchived(name));
+    }
+    if (!project.ancestors.some((ancestor) => ancestor.timeline === id)) return;
     throw new PalimpsestError(
       'conflict',
       'the branch was restored meanwhile, and this is its old timeline',
@@ -234,26 +231,9 @@ export class ControlActors {
 
   /** For the gateway: which timeline a client's words mean. Waits while a restore is moving the branch's name. */
   find(project: string | undefined, branch: string | undefined): BranchLookup | Promise<BranchLookup> {
-    const projects = this.projects();
-    const found = projects.find(({ name }) => name === (project ?? DEFAULT_PROJECT));
-    if (!found) return { status: 'unknown-project', projects: projects.map(({ name }) => name) };
-    const target = found.branches.find(({ name }) => name === (branch ?? FIRST_BRANCH));
-    if (target?.state === 'ready') return { status: 'found', timeline: target.timeline };
-    if (target?.state === 'restoring') {
-      const restored = this.#wait(
-        this.#tenant(found.tenant),
-        `restoring branch "${target.name}"`,
-        (snapshot) =>
-          tenantStatus(snapshot).branches.find(
-            ({ name, state }) => name === target.name && state !== 'restoring',
-          ),
-      );
-      return restored.then(
-        ({ timeline }) => ({ status: 'found', timeline }),
-        (error) => ({ status: 'no-moment', error: toWireError(error) }),
-      );
-    }
-    return { status: 'unknown-branch', branches: found.branches.map(({ name }) => name) };
+    return lookUpBranch(this.projects(), { project, branch }, ({ tenant }, name) =>
+      this.#wait(this.#tenant(tenant), `restoring branch "${name}"`, branchNotRestoring(name)),
+    );
   }
 
   /** Creates a project and resolves when its first branch is ready and has its password. */
@@ -282,14 +262,7 @@ export class ControlActors {
   /** Resolves when a project's first branch can be used; its creation may have been interrupted by a crash. */
   projectReady(name: string): Promise<TenantStatus> {
     const actor = this.#tenant(this.project(name).tenant);
-    return this.#wait(actor, `creating project "${name}"`, (snapshot) => {
-      const status = tenantStatus(snapshot);
-      const failure = (snapshot.context as TenantContext).failures[0];
-      if (status.branches.length === 0 && failure) throw PalimpsestError.fromWire(failure.error);
-      return status.passwordSet && status.branches.some(({ state }) => state === 'ready')
-        ? status
-        : undefined;
-    });
+    return this.#wait(actor, `creating project "${name}"`, projectReady);
   }
 
   async deleteProject(name: string): Promise<void> {
@@ -309,11 +282,7 @@ export class ControlActors {
   ): Promise<BranchStatus> {
     const actor = this.#tenant(this.project(project).tenant);
     const { timeline } = (await actor.dispatch(command)) as { timeline: string };
-    const ready = await this.#wait(actor, `creating branch "${command.name}"`, (snapshot) => {
-      throwFailure(snapshot, timeline);
-      const branch = tenantStatus(snapshot).branches.find((candidate) => candidate.timeline === timeline);
-      return branch?.state === 'ready' ? branch : undefined;
-    });
+    const ready = await this.#wait(actor, `creating branch "${command.name}"`, branchCreated(timeline));
     await this.#record(actor.id);
     return ready;
   }
@@ -325,12 +294,35 @@ export class ControlActors {
   ): Promise<BranchStatus> {
     const actor = this.#tenant(this.project(project).tenant);
     const { timeline } = (await actor.dispatch(command)) as { timeline: string };
-    const restored = await this.#wait(actor, `restoring branch "${command.name}"`, (snapshot) => {
-      throwFailure(snapshot, timeline);
-      return tenantStatus(snapshot).branches.find((candidate) => candidate.timeline === timeline);
-    });
+    const restored = await this.#wait(actor, `restoring branch "${command.name}"`, branchRestored(timeline));
     await this.#record(actor.id);
     return restored;
+  }
+
+  /** Archives a branch or brings it back; resolves when that is done. */
+  async archiveBranch(
+    project: string | undefined,
+    command: Extract<TenantCommand, { type: 'branch.archive' | 'branch.unarchive' }>,
+  ): Promise<BranchStatus> {
+    const actor = this.#tenant(this.project(project).tenant);
+    const { timeline } = (await actor.dispatch(command)) as { timeline: string };
+    const [wanted, what] =
+      command.type === 'branch.archive' ? ['archived', 'archiving'] : ['ready', 'bringing back'];
+    const look = branchIn(timeline, wanted!);
+    const branch = await this.#wait(actor, `${what} "${command.name}"`, look, ARCHIVE_TIMEOUT_MS);
+    await this.#record(actor.id);
+    return branch;
+  }
+
+  /** Makes a branch independent of its parent; resolves when it is. */
+  async detachBranch(project: string | undefined, name: string): Promise<BranchStatus> {
+    const actor = this.#tenant(this.project(project).tenant);
+    const before = failureOf(actor.snapshot(), this.branch(project, name).timeline);
+    const { timeline } = (await actor.dispatch({ type: 'branch.detach', name })) as { timeline: string };
+    const look = branchDetached(timeline, before);
+    const branch = await this.#wait(actor, `detaching "${name}"`, look, DETACH_TIMEOUT_MS);
+    await this.#record(actor.id);
+    return branch;
   }
 
   /** Deletes a project's ancestors that nothing grows from and nobody reads. */
@@ -370,17 +362,36 @@ export class ControlActors {
     actor: ActorHandle<TenantCommand>,
     what: string,
     look: (snapshot: AnyMachineSnapshot) => T | undefined,
+    timeoutMs = TIMELINE_TIMEOUT_MS,
   ): Promise<T> {
-    return waitForState(actor, look, { clock: this.#options.clock, timeoutMs: TIMELINE_TIMEOUT_MS, what });
+    return waitForState(actor, look, { clock: this.#options.clock, timeoutMs, what });
   }
 
-  /** Whether somebody reads a moment of the timeline. */
+  async #archiveTimeline(id: string): Promise<void> {
+    const actor = await this.#timeline(id);
+    await actor.dispatch({ type: 'archive' });
+    const { clock } = this.#options;
+    const what = `archiving timeline ${id}`;
+    await waitForState(actor, timelineArchived, { clock, timeoutMs: ARCHIVE_TIMEOUT_MS, what });
+    this.attachments.forget(id);
+  }
+
+  async #detachTimeline(id: string): Promise<WireError | undefined> {
+    const actor = await this.#timeline(id);
+    await actor.dispatch({ type: 'detach-ancestor' });
+    const { clock } = this.#options;
+    const what = `detaching timeline ${id}`;
+    const outcome = await waitForState(actor, timelineDetached, {
+      clock,
+      timeoutMs: DETACH_TIMEOUT_MS,
+      what,
+    });
+    return outcome.error;
+  }
+
   #isLeased(timeline: string): boolean {
     const actor = this.#timelines.get(timeline);
-    if (!actor) return false;
-    const { leases } = timelineStatus(actor.snapshot());
-    const now = this.#options.clock.now();
-    return Object.values(leases).some(({ untilMs }) => untilMs >= now);
+    return actor !== undefined && hasLease(actor.snapshot(), this.#options.clock.now());
   }
 
   #tenant(id: string): ActorHandle<TenantCommand> {
@@ -398,6 +409,12 @@ export class ControlActors {
         await sendCommand(this.#options.bus, 'compute', timeline, { type: 'suspend' }, options);
       },
       isInUse: async (timeline) => this.#isLeased(timeline),
+      archiveTimeline: (timeline) => this.#archiveTimeline(timeline),
+      unarchiveTimeline: async (timeline) => {
+        await (await this.#timeline(timeline)).dispatch({ type: 'unarchive' });
+        await this.attachments.attached(timeline);
+      },
+      detachTimeline: (timeline) => this.#detachTimeline(timeline),
       // A compute sets the owner's password when it starts, as long as Postgres does not know it.
       setPassword: async (timeline) => {
         await sendCommand(
@@ -443,17 +460,13 @@ export class ControlActors {
     const isNew = timelineStatus(actor.snapshot()).state === 'absent';
     await actor.dispatch({ type: 'create', spec });
     const what = `creating timeline ${id}`;
-    const outcome = await waitForState<TimelineCommand, TimelineOutcome>(
-      actor,
-      (snapshot) => {
-        const status = timelineStatus(snapshot);
-        if (status.state === 'rejected') return { status: 'rejected', error: status.error! };
-        if (status.state !== 'active') return undefined;
-        if (isNew) this.attachments.created(id, epoch);
-        return { status: 'active', startLsn: status.startLsn, ancestor: status.ancestor };
-      },
-      { clock: this.#options.clock, timeoutMs: TIMELINE_TIMEOUT_MS, what },
-    );
+    const { clock } = this.#options;
+    const outcome = await waitForState(actor, timelineCreated, {
+      clock,
+      timeoutMs: TIMELINE_TIMEOUT_MS,
+      what,
+    });
+    if (outcome.status === 'active' && isNew) this.attachments.created(id, epoch);
     // Nothing of it exists but this actor.
     if (outcome.status === 'rejected') await this.#removeTimeline(id);
     return outcome;
@@ -462,14 +475,9 @@ export class ControlActors {
   async #deleteTimeline(id: string): Promise<void> {
     const actor = await this.#timeline(id);
     await actor.dispatch({ type: 'delete' });
-    await waitForState(
-      actor,
-      (snapshot) => {
-        const { state } = timelineStatus(snapshot);
-        return state === 'deleted' || state === 'absent' ? true : undefined;
-      },
-      { clock: this.#options.clock, timeoutMs: TIMELINE_TIMEOUT_MS, what: `deleting timeline ${id}` },
-    );
+    const { clock } = this.#options;
+    const what = `deleting timeline ${id}`;
+    await waitForState(actor, timelineDeleted, { clock, timeoutMs: TIMELINE_TIMEOUT_MS, what });
     await this.#removeTimeline(id);
   }
 
@@ -489,10 +497,4 @@ export class ControlActors {
     await actor?.stop();
     await this.#options.journals.remove(TENANT_KIND, id);
   }
-}
-
-function throwFailure(snapshot: AnyMachineSnapshot, timeline: string): void {
-  const { failures } = snapshot.context as TenantContext;
-  const failure = failures.find((candidate) => candidate.timeline === timeline);
-  if (failure) throw PalimpsestError.fromWire(failure.error);
 }

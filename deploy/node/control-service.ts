@@ -104,6 +104,16 @@ export class ControlService {
         const { type, name, preserveUnder } = command;
         return this.#restore(command.project, { type, name, ...preserved(preserveUnder) });
       }
+      case 'branch.archive':
+      case 'branch.unarchive': {
+        const { type, name } = command;
+        const branch = await actors.archiveBranch(command.project, { type, name });
+        return this.#view(actors.project(command.project).name, branch);
+      }
+      case 'branch.detach': {
+        const branch = await actors.detachBranch(command.project, command.name);
+        return this.#view(actors.project(command.project).name, branch);
+      }
       case 'branch.gc':
         return this.#collectGarbage(command);
       case 'branch.suspend':

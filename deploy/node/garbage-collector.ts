@@ -18,7 +18,6 @@ import type { Counter, Metrics } from '../../runtime/ports/metrics.ts';
 import type { ControlActors } from './control-actors.ts';
 
 export const GC_INTERVAL_MS = 60_000;
-/** A cutoff that moved by less is not worth an entry in the journals. */
 const MOVE_BYTES_MIN = 1024 * 1024;
 const QUESTION_TIMEOUT_MS = 15_000;
 /** Images of a large database take a while; the shard goes on by itself after this. */
@@ -32,6 +31,8 @@ export interface GarbageCollectorOptions {
   metrics: Metrics;
   /** 0: only by hand. */
   intervalMs: number;
+  /** A cutoff that moved by less is not worth an entry in the journals. */
+  moveBytesMin?: number;
 }
 
 /** What was done for one timeline. */
@@ -119,11 +120,12 @@ export class GarbageCollector {
   }
 
   async #collect(timeline: string, window: HistoryWindow, force: boolean): Promise<Collection | undefined> {
-    const status = this.#options.actors.timelineWithProject(timeline).timeline;
+    const { actors, moveBytesMin = MOVE_BYTES_MIN } = this.#options;
+    const status = actors.timelineWithProject(timeline).timeline;
     if (!status.attached) return undefined;
     const start = await this.#windowStart(status, window);
     const moves = start !== undefined && start.lsn - Math.max(status.cutoffLsn, status.startLsn);
-    const decided = start && moves && moves >= (force ? 1 : MOVE_BYTES_MIN) ? start : undefined;
+    const decided = start && moves && moves >= (force ? 1 : moveBytesMin) ? start : undefined;
     if (!force && !decided && this.#last.get(timeline) === keptText(status)) return undefined;
     const reply = (await this.#send('timeline', timeline, {
       type: 'advance-cutoff',
@@ -131,7 +133,7 @@ export class GarbageCollector {
       cutoffTimeMs: decided?.timeMs ?? 0,
     })) as CutoffReply;
     const report = await this.#remove(status, reply);
-    const now = this.#options.actors.timelineWithProject(timeline).timeline;
+    const now = actors.timelineWithProject(timeline).timeline;
     this.#last.set(timeline, keptText(now));
     return { ...reply, ...report, cutoffTimeMs: now.cutoffTimeMs };
   }

@@ -4,6 +4,8 @@
  * Shards are opened by `attach`, which the timelines' owner sends again after every start of this process: what this node
  * keeps on disk is a cache of object storage and the safekeepers.
  */
+
+import { copyAncestor, ownTemplatePrefix } from '../../actors/pageserver/copy-ancestor.ts';
 import type { ShardCommand } from '../../actors/pageserver/decide.ts';
 import { PAGESERVER_KIND } from '../../actors/pageserver/definition.ts';
 import type { ShardEvent, ShardSpec } from '../../actors/pageserver/events.ts';
@@ -36,8 +38,10 @@ type AttachCommand = { type: 'attach' } & ShardSpec;
 
 export type PageserverNodeCommand =
   | AttachCommand
-  | { type: 'detach'; timeline: string }
-  | { type: 'delete'; timeline: string }
+  /** With `dropLocal` nothing of it stays on this node's disk; objects have what was uploaded, safekeepers the rest. */
+  | { type: 'detach'; timeline: string; tenant?: string; dropLocal?: boolean }
+  /** With `tenant` its objects are found also when nothing else is known of the timeline. */
+  | { type: 'delete'; timeline: string; tenant?: string }
   | { type: 'list' }
   | { type: 'status' };
 
@@ -45,6 +49,8 @@ export type PageserverCommand =
   | { type: 'status' }
   | { type: 'resolve'; lsn: number }
   | { type: 'resolve-time'; timeMs: number }
+  /** Copies what the ancestor has where this one starts; answers with `{template}`, which can take the ancestor's place. */
+  | { type: 'copy-ancestor' }
   /** Removes what is neither after the cutoff nor needed at a retained point; answers with a GcReport. */
   | { type: 'gc'; cutoffLsn: number; retained: number[] }
   | { type: 'flush' };
@@ -75,6 +81,8 @@ export class PageserverNode {
   readonly #templates = new Map<string, Promise<ShardParent>>();
   /** Commands on one timeline are taken one after the other. */
   readonly #turns = new Map<string, Promise<unknown>>();
+  /** Copies of ancestors that are being made. */
+  readonly #copies = new Map<string, Promise<string>>();
   #tick: Timer | undefined;
 
   constructor(options: PageserverNodeOptions) {
@@ -103,9 +111,9 @@ export class PageserverNode {
       case 'attach':
         return this.#inTurn(command.timeline, () => this.#attach(command));
       case 'detach':
-        return this.#inTurn(command.timeline, () => this.#detach(command.timeline, false));
+        return this.#inTurn(command.timeline, () => this.#detach(command));
       case 'delete':
-        return this.#inTurn(command.timeline, () => this.#detach(command.timeline, true));
+        return this.#inTurn(command.timeline, () => this.#detach(command));
       case 'list':
         return [...this.#hosted.keys()];
       case 'status':
@@ -135,7 +143,8 @@ export class PageserverNode {
     const actor = await this.#actorOf(timeline);
     await actor.dispatch(command);
     const hosted = this.#hosted.get(timeline);
-    if (hosted && !hosted.shard.failure && !(await this.#wasElsewhere(command, hosted, actor))) {
+    const isSame = hosted && growsFrom(hosted.shard.spec) === growsFrom(command);
+    if (isSame && !hosted.shard.failure && !(await this.#wasElsewhere(command, hosted, actor))) {
       hosted.shard.adopt(command);
       return;
     }
@@ -305,6 +314,8 @@ export class PageserverNode {
         return resolveLsn(shard, command.lsn, WAIT_TIMEOUT_MS);
       case 'resolve-time':
         return resolveTime(shard, command.timeMs);
+      case 'copy-ancestor':
+        return { template: await this.#copyAncestor(shard) };
       case 'gc':
         return shard.collector.collect(command);
       case 'flush':
@@ -319,25 +330,41 @@ export class PageserverNode {
     }
   }
 
-  async #detach(timeline: string, deleted: boolean): Promise<void> {
+  async #detach(command: Extract<PageserverNodeCommand, { type: 'detach' | 'delete' }>): Promise<void> {
+    const { timeline } = command;
+    const deleted = command.type === 'delete';
     const { tools, journals } = this.#options;
     const hosted = this.#hosted.get(timeline);
     const actor = await this.#actorOf(timeline);
     const { spec } = (actor.snapshot() as ShardSnapshot).context;
+    const tenant = spec?.tenant ?? command.tenant;
     if (hosted) await this.#stopHosting(timeline, hosted);
     await actor.dispatch({ type: 'detach', deleted });
-    if (!deleted) return;
+    if (!deleted && !(command.type === 'detach' && command.dropLocal)) return;
     await actor.stop();
     this.#actors.delete(timeline);
     await journals.remove(PAGESERVER_KIND, timeline);
-    if (!spec) return;
-    const prefix = timelinePrefix(spec);
+    if (tenant === undefined) return;
+    const prefix = timelinePrefix({ tenant, timeline });
     await tools.store.local.removeFolder(prefix);
+    if (!deleted) return;
+    this.#templates.delete(`${ownTemplatePrefix(timeline)}/index.json`);
     const keys: string[] = [];
-    for await (const { key } of tools.objects.list(`${prefix}/`)) keys.push(key);
+    for (const folder of [prefix, ownTemplatePrefix(timeline)]) {
+      for await (const { key } of tools.objects.list(`${folder}/`)) keys.push(key);
+    }
     // The index goes first: what is listed must exist.
-    keys.sort((a, b) => Number(b.includes('/index-')) - Number(a.includes('/index-')));
+    keys.sort((a, b) => Number(b.includes('/index')) - Number(a.includes('/index')));
     for (const key of keys) await tools.objects.delete(key);
+  }
+
+  async #copyAncestor(shard: Shard): Promise<string> {
+    const { timeline } = shard.spec;
+    const known = this.#copies.get(timeline);
+    if (known) return known;
+    const copying = copyAncestor(shard, this.#options.tools).finally(() => this.#copies.delete(timeline));
+    this.#copies.set(timeline, copying);
+    return copying;
   }
 
   async #stopHosting(timeline: string, hosted: Hosted): Promise<void> {
@@ -391,6 +418,11 @@ export class PageserverNode {
       'Attach the ancestor first.',
     );
   }
+}
+
+/** What a timeline's history goes on in below its own. */
+function growsFrom({ ancestor, template }: ShardSpec): string {
+  return ancestor ? `${ancestor.timeline}/${ancestor.lsn}` : (template ?? '');
 }
 
 function shardStatus(shard: Shard) {

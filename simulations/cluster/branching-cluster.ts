@@ -32,6 +32,11 @@ const WAKE_MS = 20_000;
 const WAKE_POLL_MS = 20;
 /** A user does not wait for long for a control plane that may have crashed. */
 const REQUEST_TIMEOUT_MS = 8_000;
+/** Much happens to layers in little WAL. */
+const SMALL_LAYERS = {
+  layerBytesMax: 12_000,
+  compaction: { mergeLayers: 2, targetBytes: 16_000, imagePages: 4 },
+};
 const START_LSN = (3 * WAL_SEGMENT_BYTES + walPageHeaderBytes(3 * WAL_SEGMENT_BYTES)) as Lsn;
 
 /** A timeline with what must hold of it. */
@@ -46,6 +51,8 @@ export interface BranchingOptions {
   network: NetworkLimits;
   workload: Workload;
   computes: number;
+  /** History ends: the project's window in bytes of WAL, and the pause between two collections. */
+  history?: { bytes: number; gcIntervalMs: number };
 }
 
 export class BranchingCluster {
@@ -84,11 +91,14 @@ export class BranchingCluster {
       this.#restarter(pageserver, () => this.startPageserver()),
       findCanary(context.canary)?.pageserver,
       'timeline',
+      options.history ? SMALL_LAYERS : {},
     );
     const control = this.machine('control');
     this.control = new ControlMachine(control, {
       pageserver: 'ps1',
       pgVersion: PG_VERSION,
+      ...(options.history ? { gcIntervalMs: options.history.gcIntervalMs } : {}),
+      wrapBus: findCanary(context.canary)?.wrapControlBus,
       oracle: new ReplayOracle(world),
       computes: {
         wake: (timeline) => this.#wake(timeline),
@@ -104,6 +114,10 @@ export class BranchingCluster {
   /** A machine of this world. */
   machine(name: string): SimMachine {
     return new SimMachine(name, this.surroundings);
+  }
+
+  get hasHistoryWindow(): boolean {
+    return this.#options.history !== undefined;
   }
 
   get storageNames(): string[] {
@@ -142,14 +156,18 @@ export class BranchingCluster {
       template,
       safekeepers,
       pageserver: 'ps1',
+      ...(this.#options.history ? { history: { ms: 0, bytes: this.#options.history.bytes } } : {}),
     });
   }
 
   /** The branches that can be used, as the control plane knows them now. */
   branches(): BranchStatus[] {
-    return this.control
-      .projects()
-      .flatMap(({ branches }) => branches.filter(({ state }) => state === 'ready'));
+    return this.allBranches().filter(({ state }) => state === 'ready');
+  }
+
+  /** Those that cannot be used now, too. */
+  allBranches(): BranchStatus[] {
+    return this.control.projects().flatMap(({ branches }) => branches);
   }
 
   /** What must hold of a branch's timeline; undefined while its ancestor is unknown. */

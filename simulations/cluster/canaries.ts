@@ -5,11 +5,13 @@
 import type { PageCache } from '../../actors/pageserver/page-cache.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import type { NodeId } from '../../protocols/ids.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { SimRandom } from '../world/random.ts';
 import { CONSENSUS_CANARIES } from './consensus-canaries.ts';
+import { HISTORY_CANARIES } from './history-canaries.ts';
 import { OFFLOAD_CANARIES } from './offload-canaries.ts';
 import { PAGESERVER_CANARIES } from './pageserver-canaries.ts';
 import type { DecideWrapper } from './safekeeper-process.ts';
@@ -27,6 +29,8 @@ export interface Canary {
   wrapPeerChannel?: (channel: Channel) => Channel;
   membersSeen?: (members: NodeId[], random: SimRandom) => NodeId[];
   pageserver?: PageserverBug;
+  /** Between the control plane and the others. */
+  wrapControlBus?: (bus: Bus) => Bus;
 }
 
 /** What stands between a pageserver and the world. */
@@ -39,9 +43,8 @@ export interface PageserverBug {
 /** Finds a canary by name; undefined for none. Throws a RangeError for a name that does not exist. */
 export function findCanary(name: string | undefined): Canary | undefined {
   if (name === undefined) return undefined;
-  const canary = [...CONSENSUS_CANARIES, ...PAGESERVER_CANARIES, ...OFFLOAD_CANARIES].find(
-    (each) => each.name === name,
-  );
+  const all = [...CONSENSUS_CANARIES, ...PAGESERVER_CANARIES, ...OFFLOAD_CANARIES, ...HISTORY_CANARIES];
+  const canary = all.find((each) => each.name === name);
   if (!canary) throw new RangeError(`no canary '${name}'`);
   return canary;
 }

@@ -3,12 +3,14 @@
  * process does for them: it attaches timelines when the pageserver has started anew.
  */
 import { COMPUTE_KIND } from '../../actors/compute/compute.ts';
-import type { TenantCommand, TenantStatus } from '../../actors/tenant/events.ts';
+import type { HistoryWindow, TenantCommand, TenantStatus } from '../../actors/tenant/events.ts';
 import { ControlActors } from '../../deploy/node/control-actors.ts';
+import { GarbageCollector } from '../../deploy/node/garbage-collector.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
 import type { ReplayOracle } from '../oracles/replay-oracle.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { observeActor, observedJournals } from './observe.ts';
@@ -26,9 +28,15 @@ export type ControlRequest =
       template: { key: string; startLsn: number; systemId: string };
       safekeepers: string[];
       pageserver: string;
+      history?: HistoryWindow;
     }
   | { type: 'create-branch'; command: Extract<TenantCommand, { type: 'branch.create' }> }
   | { type: 'restore-branch'; command: Extract<TenantCommand, { type: 'branch.restore' | 'branch.reset' }> }
+  | {
+      type: 'archive-branch';
+      command: Extract<TenantCommand, { type: 'branch.archive' | 'branch.unarchive' }>;
+    }
+  | { type: 'detach-branch'; name: string }
   | { type: 'delete-branch'; name: string }
   | { type: 'compute-spec'; timeline: string }
   | { type: 'projects' };
@@ -36,6 +44,10 @@ export type ControlRequest =
 export interface ControlMachineOptions {
   pageserver: string;
   pgVersion: number;
+  /** Pause between two collections of old history; none without it. */
+  gcIntervalMs?: number;
+  /** A known bug may change what the control plane tells others. */
+  wrapBus?: ((bus: Bus) => Bus) | undefined;
   oracle: ReplayOracle;
   /** Commands to computes: the scenario runs them. */
   computes: { wake(timeline: string): Promise<void>; suspend(timeline: string): Promise<void> };
@@ -73,6 +85,13 @@ export class ControlMachine {
     return this.machine.isUp && !this.machine.process!.isPaused ? (this.#control?.projects() ?? []) : [];
   }
 
+  /** Where a timeline's history window begins, as the live actors know it; undefined while they are down. */
+  cutoffOf(timeline: string): number | undefined {
+    return this.machine.isUp && !this.machine.process!.isPaused
+      ? this.#control?.cutoffOf(timeline)
+      : undefined;
+  }
+
   /** The pageserver has started anew, and has forgotten what was attached. */
   pageserverStarted(): void {
     const { process } = this.machine;
@@ -85,7 +104,8 @@ export class ControlMachine {
   }
 
   async #main(process: SimProcess): Promise<void> {
-    const { clock, random, log, metrics, disk, bus } = process.ports;
+    const { clock, random, log, metrics, disk } = process.ports;
+    const bus = this.#options.wrapBus?.(process.ports.bus) ?? process.ports.bus;
     await disk.makeDirectory('.');
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const services = { journals, bus, clock, random, log, metrics };
@@ -117,18 +137,34 @@ export class ControlMachine {
     this.#control = control;
     void control.attachments.attachAll(control.activeTimelines(() => false));
     serveCommands<ControlRequest>(bus, CONTROL_KIND, CONTROL_ID, (request) => this.#serve(control, request));
+    const { gcIntervalMs } = this.#options;
+    if (gcIntervalMs === undefined) return;
+    const moveBytesMin = 1;
+    new GarbageCollector({
+      actors: control,
+      bus,
+      clock,
+      log,
+      metrics,
+      intervalMs: gcIntervalMs,
+      moveBytesMin,
+    }).start();
   }
 
   async #serve(control: ControlActors, request: ControlRequest): Promise<unknown> {
     switch (request.type) {
       case 'create-project': {
-        const { type: _, ...spec } = request;
-        return control.createProject({ ...spec, pgVersion: this.#options.pgVersion });
+        const { type: _, history, ...spec } = request;
+        return control.createProject({ ...spec, pgVersion: this.#options.pgVersion }, history);
       }
       case 'create-branch':
         return control.createBranch(undefined, request.command);
       case 'restore-branch':
         return control.restoreBranch(undefined, request.command);
+      case 'archive-branch':
+        return control.archiveBranch(undefined, request.command);
+      case 'detach-branch':
+        return control.detachBranch(undefined, request.name);
       case 'delete-branch':
         await control.deleteBranch(undefined, request.name);
         return {};

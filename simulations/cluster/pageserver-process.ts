@@ -12,7 +12,7 @@ import { TEMPLATE_FORMAT } from '../../actors/pageserver/template.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import { Turns } from '../../actors/pageserver/turns.ts';
 import { readCommittedWal } from '../../actors/safekeeper/wal-client.ts';
-import { PageserverNode } from '../../deploy/node/pageserver-node.ts';
+import { PageserverNode, type PageserverNodeOptions } from '../../deploy/node/pageserver-node.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
 import { KIND_IMAGE } from '../../protocols/layers/format.ts';
 import { LayerWriter } from '../../protocols/layers/writer.ts';
@@ -37,6 +37,7 @@ export const TEMPLATE_KEY = 'templates/simulated/index.json';
 export type GenerationOwner = 'life' | 'timeline';
 
 export class PageserverMachine {
+  readonly #sizes: NonNullable<PageserverNodeOptions['sizes']>;
   readonly machine: SimMachine;
   readonly #bucket: SimBucket;
   readonly #onExit: (process: SimProcess) => void;
@@ -50,7 +51,9 @@ export class PageserverMachine {
     onExit: (process: SimProcess) => void,
     bug: PageserverBug = {},
     owner: GenerationOwner = 'life',
+    sizes: NonNullable<PageserverNodeOptions['sizes']> = {},
   ) {
+    this.#sizes = sizes;
     this.machine = machine;
     this.#bucket = bucket;
     this.#onExit = onExit;
@@ -89,6 +92,7 @@ export class PageserverMachine {
       bus,
       door,
       journals,
+      sizes: this.#sizes,
       tools: this.#tools(process),
       startActor: async (id) => {
         const actor = new SupervisedActor(pageserverDefinition, id, services, {

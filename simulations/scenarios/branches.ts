@@ -13,6 +13,7 @@ import { comparePage } from '../cluster/page-checker.ts';
 import type { SimProcess } from '../world/machine.ts';
 import { CALM_NETWORK } from '../world/network.ts';
 import type { SimRandom } from '../world/random.ts';
+import { isBeforeWindow, MomentReader } from './moment-reader.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
 const SAFETY_MS = 15_000;
@@ -35,17 +36,37 @@ export const BRANCH_SCENARIOS: Scenario[] = [
       'branch: restored',
       'branch: reset',
       'branch: deleted',
+      'branch: archived',
+      'branch: made independent',
       'pageserver: a page was compared',
       'oracle: replay compared with the live state',
       'converged',
     ],
-    run: runBranches,
+    run: (context) => runBranches(context, drawOptions(context)),
+  },
+  {
+    name: 'history-window',
+    summary:
+      'the same with a history window that ends soon: what is kept for branches and readers stays as it was',
+    canaries: ['gc-ignores-branches', 'gc-beyond-the-window'],
+    marks: [
+      'branch: created at the head',
+      'branch: created in the past',
+      'branch: restored',
+      'branch: deleted',
+      'pageserver: a page was compared',
+      'history: layers were removed',
+      'history: a read before the window was refused',
+      'history: a point was read with a lease, before the window',
+      'converged',
+    ],
+    run: (context) => runBranches(context, { ...drawOptions(context), history: drawHistory(context) }),
   },
 ];
 
-async function runBranches(context: ScenarioContext): Promise<void> {
+async function runBranches(context: ScenarioContext, options: BranchingOptions): Promise<void> {
   const { world, random } = context;
-  const cluster = new BranchingCluster(context, drawOptions(context));
+  const cluster = new BranchingCluster(context, options);
   cluster.start();
   const user = new BranchUser(context, cluster);
   const machine = cluster.machine('user');
@@ -104,6 +125,15 @@ function drawOptions({ random, decide }: ScenarioContext): BranchingOptions {
   };
 }
 
+function drawHistory({ random, decide }: ScenarioContext): { bytes: number; gcIntervalMs: number } {
+  const pick = (name: string, from: readonly number[], simplest: number) =>
+    decide(name, () => random.pick(from), simplest);
+  return {
+    bytes: pick('history.bytes', [0, 60_000, 200_000], 0),
+    gcIntervalMs: pick('history.gcIntervalMs', [150, 500], 150),
+  };
+}
+
 /** Everything is mended: every branch must be readable within a bound, also after the pageserver lost its disk. */
 async function converge(
   context: ScenarioContext,
@@ -122,7 +152,9 @@ async function converge(
   const areRead = () => {
     const branches = cluster.branches();
     return (
-      branches.length > 0 && branches.every(({ timeline }) => user.readsOf(timeline) >= READS_PER_BRANCH)
+      branches.length > 0 &&
+      branches.length === cluster.allBranches().length &&
+      branches.every(({ timeline }) => user.readsOf(timeline) >= READS_PER_BRANCH)
     );
   };
   for (const what of ['mended', 'without the pageserver’s disk']) {
@@ -192,8 +224,10 @@ class BranchUser {
   /** Makes and unmakes branches, and reads, until told to stop; reads go on. */
   work(process: SimProcess): void {
     void this.#changeBranches(process);
+    void this.#unarchive(process);
     void this.#read(process);
     void this.#read(process);
+    if (this.#cluster.hasHistoryWindow) new MomentReader(this.#context, this.#cluster).work(process);
   }
 
   async #changeBranches(process: SimProcess): Promise<void> {
@@ -214,7 +248,7 @@ class BranchUser {
   async #changeOne(process: SimProcess, branches: BranchStatus[]): Promise<void> {
     const { world } = this.#context;
     const branch = this.#random.pick(branches);
-    const kind = this.#random.int(10);
+    const kind = this.#random.int(13);
     if (kind < 5 && branches.length < BRANCHES_MAX) return this.#create(process, branch);
     if (kind < 7) {
       const point = this.#past(branch);
@@ -231,9 +265,36 @@ class BranchUser {
         command: { type: 'branch.reset', name: branch.name },
       });
       world.mark('branch: reset');
+    } else if (kind === 10 && branch.ancestor !== undefined) {
+      await this.#cluster.ask(process, { type: 'detach-branch', name: branch.name });
+      world.mark('branch: made independent');
+    } else if (kind > 10) {
+      await this.#archive(process, branch.name);
     } else if (kind > 7 && !branch.primary) {
       await this.#cluster.ask(process, { type: 'delete-branch', name: branch.name });
       world.mark('branch: deleted');
+    }
+  }
+
+  /** Puts a branch away, and brings it back a little later, however long that takes. */
+  async #archive(process: SimProcess, name: string): Promise<void> {
+    const { world } = this.#context;
+    await this.#cluster.ask(process, { type: 'archive-branch', command: { type: 'branch.archive', name } });
+    world.mark('branch: archived');
+    await process.ports.clock.sleep(this.#random.exponential(300));
+  }
+
+  /** Brings back what was put away. */
+  async #unarchive(process: SimProcess): Promise<void> {
+    while (!process.isDead) {
+      await process.ports.clock.sleep(this.#random.exponential(500));
+      for (const { name, state } of this.#cluster.allBranches()) {
+        if (state !== 'archived') continue;
+        const command = { type: 'branch.unarchive' as const, name };
+        await this.#cluster
+          .ask(process, { type: 'archive-branch', command })
+          .catch((error) => this.#note(error));
+      }
     }
   }
 
@@ -297,8 +358,13 @@ class BranchUser {
   async #readOne(client: PageClient, branch: BranchStatus): Promise<void> {
     const known = this.#cluster.known(branch);
     if (!known) throw new PalimpsestError('unavailable', 'its ancestor is not known yet');
+    let wasRefused = false;
     // A branch may begin before anything was written: then there is nothing to compare, and it counts as read.
-    await comparePage(this.#context.world, client, known.model, this.#random);
+    await comparePage(this.#context.world, client, known.model, this.#random, (lsn, error) => {
+      wasRefused = isBeforeWindow(this.#context, this.#cluster, branch.timeline, lsn, error);
+      return wasRefused;
+    });
+    if (wasRefused) return;
     this.#reads.set(branch.timeline, this.readsOf(branch.timeline) + 1);
   }
 

@@ -2,6 +2,8 @@
  * Restore and reset: a branch goes back to a moment of its past, or to the state of its parent, under the same name; what grew from
  * its old state goes on; a crash in the middle leaves one of the two states.
  */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { BranchView } from '../../deploy/client/index.ts';
 import type { PgClient } from '../support/pg-client.ts';
@@ -80,6 +82,41 @@ describe('restore and reset', () => {
     expect(await count('main', 't')).toBe(1001);
   });
 
+  it('puts a branch away and brings it back, with nothing of it on local disks meanwhile', async () => {
+    await system.createBranch('away');
+    await system.with('away', (client) => client.query('insert into t values (9000)'));
+    const { timeline } = (await branches()).find(({ name }) => name === 'away')!;
+    const before = await count('away', 't');
+    const local = () =>
+      readdirSync(join(system.dataDir, 'pageserver'), { recursive: true, encoding: 'utf8' }).filter((path) =>
+        path.includes(timeline),
+      );
+    expect(local().length).toBeGreaterThan(0);
+    expect((await system.run(['branch', 'archive', 'away'])).stdout).toMatch(/branch away is archived/);
+    expect(local()).toEqual([]);
+    await expect(system.connect('away')).rejects.toThrow(/branch "away" is archived/);
+    expect((await system.run(['branch', 'create', 'x', '--from', 'away'])).stderr).toMatch(/unarchive away/);
+    expect((await system.run(['branch', 'archive', 'main'])).code).toBe(5);
+    await system.json(['branch', 'unarchive', 'away']);
+    expect(await count('away', 't')).toBe(before);
+  });
+
+  it('makes a branch independent of its parent, which may then be deleted', async () => {
+    await system.createBranch('above', { from: 'child' });
+    await system.with('above', (client) => client.query('insert into t values (1), (2), (3)'));
+    await system.createBranch('below', { from: 'above' });
+    await system.with('below', (client) => client.query('delete from t where id = 2'));
+    const rows = await count('below', 't');
+    const detached = await system.json<BranchView>(['branch', 'detach', 'below']);
+    expect(detached.parent).toBeUndefined();
+    expect(await count('below', 't')).toBe(rows);
+    await system.json(['branch', 'delete', 'above']);
+    await system.with('below', (client) => client.query('insert into t values (4)'));
+    await system.suspend('below');
+    expect(await count('below', 't')).toBe(rows + 1);
+    expect((await system.run(['branch', 'reset', 'below'])).stderr).toMatch(/no parent/);
+  });
+
   it('leaves one of the two states when everything is killed in the middle', async () => {
     await system.createBranch('fragile');
     const lsn = await system.with('fragile', async (client) => {
@@ -102,6 +139,7 @@ describe('restore and reset', () => {
     await system.json(['branch', 'restore', 'fragile', '--at', lsn]);
     expect(await count('fragile', 'f')).toBe(1);
     expect(await count('child', 't')).toBe(11);
+    expect(await count('below', 't')).toBeGreaterThan(3);
   });
 });
 

@@ -1,4 +1,4 @@
-/** `palimpsest branch create | list | restore | reset | rename | delete` */
+/** `palimpsest branch create | list | restore | reset | archive | unarchive | detach | rename | delete` */
 import type { Command } from 'commander';
 import type { BranchStart, BranchView } from '../../client/index.ts';
 import { type CommonOptions, parser, runWithClient, withProject } from '../command.ts';
@@ -56,6 +56,8 @@ export function addBranchCommands(program: Command): void {
   );
 
   addRestoreCommands(branch);
+
+  addArchiveCommands(branch);
 
   withProject(branch.command('rename <name> <to>').description('give a branch another name')).action(
     (name: string, to: string, options: BranchOptions) =>
@@ -115,6 +117,41 @@ function addRestoreCommands(branch: Command): void {
         return 0;
       }),
     );
+}
+
+function addArchiveCommands(branch: Command): void {
+  withProject(
+    branch
+      .command('archive <name>')
+      .description('put a branch away: no compute, nothing on local disks, until it is brought back'),
+  ).action((name: string, options: BranchOptions) =>
+    runWithClient(options, async (client, output) => {
+      const archived = await client.archiveBranch(name, { project: options.project });
+      output.result(archived, `branch ${name} is archived`);
+      return 0;
+    }),
+  );
+
+  withProject(branch.command('unarchive <name>').description('bring an archived branch back')).action(
+    (name: string, options: BranchOptions) =>
+      runWithClient(options, async (client, output) => {
+        const back = await client.unarchiveBranch(name, { project: options.project });
+        output.result(back, `branch ${name} is back`);
+        return 0;
+      }),
+  );
+
+  withProject(
+    branch
+      .command('detach <name>')
+      .description('make a branch independent of its parent, by a copy of what it has of it'),
+  ).action((name: string, options: BranchOptions) =>
+    runWithClient(options, async (client, output) => {
+      const detached = await client.detachBranch(name, { project: options.project });
+      output.result(detached, `branch ${name} is independent; its history begins at ${detached.startLsn}`);
+      return 0;
+    }),
+  );
 }
 
 function preserved(name: string | undefined): { preserveUnder?: string } {
