@@ -163,11 +163,11 @@ export async function readManifests(objects: Objects): Promise<RecoveredProject[
     const [, tenant, timeline] = KEY.exec(key) ?? [];
     if (tenant === undefined) continue;
     if (timeline !== undefined) timelines.push({ tenant, timeline, key });
-    else projects.set(tenant, { tenant, state: await readState(objects, key), timelines: new Map() });
+    else projects.set(tenant, { tenant, state: await readManifest(objects, key), timelines: new Map() });
   }
   for (const { tenant, timeline, key } of timelines) {
     // Without its project it was deleted, or never told to anybody.
-    projects.get(tenant)?.timelines.set(timeline, await readState(objects, key));
+    projects.get(tenant)?.timelines.set(timeline, await readManifest(objects, key));
   }
   return [...projects.values()];
 }
@@ -189,7 +189,8 @@ function encode(content: object): Uint8Array {
   return new TextEncoder().encode(`{"format":${FORMAT},"crc32c":"${checksum(text)}","content":${text}}\n`);
 }
 
-async function readState(objects: Objects, key: string): Promise<KeptState> {
+/** Reads one of either kind. Throws `not-found`, `corrupt` and `unsupported`. */
+export async function readManifest(objects: Objects, key: string): Promise<KeptState> {
   const bytes = await objects.get(key);
   let stored: { format?: number; crc32c?: string; content?: { state?: KeptState } };
   try {

@@ -19,6 +19,7 @@ import { KIND_DELTA, NO_CUT } from '../../protocols/layers/format.ts';
 import { LayerWriter } from '../../protocols/layers/writer.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import { walPartialKey, walSegmentKey } from '../../protocols/object-keys.ts';
+import { crc32c } from '../../protocols/postgres/crc32c.ts';
 import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
 import { ZstdCompression } from '../../runtime/adapters/zstd.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
@@ -294,6 +295,24 @@ describe('scrub', () => {
     expect(problemsOf(await store.scrub())).toMatchObject([
       { kind: 'missing', message: expect.stringContaining(`that of timeline ${'c'.repeat(32)}`) },
     ]);
+  });
+
+  it('checks manifests, and that every timeline has one', async () => {
+    const manifest = (content: object) => {
+      const text = JSON.stringify(content);
+      const sum = crc32c(new TextEncoder().encode(text)).toString(16).padStart(8, '0');
+      return new TextEncoder().encode(`{"format":1,"crc32c":"${sum}","content":${text}}`);
+    };
+    const other = `projects/${TENANT}/timelines/${'c'.repeat(32)}.json`;
+    await store.objects.put(other, manifest({ state: { a: 1 } }));
+    expect(kinds(await store.scrub())).toEqual([['missing', `tenants/${TENANT}/timelines/${TIMELINE}/`]]);
+    const own = `projects/${TENANT}/timelines/${TIMELINE}.json`;
+    await store.objects.put(own, manifest({ state: { a: 1 } }));
+    await store.objects.put('projects/readme', new Uint8Array(1));
+    const report = await store.scrub();
+    expect([kinds(report), report.findings.map(({ key }) => key)]).toEqual([[], ['projects/readme']]);
+    await store.flip(own, 30);
+    expect(kinds(await store.scrub())).toEqual([['corrupt', own]]);
   });
 
   it('looks again before it tells: what was under way is no problem', async () => {

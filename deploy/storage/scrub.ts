@@ -20,6 +20,7 @@ import { inspectLayer, type LayerSource, openLayer } from './layer-inspection.ts
 import { objectSource } from './layer-source.ts';
 import type { LocalCopies } from './local-copies.ts';
 
+import { checkManifests, listManifests } from './manifest-check.ts';
 import { checkTemplates } from './template-check.ts';
 import { checkWal } from './wal-check.ts';
 import { checkWalObjects } from './wal-objects.ts';
@@ -59,6 +60,7 @@ export async function scrub(options: ScrubOptions): Promise<ScrubReport> {
   }
   findings.push(...(await walk.confirmed((again) => walk.checkTemplates(again))));
   findings.push(...(await walk.confirmed((again) => walk.checkUnknown(again))));
+  findings.push(...(await walk.confirmed((again) => walk.checkManifests(again))));
   return {
     timelines: catalog.timelines.size,
     objects: catalog.objects,
@@ -150,6 +152,19 @@ class ScrubWalk {
     for (const { newest } of this.#indexes.values())
       if (newest?.spec.template) wanted.add(newest.spec.template);
     return checkTemplates(objects, templates, wanted, (source) => this.#checkContent(source));
+  }
+
+  async checkManifests(again: boolean): Promise<Finding[]> {
+    const { objects, local } = this.#options;
+    const others = again ? await listManifests(objects) : this.#catalog.other;
+    const known = local?.knownTimelines();
+    const timelines = [];
+    for (const timeline of this.#catalog.timelines.values()) {
+      // One that nobody knows is told already.
+      if (known && !known.has(timeline.timeline)) continue;
+      if (!again || !(await isEmpty(objects, timeline.prefix))) timelines.push(timeline);
+    }
+    return checkManifests(objects, others, timelines);
   }
 
   /** Timelines that this installation does not know. */
