@@ -14,7 +14,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { LocalComputeHosts } from '../../runtime/adapters/compute-hosts.ts';
 import { LocalDirectoryReader } from '../../runtime/adapters/directory-reader.ts';
 import { formatObjectsLocation, type ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
-import { openObjects } from '../../runtime/adapters/open-objects.ts';
+import { openObjects, removeAbandonedUploads } from '../../runtime/adapters/open-objects.ts';
 import {
   findPostgres,
   obtainPostgres,
@@ -305,6 +305,9 @@ class EmbeddedSystem {
       isPrivate: installation.objects === undefined,
     });
     await objectsAreMarked();
+    removeAbandonedUploads(opened).catch((error: Error) =>
+      this.#runtime.log.warn({ error: error.message }, 'abandoned uploads could not be looked for'),
+    );
   }
 
   async #restore({ safekeeperNodes }: StorageProcesses): Promise<void> {

@@ -4,6 +4,7 @@ import type { Objects } from '../ports/objects.ts';
 import type { Random } from '../ports/random.ts';
 import { LocalObjects } from './local-objects.ts';
 import type { ObjectsLocation } from './objects-location.ts';
+import type { S3Objects } from './s3-objects.ts';
 
 export interface OpenObjectsOptions {
   clock: Clock;
@@ -21,4 +22,13 @@ export async function openObjects(location: ObjectsLocation, options: OpenObject
   // The SDK is large: only those who use it load it.
   const { S3Objects } = await import('./s3-objects.ts');
   return new S3Objects(location, options);
+}
+
+/** An upload that takes longer is taken for one whose process has died. */
+const UPLOAD_AGE_MS_MAX = 24 * 60 * 60 * 1000;
+
+/** Removes what uploads that nobody will finish left in a bucket, which no list shows and everybody pays for. */
+export async function removeAbandonedUploads(objects: Objects): Promise<number> {
+  const { removeAbandonedUploads: remove } = objects as Partial<Pick<S3Objects, 'removeAbandonedUploads'>>;
+  return remove ? remove.call(objects, UPLOAD_AGE_MS_MAX) : 0;
 }
