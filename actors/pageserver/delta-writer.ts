@@ -41,6 +41,9 @@ class DeltaWriter {
   readonly #writer: LayerWriter;
   readonly #page = new Uint8Array(PAGE_BYTES);
   readonly #chain = new VersionChain();
+  /** The page that is being added. */
+  #relation = 0;
+  #block = 0;
 
   constructor(layer: MemoryLayer, file: LayerFileWriter, options: DeltaWriterOptions) {
     this.#layer = layer;
@@ -56,7 +59,12 @@ class DeltaWriter {
       this.#writer.relation(this.#options.relations.tag(relation));
       this.#addSizes(relation);
       const blocks = pages.get(relation);
-      if (blocks) for (const block of blocks) await this.#addPage(relation, block);
+      for (const block of blocks ?? []) {
+        this.#addPage(relation, block);
+        if (this.#layer.depth(relation, block) >= IMAGE_DEPTH) await this.#addFinalImage(relation, block);
+        const writing = this.#file.drain();
+        if (writing) await writing;
+      }
       this.#writer.endRun();
     }
     const { state } = this.#layer;
@@ -74,16 +82,31 @@ class DeltaWriter {
     return [...known].sort((a, b) => this.#options.relations.compare(a, b));
   }
 
-  #sortedPages(): Map<number, Float64Array> {
-    const lists = new Map<number, number[]>();
-    this.#layer.forEachPage((relation, block) => {
-      const list = lists.get(relation);
-      if (list) list.push(block);
-      else lists.set(relation, [block]);
+  #sortedPages(): Map<number, Uint32Array> {
+    const counts = new Map<number, number>();
+    let last = -1;
+    let count = 0;
+    // Neighbours in the map are mostly of one relation.
+    const tally = () => counts.set(last, (counts.get(last) ?? 0) + count);
+    this.#layer.forEachPage((relation) => {
+      if (relation !== last) {
+        tally();
+        last = relation;
+        count = 0;
+      }
+      count++;
     });
-    const sorted = new Map<number, Float64Array>();
-    for (const [relation, list] of lists) sorted.set(relation, Float64Array.from(list).sort());
-    return sorted;
+    tally();
+    const pages = new Map<number, Uint32Array>();
+    for (const [relation, total] of counts) pages.set(relation, new Uint32Array(total));
+    counts.clear();
+    this.#layer.forEachPage((relation, block) => {
+      const at = counts.get(relation) ?? 0;
+      pages.get(relation)![at] = block;
+      counts.set(relation, at + 1);
+    });
+    for (const blocks of pages.values()) blocks.sort();
+    return pages;
   }
 
   #addSizes(relation: number): void {
@@ -92,27 +115,27 @@ class DeltaWriter {
     this.#layer.forEachSize(relation, (lsn, blocks, cutTo) => this.#writer.size(lsn, blocks, cutTo));
   }
 
-  async #addPage(relation: number, block: number): Promise<void> {
-    const { arena } = this.#layer;
-    this.#layer.forEachVersion(relation, block, (position, flags) => {
-      const bytes = arena.buffer(position);
-      const offset = arena.dataOffset(position);
-      const endLsn = arena.endLsn(position);
-      if (arena.isImage(position)) {
-        this.#writer.image(block, endLsn, bytes.subarray(offset, offset + PAGE_BYTES));
-      } else if ((flags & NODE_HAS_IMAGE) === 0 || !this.#addRestoredImage(relation, block, position)) {
-        this.#writer.record(
-          block,
-          { startLsn: arena.startLsn(position), endLsn, initialises: (flags & NODE_INITIALISES) !== 0 },
-          bytes,
-          offset,
-          arena.length(position),
-        );
-      }
-    });
-    if (this.#layer.depth(relation, block) >= IMAGE_DEPTH) await this.#addFinalImage(relation, block);
-    await this.#file.drain();
+  /** Adds all versions of a page. */
+  #addPage(relation: number, block: number): void {
+    this.#relation = relation;
+    this.#block = block;
+    this.#layer.forEachVersion(relation, block, this.#addVersion);
   }
+
+  readonly #addVersion = (position: number, flags: number): void => {
+    const { arena } = this.#layer;
+    const block = this.#block;
+    const bytes = arena.buffer(position);
+    const offset = arena.dataOffset(position);
+    const endLsn = arena.endLsn(position);
+    if (arena.isImage(position)) {
+      this.#writer.image(block, endLsn, bytes.subarray(offset, offset + PAGE_BYTES));
+    } else if ((flags & NODE_HAS_IMAGE) === 0 || !this.#addRestoredImage(this.#relation, block, position)) {
+      const initialises = (flags & NODE_INITIALISES) !== 0;
+      const startLsn = arena.startLsn(position);
+      this.#writer.record(block, { startLsn, endLsn, initialises }, bytes, offset, arena.length(position));
+    }
+  };
 
   /**
    * A record that carries images of many pages would be repeated whole for each of them: its image stands in for it.

@@ -30,6 +30,8 @@ export class MemoryLayer {
   readonly baseSizes: Int32Array;
   readonly state: StateLog;
 
+  /** Reused by forEachVersion. */
+  readonly #visited: number[] = [];
   readonly #pages = new PageMap();
   #nodeCount = 1;
   #nodePosition = new Uint32Array(1024);
@@ -172,20 +174,17 @@ export class MemoryLayer {
   }
 
   forEachPage(visit: (relation: number, block: number) => void): void {
-    this.#pages.forEach((relation, block) => {
-      visit(relation, block);
-    });
+    this.#pages.forEach(visit);
   }
 
   /** Calls back for every version of a page, oldest first. */
   forEachVersion(relation: number, block: number, visit: (position: number, flags: number) => void): void {
-    const nodes: number[] = [];
+    const nodes = this.#visited;
+    let count = 0;
     for (let node = this.#pages.get(relation, block); node !== 0; node = this.#nodePrevious[node]!) {
-      nodes.push(node);
+      nodes[count++] = node;
     }
-    for (let i = nodes.length - 1; i >= 0; i--) {
-      visit(this.#nodePosition[nodes[i]!]!, this.#nodeFlags[nodes[i]!]!);
-    }
+    while (count-- > 0) visit(this.#nodePosition[nodes[count]!]!, this.#nodeFlags[nodes[count]!]!);
   }
 
   /** Calls back for every size change of a relation, oldest first. */

@@ -31,6 +31,11 @@ import type { Timeline } from './sim-postgres.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
 const MEGABYTE = 2 ** 20;
+/** Small numbers, so that layers are merged and imaged within seconds of simulated work. */
+const SMALL_LAYERS = {
+  layerBytesMax: 64 * 1024,
+  compaction: { mergeLayers: 3, targetBytes: 32 * 1024, imagePages: 64 },
+};
 export const TEMPLATE_KEY = 'templates/simulated/index.json';
 
 /** Who gives out generations: each life of the process is one, or the timeline's actor, which is asked over the bus. */
@@ -51,7 +56,7 @@ export class PageserverMachine {
     onExit: (process: SimProcess) => void,
     bug: PageserverBug = {},
     owner: GenerationOwner = 'life',
-    sizes: NonNullable<PageserverNodeOptions['sizes']> = {},
+    sizes: NonNullable<PageserverNodeOptions['sizes']> = SMALL_LAYERS,
   ) {
     this.#sizes = sizes;
     this.machine = machine;

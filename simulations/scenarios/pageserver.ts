@@ -2,6 +2,7 @@
  * The pageserver of production behind the safekeepers: computes write pages, the pageserver follows, flushes, uploads, crashes
  * and loses its disk, and every page that is read at any LSN is what the agreed history says.
  */
+import { decodeIndex } from '../../actors/pageserver/index-object.ts';
 import { PageClient } from '../../actors/pageserver/page-client.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
@@ -13,6 +14,7 @@ import type { FaultMix } from '../faults/plan.ts';
 import { PageModel } from '../oracles/page-model.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { CALM_NETWORK } from '../world/network.ts';
+import type { SimBucket } from '../world/objects.ts';
 import { ConsensusCluster } from './consensus-cluster.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
@@ -46,6 +48,7 @@ export const PAGESERVER_SCENARIOS: Scenario[] = [
       'pageserver: a page was compared',
       'pageserver: a basebackup was compared',
       'pageserver: layers were flushed',
+      'pageserver: layers were merged',
       'pageserver: rebuilt from nothing',
       'converged',
     ],
@@ -100,6 +103,7 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
     return [{ machine, isStorage: false, start: () => it.start(), crash: () => machine.crash() }];
   });
   cluster.history.onRecord = (record) => model.record(record);
+  cluster.bucket.onDelete = (key) => checkDelete(context, cluster.bucket, key);
   storeEmptyTemplate(cluster.bucket, cluster.timeline);
   await cluster.create();
   const ps = pageserver.it!;
@@ -119,6 +123,20 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
   if (!world.violation) await cluster.converge(CONVERGE_MS);
   if (!world.violation) await rebuild(context, ps, user);
   if (!world.violation) cluster.checkEnd();
+}
+
+/** No layer is deleted that the newest index lists: the next pageserver would miss it. */
+function checkDelete({ world }: ScenarioContext, bucket: SimBucket, key: string): void {
+  if (!key.endsWith('.layer')) return;
+  const folder = key.slice(0, key.lastIndexOf('/'));
+  const indexes = [...bucket.objects.keys()].filter((other) => other.startsWith(`${folder}/index-`)).sort();
+  const newest = indexes.at(-1);
+  if (newest === undefined) return;
+  world.mark('pageserver: a layer was deleted');
+  const { layers } = decodeIndex(newest, bucket.objects.get(newest)!.data);
+  if (layers.some((layer) => layer.key === key)) {
+    world.fail('nothing is deleted that the newest index lists', `${key} is in ${newest}`);
+  }
 }
 
 /** All that the pageserver has on its disk is lost; pages must be readable again within a bound. */
@@ -181,7 +199,15 @@ class PageUser {
       try {
         await sendCommand(bus, 'pageserver-node', this.#ps.node, attach, { timeoutMs: 5000 });
         if (random.float() < FLUSH_SHARE) {
-          await sendCommand(bus, 'pageserver', timeline, { type: 'flush' }, { timeoutMs: 5000 });
+          const flush = { type: 'flush' };
+          const status = await sendCommand<{ layers: number; levelZero: number }>(
+            bus,
+            'pageserver',
+            timeline,
+            flush,
+            { timeoutMs: 5000 },
+          );
+          if (status.levelZero < status.layers) this.#context.world.mark('pageserver: layers were merged');
           this.#context.world.mark('pageserver: layers were flushed');
         }
       } catch (error) {

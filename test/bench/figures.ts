@@ -1,7 +1,7 @@
 /** What a benchmark returns, and how it is printed: each figure beside stock's of the same run, with the ratio. */
 export interface Figure {
   name: string;
-  unit: 'ms' | 'TPS' | 'MB/s' | 'MB' | 's' | 'µs' | 'bytes' | 'x' | 'events/s';
+  unit: 'ms' | 'TPS' | 'MB/s' | 'MiB/s' | 'pages/s' | 'MB' | 's' | 'µs' | 'bytes' | 'x' | 'events/s';
   ours: number;
   /** The same on stock Postgres with the same binaries and settings. */
   stock?: number;

@@ -16,6 +16,7 @@ import { benchRead } from './read.ts';
 import { benchRedo } from './redo.ts';
 import { benchSim } from './sim.ts';
 import { benchStart } from './start.ts';
+import { benchStorage } from './storage.ts';
 
 const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   start: benchStart,
@@ -25,6 +26,7 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   memory: benchMemory,
   redo: benchRedo,
   sim: benchSim,
+  storage: benchStorage,
 };
 
 const words = process.argv.slice(2);

@@ -8,7 +8,7 @@ import { type OracleRun, recordRun } from '../redo/cluster.ts';
 
 import { compareWithMoment } from './check.ts';
 import { type Reference, replayReference } from './reference.ts';
-import { ShardWorld, type ShardWorldOptions } from './shard-world.ts';
+import { readWalFiles, ShardWorld, type ShardWorldOptions } from './shard-world.ts';
 import { runSmallWorkload } from './small-workload.ts';
 
 const MAIN = '1'.repeat(32);
@@ -83,4 +83,68 @@ describe('a shard with compaction', () => {
     await compare(world, again);
     await again.close();
   });
+
+  for (const seed of process.env.PALIMPSEST_LONG ? [1, 2, 3, 4, 5, 6, 7, 8] : [1]) {
+    test(`whatever happens to it, every page at every moment is right (${seed})`, async () => {
+      const { world, main } = await makeWorld({ diskBytesMax: 400_000 });
+      const spec = mainSpec(world);
+      let random = seed * 7919;
+      const next = (bound: number) => {
+        random = (Math.imul(random, 1103515245) + 12345) & 0x7fffffff;
+        return Math.floor((random / 0x80000000) * bound);
+      };
+      let shard = main;
+      // WAL comes in pieces that end anywhere; after a crash it comes again from the last record on.
+      let received = shard.lastLsn;
+      const feed = async () => {
+        for (let pieces = next(20); pieces > 0 && received < reference.endLsn; pieces--) {
+          const bytes = readWalFiles(recorded.wal, received, Math.min(60_000, reference.endLsn - received));
+          await shard.takeWal(received, bytes);
+          received += bytes.length;
+        }
+      };
+      const done: string[] = [];
+      const steps: [string, () => Promise<unknown>][] = [
+        ['feed', feed],
+        ['feed', feed],
+        ['flush', () => shard.flush()],
+        ['compact', () => shard.layers.compacted()],
+        ['images', () => shard.createImages(spec.startLsn + 1 + next(shard.lastLsn - spec.startLsn))],
+        ['upload', () => shard.uploaded()],
+        [
+          'crash',
+          async () => {
+            await world.crash(shard);
+            shard = await world.reopen(spec);
+            received = shard.lastLsn;
+          },
+        ],
+        [
+          'wipe',
+          async () => {
+            await shard.uploaded();
+            await world.crash(shard);
+            await world.wipe();
+            shard = await world.open(spec);
+            received = shard.lastLsn;
+            world.events.length = 0;
+            world.events.push({ type: 'attach.completed', layers: shard.layerDescriptors(), replaces: true });
+          },
+        ],
+      ];
+      for (let step = 0; step < 25 || shard.lastLsn < reference.endLsn; step++) {
+        const [name, run] = steps[next(steps.length)]!;
+        if (name === 'images' && shard.lastLsn === spec.startLsn) continue;
+        done.push(name);
+        await run();
+        if (step % 5 !== 0) continue;
+        const moment = reference.moments[next(reference.moments.length)]!;
+        if (moment.lsn > shard.lastLsn) continue;
+        const only = (key: string) => /\/5\/\d{5,}\//.test(key);
+        expect(await compareWithMoment(shard, world.tools, moment, only), done.join(' ')).toEqual([]);
+      }
+      await compare(world, shard, reference.moments.slice(-2));
+      await shard.close();
+    }, 60_000);
+  }
 });

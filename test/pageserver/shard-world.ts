@@ -62,6 +62,7 @@ export function readWalFiles(folder: string, from: number, length: number): Uint
 export interface ShardWorldOptions {
   pageCacheBytes?: number;
   layerBytesMax?: number;
+  diskBytesMax?: number;
   compaction?: Partial<CompactionOptions>;
 }
 
@@ -71,7 +72,8 @@ export class ShardWorld {
   /** The life ends when so many events are durable. */
   eventsMax = Number.POSITIVE_INFINITY;
   readonly walFolder: string;
-  readonly #options: ShardWorldOptions;
+  /** May change between lives. */
+  readonly options: ShardWorldOptions;
   #life = 0;
   objects!: LocalObjects;
   tools!: ShardTools;
@@ -81,7 +83,7 @@ export class ShardWorld {
 
   constructor(walFolder: string, options: ShardWorldOptions = {}) {
     this.walFolder = walFolder;
-    this.#options = options;
+    this.options = options;
   }
 
   /** Imports the cluster in `base` as the template of all timelines here. */
@@ -123,8 +125,15 @@ export class ShardWorld {
       disk,
       objects: this.objects,
       relations,
-      store: new LayerStore({ disk, objects: this.objects, log, folder: 'layers', indexBytesMax: 2 ** 22 }),
-      cache: new PageCache(this.#options.pageCacheBytes ?? 4 * 2 ** 20),
+      store: new LayerStore({
+        disk,
+        objects: this.objects,
+        log,
+        folder: 'layers',
+        indexBytesMax: 2 ** 22,
+        diskBytesMax: this.options.diskBytesMax,
+      }),
+      cache: new PageCache(this.options.pageCacheBytes ?? 4 * 2 ** 20),
       redo: new PageRedo(relations),
       pool: new ChunkPool(2 ** 26),
       background: new Turns(1),
@@ -212,8 +221,8 @@ export class ShardWorld {
           this.events.push(...events);
         },
       },
-      ...(this.#options.layerBytesMax ? { layerBytesMax: this.#options.layerBytesMax } : {}),
-      ...(this.#options.compaction ? { compaction: this.#options.compaction } : {}),
+      ...(this.options.layerBytesMax ? { layerBytesMax: this.options.layerBytesMax } : {}),
+      ...(this.options.compaction ? { compaction: this.options.compaction } : {}),
     });
     await shard.load();
     return shard;
