@@ -1,15 +1,15 @@
 /**
  * What a compute does to the world: has a host process start, watches it to its end, stops it.
  *
- * Host processes end with the process that runs this: after its restart, a compute that the journal shows as running is
- * gone, and is said to be lost.
+ * Where host processes end with the process that runs this, a compute that the journal shows as running is gone after its
+ * restart, and is said to be lost. In a cluster they go on, and are adopted.
  */
 import { toWireError } from '../../protocols/errors.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { ComputeCommand, ComputeEvent } from './events.ts';
 import type { ComputeHandle, ComputeHosts } from './hosts.ts';
 import { type ComputeEffectParams, restartDelayMs } from './machine.ts';
-import type { ComputeSpec } from './spec.ts';
+import type { ComputeSpec, RunningCompute } from './spec.ts';
 
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 60_000;
@@ -31,9 +31,9 @@ export function computeEffects(services: ComputeServices): Record<string, Comput
   const deadlines = new Map<string, number>();
   return {
     start: (_params, effect) => start(services, handles, effect),
-    watch: ({ context }, effect) => watch(handles, context.compute!.hostId, effect),
+    watch: ({ context }, effect) => watch(services, handles, context.compute!, effect),
     awaitDeadline: ({ context }, effect) => awaitDeadline(deadlines, context.deadlineMs, effect),
-    stop: (params, effect) => stop(handles, params, effect),
+    stop: (params, effect) => stop(services, handles, params, effect),
     restartLater: async ({ context }, effect) => {
       await effect.clock.sleep(restartDelayMs(context.failures), effect.signal);
       void effect.dispatch({ type: 'restart', failures: context.failures }).catch(() => {});
@@ -51,11 +51,7 @@ async function start(
     const { spec, suspendAfterMs } = await services.specOf(effect.id);
     const handle = await services.hosts.start(spec, { timeoutMs: START_TIMEOUT_MS });
     handles.set(effect.id, handle);
-    const { hostId } = handle.compute;
-    handle.onActivity((sinceMs) => {
-      const report: ComputeCommand = { type: 'report-activity', hostId };
-      void effect.dispatch(sinceMs === undefined ? report : { ...report, sinceMs }).catch(() => {});
-    });
+    followActivity(handle, effect);
     services.onStarted?.(spec);
     return [{ type: 'compute.started', compute: handle.compute, suspendAfterMs, timeMs: effect.clock.now() }];
   } catch (error) {
@@ -64,13 +60,40 @@ async function start(
   }
 }
 
-async function watch(
+function followActivity(handle: ComputeHandle, effect: Context): void {
+  const { hostId } = handle.compute;
+  handle.onActivity((sinceMs) => {
+    const report: ComputeCommand = { type: 'report-activity', hostId };
+    void effect.dispatch(sinceMs === undefined ? report : { ...report, sinceMs }).catch(() => {});
+  });
+}
+
+/** The handle of a running compute: one that was started here, or by a process that is gone, where computes outlive it. */
+async function handleOf(
+  services: ComputeServices,
   handles: Map<string, ComputeHandle>,
-  hostId: string,
+  compute: RunningCompute | undefined,
+  effect: Context,
+): Promise<ComputeHandle | undefined> {
+  const known = handles.get(effect.id);
+  if (known || !compute) return known;
+  const adopted = await services.hosts.adopt?.(compute);
+  // Another effect of this compute may have been quicker.
+  const quicker = handles.get(effect.id);
+  if (!adopted || quicker) return quicker;
+  handles.set(effect.id, adopted);
+  followActivity(adopted, effect);
+  return adopted;
+}
+
+async function watch(
+  services: ComputeServices,
+  handles: Map<string, ComputeHandle>,
+  compute: RunningCompute,
   effect: Context,
 ): Promise<ComputeEvent[]> {
-  const handle = handles.get(effect.id);
-  if (!handle || handle.compute.hostId !== hostId) return [{ type: 'compute.lost' }];
+  const handle = await handleOf(services, handles, compute, effect);
+  if (!handle || handle.compute.hostId !== compute.hostId) return [{ type: 'compute.lost' }];
   const startedMs = effect.clock.monotonic();
   const end = await handle.ended;
   if (handles.get(effect.id) === handle) handles.delete(effect.id);
@@ -113,11 +136,12 @@ async function awaitDeadline(
 
 /** The end itself is reported by `watch`. */
 async function stop(
+  services: ComputeServices,
   handles: Map<string, ComputeHandle>,
   { context }: ComputeEffectParams,
   effect: Context,
 ): Promise<ComputeEvent[]> {
-  const handle = handles.get(effect.id);
+  const handle = await handleOf(services, handles, context.compute, effect);
   if (!handle) return [];
   const ifIdleForMs = context.stopWhy === 'idle' ? context.suspendAfterMs : undefined;
   try {

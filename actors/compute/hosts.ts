@@ -21,5 +21,7 @@ export interface ComputeHosts {
   start(spec: ComputeSpec, options: { timeoutMs: number }): Promise<ComputeHandle>;
   /** Whether this host's process runs. After a restart, a journal tells of hosts that do not. */
   isLive(hostId: string): boolean;
+  /** The handle of a compute that another process had started and watched, if it still runs. */
+  adopt?(compute: RunningCompute): Promise<ComputeHandle | undefined>;
   close(): Promise<void>;
 }

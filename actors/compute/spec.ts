@@ -33,6 +33,9 @@ export type StartPhases = Record<string, number>;
 /** What is known of a compute that runs. */
 export interface RunningCompute {
   hostId: string;
+  /** The node it runs on, and where gateways reach it with which key; absent on a single machine. */
+  node?: string;
+  address?: { host: string; port: number; key: string };
   socketDirectory: string;
   port: number;
   /** Term of the election that this compute won. */

@@ -6,7 +6,7 @@ import type { WireError } from '../../protocols/errors.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { DecideEnvironment, Decision } from '../../runtime/host/definition.ts';
 import type { CutoffReply, LeaseReply, TimelineCommand, TimelineEvent, TimelineStatus } from './events.ts';
-import type { TimelineContext } from './machine.ts';
+import { pageserverOf, type TimelineContext } from './machine.ts';
 import {
   expiredLeases,
   isKept,
@@ -32,7 +32,7 @@ export function decideTimeline(
     case 'attach':
       if (state !== 'active')
         return rejected('conflict', `timeline ${environment.id} is ${state}, not active`);
-      return { events: [{ type: 'attach.requested', generation: context.generation + 1 }] };
+      return { events: [attachRequest(context, command.pageserver)] };
     case 'hold-branch-point':
       return decideHold(state, context, command);
     case 'release-branch-point':
@@ -68,6 +68,11 @@ export function decideTimeline(
     default:
       return rejected('unsupported', `a timeline knows no command "${(command as { type: string }).type}"`);
   }
+}
+
+function attachRequest(context: TimelineContext, pageserver: string | undefined): TimelineEvent {
+  const event = { type: 'attach.requested' as const, generation: context.generation + 1 };
+  return pageserver === undefined || pageserver === pageserverOf(context) ? event : { ...event, pageserver };
 }
 
 function decideHold(
@@ -148,7 +153,7 @@ export function timelineStatus(snapshot: AnyMachineSnapshot): TimelineStatus {
     systemId: context.spec?.systemId ?? '0',
     members: context.spec?.members ?? [],
     missing: context.missing,
-    pageserver: context.spec?.pageserver ?? '',
+    pageserver: pageserverOf(context),
     generation: context.generation,
     attached: context.attached,
     attachError: context.attachError,

@@ -7,7 +7,7 @@ import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import { resolveBranchPoint, type Send } from './branch-point.ts';
 import type { TimelineCommand, TimelineEvent } from './events.ts';
-import type { TimelineContext, TimelineEffectParams } from './machine.ts';
+import { pageserverOf, type TimelineContext, type TimelineEffectParams } from './machine.ts';
 import { pointsKept } from './retention.ts';
 
 export interface TimelineServices {
@@ -207,7 +207,7 @@ async function attach(services: TimelineServices, context: TimelineContext): Pro
   if (context.ancestor) await services.attached(context.ancestor.timeline);
   await services.send(
     'pageserver-node',
-    spec.pageserver,
+    pageserverOf(context),
     {
       type: 'attach',
       tenant: spec.tenant,
@@ -271,7 +271,7 @@ async function dismantle(services: TimelineServices, context: TimelineContext): 
   await unlessUnknown(services.send('compute', context.id, { type: 'forget' }, options));
   if (context.spec === undefined || context.generation === 0) return;
   const command = { type: 'delete', timeline: context.id, tenant: context.spec.tenant };
-  await unlessUnknown(services.send('pageserver-node', context.spec.pageserver, command, options));
+  await unlessUnknown(services.send('pageserver-node', pageserverOf(context), command, options));
   await Promise.all(
     context.spec.members.map((member) =>
       unlessUnknown(services.send('safekeeper-node', member, command, options)),

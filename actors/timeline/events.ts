@@ -31,7 +31,7 @@ export interface TimelineSpec {
 export type TimelineCommand =
   | { type: 'create'; spec: TimelineSpec }
   /** The pageserver has lost or forgotten it: attach it again, with a newer generation. */
-  | { type: 'attach' }
+  | { type: 'attach'; pageserver?: string }
   /** A branch starts here: this point stays readable until it is released. Asked again, the newer point counts. */
   | { type: 'hold-branch-point'; child: string; lsn: number }
   | { type: 'release-branch-point'; child: string }
@@ -56,7 +56,8 @@ export type TimelineEvent = ActorEvent &
     /** A quorum of replicas and the pageserver have it. `missing` are the safekeepers that do not yet. */
     | { type: 'timeline.activated'; missing: string[] }
     | { type: 'replicas.completed' }
-    | { type: 'attach.requested'; generation: number }
+    /** With `pageserver`: from now on another one serves it. */
+    | { type: 'attach.requested'; generation: number; pageserver?: string }
     | { type: 'attach.completed'; generation: number }
     /** The pageserver cannot serve it, and trying again would not help. */
     | { type: 'attach.failed'; generation: number; error: WireError }

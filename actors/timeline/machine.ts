@@ -20,6 +20,8 @@ export interface TimelineContext extends Retention {
   ancestor: { timeline: string; lsn: number } | undefined;
   /** Number of the newest attachment to a pageserver. */
   generation: number;
+  /** The pageserver of that attachment, when it is no longer the one that the timeline was created with. */
+  pageserver?: string;
   /** Whether that attachment has been made. */
   attached: boolean;
   /** Why it failed for good. */
@@ -33,6 +35,11 @@ export interface TimelineContext extends Retention {
   detachError?: WireError | undefined;
   /** Key of the template that took the place of its ancestor. */
   base?: string;
+}
+
+/** The pageserver that is to serve the timeline. */
+export function pageserverOf(context: TimelineContext): string {
+  return context.pageserver ?? context.spec?.pageserver ?? '';
 }
 
 /** Parameters of every effect: what it works on, as it was decided. */
@@ -71,7 +78,12 @@ export const timelineMachine = setup({
     ),
     takeGeneration: assign(({ event }) =>
       event.type === 'attach.requested'
-        ? { generation: event.generation, attached: false, attachError: undefined }
+        ? {
+            generation: event.generation,
+            attached: false,
+            attachError: undefined,
+            ...(event.pageserver === undefined ? {} : { pageserver: event.pageserver }),
+          }
         : {},
     ),
     takeAttachment: assign(({ event, context }) =>

@@ -3,7 +3,7 @@
  */
 import { type Command, InvalidArgumentError } from 'commander';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { type BranchStart, connect, type PalimpsestClient } from '../client/index.ts';
+import { type BranchStart, type ConnectOptions, connect, type PalimpsestClient } from '../client/index.ts';
 import { exitCodeOf } from './exit-codes.ts';
 import { Output } from './output.ts';
 import { parsePoint } from './values.ts';
@@ -12,6 +12,9 @@ export const DEFAULT_DATA_DIR = '.palimpsest';
 
 export interface CommonOptions {
   data: string;
+  nats?: string;
+  natsCreds?: string;
+  natsCa?: string;
   json?: boolean;
 }
 
@@ -25,6 +28,13 @@ export interface MomentOptions extends CommonOptions {
 export function withCommonOptions(command: Command): Command {
   return command
     .option('--data <dir>', 'data directory', DEFAULT_DATA_DIR)
+    .option(
+      '--nats <servers>',
+      'NATS servers of a cluster, instead of --data ($PALIMPSEST_NATS)',
+      process.env.PALIMPSEST_NATS,
+    )
+    .option('--nats-creds <file>', 'credentials for the NATS servers')
+    .option('--nats-ca <file>', 'certificate authority of the NATS servers')
     .option('--json', 'print JSON instead of text');
 }
 
@@ -68,13 +78,23 @@ export async function runCommand(
   }
 }
 
+/** Which system a command is about. */
+export function connectOptions({ data, nats, natsCreds, natsCa }: CommonOptions): ConnectOptions {
+  if (nats === undefined) return { dataDir: data };
+  return {
+    nats,
+    ...(natsCreds === undefined ? {} : { credentialsFile: natsCreds }),
+    ...(natsCa === undefined ? {} : { caFile: natsCa }),
+  };
+}
+
 /** Runs a command's work with a connection to the running system. */
 export async function runWithClient(
   options: CommonOptions,
   work: (client: PalimpsestClient, output: Output) => Promise<number | undefined>,
 ): Promise<void> {
   await runCommand(options, async (output) => {
-    const client = await connect({ dataDir: options.data });
+    const client = await connect(connectOptions(options));
     try {
       return await work(client, output);
     } finally {

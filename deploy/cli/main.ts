@@ -10,6 +10,7 @@ import { addDoctorCommand } from './commands/doctor.ts';
 import { addEventsCommand } from './commands/events.ts';
 import { addGcCommand } from './commands/gc.ts';
 import { addMountCommand } from './commands/mount.ts';
+import { addNodeCommands } from './commands/node.ts';
 import { addProjectCommands } from './commands/project.ts';
 import { addRecoverCommand } from './commands/recover.ts';
 import { addStartCommand } from './commands/start.ts';
@@ -41,6 +42,8 @@ function buildProgram(): Command {
     .version(VERSION)
     .addHelpText('after', EXIT_CODES)
     .exitOverride()
+    // Options behind a sub-command are the sub-command's.
+    .enablePositionalOptions()
     .showHelpAfterError('Use --help to see what is possible.');
   addStartCommand(program);
   addRecoverCommand(program);
@@ -52,6 +55,7 @@ function buildProgram(): Command {
   addMountCommand(program);
   addComputeCommands(program);
   addEventsCommand(program);
+  addNodeCommands(program);
   addDoctorCommand(program);
   addWalCommands(program);
   addStorageCommand(program);

@@ -7,10 +7,14 @@
 import { resolve } from 'node:path';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { EventEnvelope } from '../../protocols/events.ts';
+import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
+import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
 import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import type { Log } from '../../runtime/ports/log.ts';
 import { runningProcess } from '../node/data-directory.ts';
 import { busAddress } from '../node/run-paths.ts';
 import {
@@ -24,6 +28,8 @@ import {
   type GcView,
   type HistoryView,
   type MomentView,
+  type NodeView,
+  type PlacementView,
   type ProjectView,
   type StatusView,
 } from './control.ts';
@@ -35,10 +41,17 @@ const ARCHIVE_TIMEOUT_MS = 200_000;
 const DETACH_TIMEOUT_MS = 3_610_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const EVENTS_PER_READ = 500;
+/** A library does not write to its user's terminal; failures reach the caller as errors. */
+const QUIET: Log = { debug() {}, info() {}, warn() {}, error() {}, child: () => QUIET };
 /** A subscriber looks at least this often, should the hint that there is something new be lost. */
 const POLL_MS = 1_000;
 
 export interface ConnectOptions {
+  /** NATS servers of a cluster (`nats://host:4222`, several separated by commas), instead of a data directory. */
+  nats?: string;
+  /** For a cluster with logins by credentials or with a certificate authority of its own. */
+  credentialsFile?: string;
+  caFile?: string;
   /** Data directory of the system. Default: `.palimpsest` in the working folder. */
   dataDir?: string;
 }
@@ -53,6 +66,7 @@ type EventPosition = { after: number } | { sinceMs: number };
 
 /** Connects to the system that runs with a data directory. Throws PalimpsestError `unavailable` when none does. */
 export async function connect(options: ConnectOptions = {}): Promise<PalimpsestClient> {
+  if (options.nats !== undefined) return connectToCluster(options.nats, options);
   const dataDir = resolve(options.dataDir ?? '.palimpsest');
   const running = await runningProcess(dataDir);
   if (!running) throw new NotRunningError(dataDir);
@@ -65,6 +79,20 @@ export async function connect(options: ConnectOptions = {}): Promise<PalimpsestC
   return new PalimpsestClient(bus);
 }
 
+async function connectToCluster(servers: string, options: ConnectOptions): Promise<PalimpsestClient> {
+  const clock = new SystemClock();
+  const { credentialsFile, caFile } = options;
+  const connection = await NatsConnection.connect({
+    servers,
+    name: 'palimpsest client',
+    clock,
+    log: QUIET,
+    ...(credentialsFile === undefined ? {} : { credentialsFile }),
+    ...(caFile === undefined ? {} : { caFile }),
+  });
+  return new PalimpsestClient(new NatsBus(connection, clock));
+}
+
 /** No process uses the data directory that was named. */
 export class NotRunningError extends PalimpsestError {
   constructor(dataDir: string) {
@@ -74,9 +102,9 @@ export class NotRunningError extends PalimpsestError {
 }
 
 export class PalimpsestClient {
-  readonly #bus: SocketBus;
+  readonly #bus: Bus;
 
-  constructor(bus: SocketBus) {
+  constructor(bus: Bus) {
     this.#bus = bus;
   }
 
@@ -183,6 +211,22 @@ export class PalimpsestClient {
 
   resume(name: string, options: { project?: string } = {}): Promise<BranchView> {
     return this.command({ type: 'branch.resume', name, ...options });
+  }
+
+  /** The nodes of a cluster. */
+  async nodes(): Promise<NodeView[]> {
+    return (await this.command<{ nodes: NodeView[] }>({ type: 'node.list' })).nodes;
+  }
+
+  /** Moves what can move away from a node of a cluster, or lets it be used again. */
+  async drainNode(name: string, options: { undo?: boolean } = {}): Promise<NodeView[]> {
+    const command = { type: 'node.drain' as const, name, draining: options.undo !== true };
+    return (await this.command<{ nodes: NodeView[] }>(command)).nodes;
+  }
+
+  /** What runs where in a cluster, and what is going to change. */
+  placement(): Promise<PlacementView> {
+    return this.command({ type: 'placement' });
   }
 
   /** Figures of all processes as OpenMetrics text. */

@@ -40,6 +40,10 @@ export type ControlCommand =
   /** The exact position of a moment, and what its history is read by. */
   | { type: 'moment.find'; project?: string; name: string; at?: BranchStart }
   | { type: 'metrics' }
+  /** Of a cluster. */
+  | { type: 'node.list' }
+  | { type: 'node.drain'; name: string; draining: boolean }
+  | { type: 'placement' }
   /** Events after the cursor `after`, or without one, not older than `sinceMs`. */
   | { type: 'events.read'; pattern: string; after?: number; sinceMs?: number; limit: number };
 
@@ -112,6 +116,31 @@ export interface ProjectView {
   history: HistoryView;
 }
 
+/** A node of a cluster. */
+export interface NodeView {
+  name: string;
+  zone: string;
+  roles: string[];
+  host: string;
+  version: string;
+  /** alive, draining, gone */
+  state: string;
+  seenAt: string;
+  startedAt: string;
+  /** Whether it holds the control lease. */
+  control: boolean;
+  computes: number;
+}
+
+/** What runs where in a cluster, and what is going to change. */
+export interface PlacementView {
+  control: { node: string; epoch: number };
+  projects: { tenant: string; name: string; safekeepers: string[]; pageserver: string }[];
+  computes: { host: string; node: string }[];
+  /** Empty when everything is where it should be. */
+  steps: Record<string, string>[];
+}
+
 export interface ProcessView {
   node: string;
   pid?: number;
@@ -130,6 +159,8 @@ export interface StatusView {
   version: string;
   pid: number;
   port: number;
+  /** Of the gateway; 127.0.0.1 when absent. */
+  host?: string;
   dataDir: string;
   startedAt: string;
   safekeepers: number;

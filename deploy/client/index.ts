@@ -16,6 +16,8 @@ export type {
   GcView,
   HistoryView,
   MomentView,
+  NodeView,
+  PlacementView,
   ProcessView,
   ProjectView,
   StatusView,

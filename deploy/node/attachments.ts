@@ -23,6 +23,8 @@ export interface AttachmentOptions {
   clock: Clock;
   log: Log;
   find(timeline: string): ActorHandle<TimelineCommand> | undefined;
+  /** The pageserver that is to serve a timeline from now on, where there are several. */
+  pageserverFor?(timeline: string): string | undefined;
 }
 
 export class Attachments {
@@ -103,7 +105,8 @@ export class Attachments {
       await waitForState(actor, (snapshot) => isAttached(snapshot), { ...wait, what: 'creating a timeline' });
       return;
     }
-    await actor.dispatch({ type: 'attach' });
+    const pageserver = this.#options.pageserverFor?.(timeline);
+    await actor.dispatch(pageserver === undefined ? { type: 'attach' } : { type: 'attach', pageserver });
     await waitForState(actor, (snapshot) => isAttached(snapshot), { ...wait, what: 'attaching a timeline' });
   }
 }

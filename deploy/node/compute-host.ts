@@ -43,18 +43,20 @@ import {
   type PostgresUser,
 } from '../../runtime/adapters/postgres-binaries.ts';
 import { LocalPostgres } from '../../runtime/adapters/postgres-process.ts';
-import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
+import { joinBus, type NatsLocation } from './join-bus.ts';
 import { rehearseStart } from './start-rehearsal.ts';
 
 export interface ComputeHostConfiguration {
   hostId: string;
   /** The parent's bus. */
   busAddress: string;
+  /** The bus of a cluster instead. */
+  nats?: NatsLocation;
   /** This host's own folder for its data directory and overlay; new and empty. */
   dataDirectory: string;
   /** This host's own folder for its socket and mount, in a place that Postgres' user can reach. */
@@ -184,7 +186,7 @@ let pages: StoragePages;
 let firstPages: FirstPages;
 
 const [bus, mount] = await Promise.all([
-  SocketBus.connect({ network, address: configuration.busAddress, clock, log }),
+  joinBus({ ...configuration, name: `compute-host ${configuration.hostId}`, network, clock, log }),
   prepareRelationFiles({
     clock,
     log,

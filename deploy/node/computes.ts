@@ -69,6 +69,22 @@ export class Computes {
     }
   }
 
+  /** Starts the actors of all computes that ever ran, where computes outlive the process that watched them. */
+  async loadAll(): Promise<void> {
+    for (const id of await this.#options.journals.list(COMPUTE_KIND)) await this.#actor(id);
+  }
+
+  /** Stops the compute in a host cleanly and starts it again, in another host. */
+  async restartElsewhere(hostId: string): Promise<void> {
+    const found = [...this.#handles].find(
+      ([, actor]) => computeStatus(actor.snapshot()).compute?.hostId === hostId,
+    );
+    if (!found) return;
+    const [timeline] = found;
+    await this.suspend(timeline);
+    await this.wake(timeline, { timeoutMs: WAKE_TIMEOUT_MS });
+  }
+
   /** Computes of moments that have not been forgotten. */
   moments(): ComputeStatus[] {
     return [...this.#handles.values()]

@@ -23,22 +23,13 @@ import { TIMELINE_KIND, timelineDefinition } from '../../actors/timeline/timelin
 import { PalimpsestError, type WireError } from '../../protocols/errors.ts';
 import { hexId } from '../../protocols/ids.ts';
 import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
-import type {
-  ActorCommand,
-  ActorDefinition,
-  ActorEvent,
-  ActorHandle,
-} from '../../runtime/host/definition.ts';
-import type { Bus } from '../../runtime/ports/bus.ts';
-import type { Clock } from '../../runtime/ports/clock.ts';
-import type { JournalStore } from '../../runtime/ports/journal.ts';
-import type { Log } from '../../runtime/ports/log.ts';
+import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
-import type { Random } from '../../runtime/ports/random.ts';
 import { DEFAULT_PROJECT } from '../client/control.ts';
 import { Attachments, attachOrder } from './attachments.ts';
 import { isArchived, lookUpBranch } from './branch-lookup.ts';
 import { matchBranchPoints } from './branch-points.ts';
+import type { ControlActorsOptions } from './control-options.ts';
 import { inParallel } from './in-parallel.ts';
 import { manifestSource } from './manifest-source.ts';
 import { Manifests } from './manifests.ts';
@@ -65,23 +56,6 @@ const ARCHIVE_TIMEOUT_MS = 180_000;
 const DETACH_TIMEOUT_MS = 3_600_000;
 const OWNER_ROLE = 'postgres';
 
-/** Runs actors. */
-export interface ActorSpawner {
-  spawn<C extends ActorCommand, E extends ActorEvent>(
-    definition: ActorDefinition<C, E>,
-    id: string,
-  ): Promise<ActorHandle<C>>;
-}
-
-export interface ControlActorsOptions {
-  spawner: ActorSpawner;
-  journals: JournalStore;
-  bus: Bus;
-  clock: Clock;
-  random: Random;
-  log: Log;
-}
-
 export class ControlActors {
   readonly attachments: Attachments;
   readonly #options: ControlActorsOptions;
@@ -100,6 +74,7 @@ export class ControlActors {
       clock: options.clock,
       log: options.log,
       find: (timeline) => this.#timelines.get(timeline),
+      pageserverFor: (id) => options.pageserverOf?.(this.timelineWithProject(id).timeline.tenant),
     });
   }
 
@@ -458,7 +433,8 @@ export class ControlActors {
     const { epoch } = this.attachments;
     // After a crash in the middle it may have been attached in an earlier life of the pageserver.
     const isNew = timelineStatus(actor.snapshot()).state === 'absent';
-    await actor.dispatch({ type: 'create', spec });
+    const pageserver = this.#options.pageserverOf?.(spec.tenant) ?? spec.pageserver;
+    await actor.dispatch({ type: 'create', spec: { ...spec, pageserver } });
     const what = `creating timeline ${id}`;
     const { clock } = this.#options;
     const outcome = await waitForState(actor, timelineCreated, {

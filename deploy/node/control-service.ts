@@ -143,7 +143,7 @@ export class ControlService {
     const words =
       projectName === 'default' ? `endpoint=${endpoint}` : `project=${projectName} endpoint=${endpoint}`;
     const options = encodeURIComponent(words);
-    return `postgres://postgres:${password}@127.0.0.1:${this.#options.about.port}/postgres?options=${options}`;
+    return `postgres://postgres:${password}@${this.#options.about.host ?? '127.0.0.1'}:${this.#options.about.port}/postgres?options=${options}`;
   }
 
   async #url({ project, name, at }: Extract<ControlCommand, { type: 'branch.url' }>): Promise<object> {

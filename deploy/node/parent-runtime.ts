@@ -25,7 +25,7 @@ import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Random } from '../../runtime/ports/random.ts';
 import type { EventsView } from '../client/control.ts';
-import type { ActorSpawner } from './control-actors.ts';
+import type { ActorSpawner } from './control-options.ts';
 import { busAddress } from './run-paths.ts';
 
 export class ParentRuntime {

@@ -10,15 +10,16 @@ import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts
 import { MetricsRegistry } from '../../runtime/adapters/open-metrics.ts';
 import { openObjects } from '../../runtime/adapters/open-objects.ts';
 import { createLog, type LogLevel } from '../../runtime/adapters/pino-log.ts';
-import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import { ChannelDoor } from '../../runtime/channels/door.ts';
 import { serveMetrics } from '../../runtime/metrics/collect.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import { FencedObjects, type MarkOwner } from './fenced-objects.ts';
+import { joinBus, type NatsLocation } from './join-bus.ts';
 import { busAddress, doorAddress } from './run-paths.ts';
 
 export interface StorageProcessConfiguration {
@@ -33,12 +34,15 @@ export interface StorageProcessConfiguration {
   owner?: MarkOwner;
   /** The parent's bus; by default in the run directory. */
   busAddress?: string;
+  /** The bus of a cluster instead; then channels are accepted on TCP at `host`. */
+  nats?: NatsLocation;
+  host?: string;
   logLevel?: LogLevel;
 }
 
 export interface StorageProcess {
   node: NodeId;
-  bus: SocketBus;
+  bus: Bus;
   network: SocketChannelNetwork;
   door: ChannelDoor;
   disk: NodeDisk;
@@ -81,10 +85,11 @@ export async function runStorageProcess(
     const disk = new NodeDisk(dataDir);
     await disk.makeDirectory('.');
     const address = configuration.busAddress ?? busAddress(runDir);
-    const bus = await SocketBus.connect({ network, address, clock, log });
+    const bus = await joinBus({ ...configuration, name: node, busAddress: address, network, clock, log });
     // Listening first keeps a second process of this node, or one that is still ending, away from the files.
-    const door = new ChannelDoor(network, doorAddress(runDir, node), bus);
-    await listen(door, clock);
+    const guard = new ChannelDoor(network, doorAddress(runDir, node), configuration.nats ? undefined : bus);
+    await listen(guard, clock);
+    const door = configuration.nats ? await openTcpDoor(network, configuration.host, bus) : guard;
     const { owner } = configuration;
     const opened = await openObjects(configuration.objects, { clock, random, localRoot: dataDir });
     const objects = owner ? new FencedObjects(opened, owner, clock) : opened;
@@ -128,6 +133,17 @@ export async function runStorageProcess(
     log.error({ error }, `the ${what} cannot start`);
     process.exit(EXIT_FAILED);
   }
+}
+
+/** Peers of a cluster are on other machines. */
+async function openTcpDoor(
+  network: SocketChannelNetwork,
+  host: string | undefined,
+  bus: Bus,
+): Promise<ChannelDoor> {
+  const door = new ChannelDoor(network, `tcp:${host ?? '127.0.0.1'}:0`, bus);
+  await door.listen();
+  return door;
 }
 
 async function listen(door: ChannelDoor, clock: SystemClock): Promise<void> {

@@ -19,8 +19,8 @@ const BACKOFF_MAX_MS = 10_000;
 const HEALTHY_MS = 30_000;
 const STOP_TIMEOUT_MS = 10_000;
 /** Young generations of a few MiB: what lives there is short-lived buffers' handles, and there are several processes. */
-const SAFEKEEPER_FLAGS = ['--max-semi-space-size=4', '--disable-warning=ExperimentalWarning'];
-const PAGESERVER_FLAGS = ['--max-semi-space-size=16', '--disable-warning=ExperimentalWarning'];
+export const SAFEKEEPER_FLAGS = ['--max-semi-space-size=4', '--disable-warning=ExperimentalWarning'];
+export const PAGESERVER_FLAGS = ['--max-semi-space-size=16', '--disable-warning=ExperimentalWarning'];
 const LOG_BYTES_MAX = 20 * 1024 * 1024;
 
 export interface StorageProcessSpec {

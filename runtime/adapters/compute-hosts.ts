@@ -40,6 +40,8 @@ export interface LocalComputeHostsOptions {
   bus: Bus;
   /** Where hosts connect to the same bus. */
   busAddress: string;
+  /** The NATS cluster that is the bus instead. */
+  nats?: { servers: string; credentialsFile?: string; caFile?: string };
   /** The script to run. */
   scriptPath: string;
   /** Each host gets a folder in here for its data directory; emptied at the start. */
@@ -229,6 +231,7 @@ class HostProcess {
       {
         hostId: id,
         busAddress: options.busAddress,
+        ...(options.nats ? { nats: options.nats } : {}),
         ...folders,
         postgresLogFile: join(options.logDirectory, 'postgres.log'),
         binaries: options.binariesOf(pgVersion),

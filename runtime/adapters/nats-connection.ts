@@ -76,6 +76,8 @@ export class NatsConnection {
   readonly #log: Log;
   readonly #onClose: ((reason: Error | undefined) => void)[] = [];
   readonly #whenConnected = new Set<() => void>();
+  /** Requests that wait for an answer. */
+  readonly #waiting = new Set<() => void>();
   #connected = true;
   #closed = false;
   #reason: Error | undefined;
@@ -134,12 +136,14 @@ export class NatsConnection {
     }
     try {
       const options = { timeout: Math.max(1, Math.ceil(timeoutMs)), noMux: false };
-      const message = await this.#client.request(
+      const answer = this.#client.request(
         subject,
         data,
         headers ? { ...options, headers: toHeaders(headers) } : options,
       );
-      return { status: 'ok', message: toMessage(message) };
+      return await this.#unlessLost(
+        answer.then((message) => ({ status: 'ok', message: toMessage(message) })),
+      );
     } catch (error) {
       const code = error instanceof NatsError ? error.code : '';
       if (code === ErrorCode.NoResponders) return { status: 'no-responders' };
@@ -235,6 +239,7 @@ export class NatsConnection {
     for await (const { type, data } of this.#client.status()) {
       if (type === 'disconnect') {
         this.#connected = false;
+        this.#lostLater();
         this.#log.warn({ server: String(data) }, 'the connection to NATS is lost; another server is tried');
       } else if (type === 'reconnect') {
         this.#connected = true;
@@ -268,6 +273,28 @@ export class NatsConnection {
       this.#whenConnected.add(done);
     });
     return this.connected;
+  }
+
+  /** Ends the wait for an answer when no server is reachable for longer than a change of servers takes. */
+  async #unlessLost(answer: Promise<NatsReply>): Promise<NatsReply> {
+    let give: () => void = () => {};
+    const lost = new Promise<NatsReply>((resolve) => {
+      give = () => resolve({ status: 'disconnected' });
+    });
+    this.#waiting.add(give);
+    answer.catch(() => {});
+    try {
+      return await Promise.race([answer, lost]);
+    } finally {
+      this.#waiting.delete(give);
+    }
+  }
+
+  #lostLater(): void {
+    this.#clock.setTimer(DISCONNECTED_GRACE_MS, () => {
+      if (this.#connected) return;
+      for (const give of [...this.#waiting]) give();
+    });
   }
 
   #mayBuffer(subject: string, bytes: number): boolean {

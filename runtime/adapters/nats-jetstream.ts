@@ -231,7 +231,10 @@ export class JetStream {
       try {
         return await read();
       } catch (error) {
-        const mayPass = error instanceof PalimpsestError && error.code === 'unavailable';
+        // A stream that was made a moment ago is not known to every server yet.
+        const mayPass =
+          (error instanceof PalimpsestError && error.code === 'unavailable') ||
+          (error instanceof JetStreamError && error.errCode === JetStreamCode.streamNotFound);
         if (!mayPass || !this.#connection.connected || this.#clock.monotonic() > deadline) throw error;
       }
       await this.#clock.sleep(READ_RETRY_MS);

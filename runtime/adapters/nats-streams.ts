@@ -21,6 +21,8 @@ const VARZ_SILENCE_MS = 150;
 /** A cluster that has just been started elects its leaders first. */
 const CREATE_TIMEOUT_MS = 30_000;
 const CREATE_RETRY_MS = 250;
+/** Looks before a stream is said to be gone: one that was made a moment ago is not known to every server yet. */
+const MISSING_LOOKS = 8;
 /** Copies of everything in a cluster: one server may be lost. */
 const CLUSTER_REPLICAS = 3;
 const EVENTS_BYTES_MAX = 256 * 1024 * 1024;
@@ -103,7 +105,7 @@ export async function prepareStreams({ connection, clock }: PrepareOptions): Pro
     return { isNew: true, replicas: clustered ? CLUSTER_REPLICAS : 1 };
   });
   for (const definition of definitions(wanted.replicas)) {
-    await untilAnswered(clock, () => ensureStream(jetstream, definition, !wanted.isNew));
+    await untilAnswered(clock, () => ensureStream(jetstream, clock, definition, !wanted.isNew));
   }
   return jetstream;
 }
@@ -175,11 +177,16 @@ async function infoOf(jetstream: JetStream, name: string): Promise<StreamInfo | 
 
 async function ensureStream(
   jetstream: JetStream,
+  clock: Clock,
   definition: StreamDefinition,
   mustExist: boolean,
 ): Promise<void> {
   const { name } = definition;
   let info = await infoOf(jetstream, name);
+  for (let looks = 1; !info && mustExist && looks < MISSING_LOOKS; looks++) {
+    await clock.sleep(CREATE_RETRY_MS);
+    info = await infoOf(jetstream, name);
+  }
   if (!info && mustExist) {
     throw new PalimpsestError(
       'corrupt',

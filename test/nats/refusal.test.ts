@@ -1,7 +1,10 @@
 /** Clusters that must not be trusted are refused with the reason. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { prepareStreams } from '../../runtime/adapters/nats-streams.ts';
+import { natsServerProgram } from '../support/nats-package.ts';
 import { NatsCluster, type NatsOptions } from '../support/nats-server.ts';
+import { run } from '../support/programs.ts';
+import { ROOT } from '../support/source-files.ts';
 import { clock, closeConnections, connectTo } from './world.ts';
 
 describe('a NATS cluster is refused', () => {
@@ -34,6 +37,12 @@ describe('a NATS cluster is refused', () => {
 
   it('when nobody is there', async () => {
     await expect(connectTo('nats://127.0.0.1:1')).rejects.toMatchObject({ code: 'unavailable' });
+  });
+
+  it('but not for the configuration that is handed out', async () => {
+    const path = `${ROOT}deploy/nats/nats.conf`;
+    const { code, stderr } = await run(await natsServerProgram(), ['-t', '-c', path], {});
+    expect([code, stderr]).toEqual([0, expect.stringContaining('is valid')]);
   });
 
   it('but a single server that syncs is fine', async () => {

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { RunningSystem } from '../../node/parent.ts';
 import { type CommonOptions, DEFAULT_DATA_DIR, parser, runCommand, withCommonOptions } from '../command.ts';
 import { type Output, Progress } from '../output.ts';
+import { stopSignal } from '../stop-signal.ts';
 import {
   parseDiskBudget,
   parseGcInterval,
@@ -17,8 +18,6 @@ import {
 
 export const DEFAULT_PORT = 54320;
 const DEFAULT_PG_VERSION = 17;
-/** Two signals within this time are one Ctrl-C that reached the process by two ways. */
-const SAME_SIGNAL_MS = 500;
 
 interface StartOptions extends CommonOptions {
   port: number;
@@ -125,23 +124,4 @@ function announce(system: RunningSystem, options: StartOptions, output: Output):
     '',
   ].join('\n');
   output.result({ url, port, dataDir, pgVersion, pid: process.pid }, text);
-}
-
-/** The first signal stops in order; a second one, later, ends at once. */
-function stopSignal(): { signal: AbortSignal; received: Promise<'signal'> } {
-  const controller = new AbortController();
-  const received = new Promise<'signal'>((done) => {
-    let firstMs: number | undefined;
-    const handle = () => {
-      if (firstMs === undefined) {
-        firstMs = performance.now();
-        controller.abort();
-        done('signal');
-      } else if (performance.now() - firstMs > SAME_SIGNAL_MS) {
-        process.exit(130);
-      }
-    };
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, handle);
-  });
-  return { signal: controller.signal, received };
 }

@@ -1,0 +1,94 @@
+import { describe, expect, it } from 'vitest';
+import {
+  chooseCompute,
+  choosePageserver,
+  chooseSafekeepers,
+  type PlacementNode,
+  type PlacementState,
+  plan,
+  ROLES,
+} from './plan.ts';
+
+const node = (name: string, zone: string, more: Partial<PlacementNode> = {}): PlacementNode => ({
+  name,
+  zone,
+  roles: [...ROLES],
+  alive: true,
+  draining: false,
+  ...more,
+});
+
+const state = (more: Partial<PlacementState>): PlacementState => ({
+  nodes: [],
+  projects: [],
+  computes: [],
+  ...more,
+});
+
+const project = (tenant: string, pageserver: string, safekeepers: string[] = []) => ({
+  tenant,
+  name: tenant,
+  pageserver,
+  safekeepers,
+});
+
+describe('placement', () => {
+  it('spreads safekeepers over zones before it takes a second one of a zone', () => {
+    const nodes = [node('a1', 'a'), node('a2', 'a'), node('a3', 'a'), node('b1', 'b'), node('c1', 'c')];
+    expect(chooseSafekeepers(state({ nodes }), 3).sort()).toEqual(['a1', 'b1', 'c1']);
+    expect(chooseSafekeepers(state({ nodes: nodes.slice(0, 4) }), 3).sort()).toEqual(['a1', 'a2', 'b1']);
+    expect(chooseSafekeepers(state({ nodes: nodes.slice(0, 1) }), 3)).toEqual(['a1']);
+  });
+
+  it('takes the least loaded node that is alive and not drained', () => {
+    const nodes = [
+      node('a', 'z'),
+      node('b', 'z'),
+      node('c', 'z', { alive: false }),
+      node('d', 'z', { draining: true }),
+    ];
+    const busy = state({ nodes, projects: [project('p', 'a')], computes: [{ id: 'x', node: 'a' }] });
+    expect(choosePageserver(busy)).toBe('b');
+    expect(chooseCompute(busy)).toBe('b');
+    expect(choosePageserver(state({ nodes: nodes.slice(2) }))).toBe(undefined);
+  });
+
+  it('leaves everything where it works', () => {
+    const nodes = [node('a', 'x'), node('b', 'y')];
+    const projects = [project('p', 'a', ['a', 'b']), project('q', 'a', ['a'])];
+    expect(plan(state({ nodes, projects, computes: [{ id: 'c', node: 'a' }] }))).toEqual([]);
+  });
+
+  it('moves pages and computes away from a dead or drained node, spread over the others', () => {
+    const nodes = [
+      node('a', 'x', { alive: false }),
+      node('b', 'y'),
+      node('c', 'z'),
+      node('d', 'z', { draining: true }),
+    ];
+    const projects = ['p', 'q'].map((tenant) => project(tenant, 'a')).concat(project('r', 'd'));
+    const steps = plan(state({ nodes, projects, computes: [{ id: 'x', node: 'd' }] }));
+    const moves = steps.filter((step) => step.type === 'move-pageserver');
+    expect(moves.map(({ tenant, to }) => [tenant, to])).toEqual([
+      ['p', 'b'],
+      ['q', 'c'],
+      ['r', 'b'],
+    ]);
+    expect(moves[0]!.why).toContain('no sign of life');
+    expect(steps).toContainEqual({
+      type: 'move-compute',
+      id: 'x',
+      from: 'd',
+      why: 'the node is being drained',
+    });
+  });
+
+  it('says what it cannot do', () => {
+    const nodes = [node('a', 'x', { alive: false })];
+    const steps = plan(
+      state({ nodes, projects: [project('p', 'a', ['a', 'gone'])], computes: [{ id: 'x', node: 'a' }] }),
+    );
+    expect(steps.map(({ type }) => type)).toEqual(['attention', 'attention', 'attention', 'attention']);
+    expect(JSON.stringify(steps)).toContain('no other node has the role pageserver');
+  });
+});

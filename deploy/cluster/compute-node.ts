@@ -1,0 +1,145 @@
+/**
+ * The computes of one node: starts, stops and lists them when the control lease's holder asks, and tells it what happens to
+ * them. They go on when nobody asks, so a change of the holder, or the loss of every NATS server, stops none.
+ *
+ *   pal.cmd.compute-node.<node>   start, stop, kill, list
+ *   pal.node.<node>.compute       published: {hostId, type: 'activity' | 'end', …}
+ */
+import type { StoppedReply } from '../../actors/compute/host-protocol.ts';
+import type { ComputeHandle, ComputeHosts } from '../../actors/compute/hosts.ts';
+import type { ComputeEnd, ComputeSpec, RunningCompute } from '../../actors/compute/spec.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { packMessage, serveCommands } from '../../runtime/bus/command.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import { Relay } from './relay.ts';
+
+export const COMPUTE_NODE_KIND = 'compute-node';
+
+/** Ends that are remembered for a holder that comes late. */
+const ENDS_MAX = 1_000;
+
+export type ComputeNodeCommand =
+  | { type: 'start'; spec: ComputeSpec; timeoutMs: number }
+  | { type: 'stop'; hostId: string; ifIdleForMs?: number; timeoutMs: number }
+  | { type: 'kill'; hostId: string }
+  | { type: 'list' };
+
+export interface HostedCompute {
+  compute: RunningCompute;
+  /** Since when nobody uses it; undefined when somebody does. */
+  sinceMs?: number;
+}
+
+export interface ComputeNodeView {
+  running: HostedCompute[];
+  ended: { hostId: string; end: ComputeEnd }[];
+}
+
+export type ComputeNews =
+  | { type: 'activity'; hostId: string; sinceMs?: number }
+  | { type: 'end'; hostId: string; end: ComputeEnd };
+
+export function computeNewsSubject(node: string): string {
+  return `pal.node.${node}.compute`;
+}
+
+export interface ComputeNodeOptions {
+  node: string;
+  /** Where gateways reach this node. */
+  host: string;
+  bus: Bus;
+  hosts: ComputeHosts;
+}
+
+interface Hosted {
+  handle: ComputeHandle;
+  compute: RunningCompute;
+  relay: Relay;
+  sinceMs: number | undefined;
+}
+
+export class ComputeNode {
+  readonly #options: ComputeNodeOptions;
+  readonly #hosted = new Map<string, Hosted>();
+  readonly #ended = new Map<string, ComputeEnd>();
+
+  constructor(options: ComputeNodeOptions) {
+    this.#options = options;
+  }
+
+  async serve(): Promise<void> {
+    const { bus, node } = this.#options;
+    serveCommands<ComputeNodeCommand>(bus, COMPUTE_NODE_KIND, node, async (command) => this.#handle(command));
+    await bus.flush();
+  }
+
+  /** Stops all computes cleanly, for a node that leaves. */
+  async suspendAll(timeoutMs: number): Promise<void> {
+    await Promise.all(
+      [...this.#hosted.values()].map(async ({ handle }) => {
+        await handle.stop({ timeoutMs }).catch(() => handle.kill());
+        await handle.ended;
+      }),
+    );
+  }
+
+  #handle(command: ComputeNodeCommand): Promise<unknown> | unknown {
+    switch (command.type) {
+      case 'start':
+        return this.#start(command.spec, command.timeoutMs);
+      case 'stop':
+        return this.#stop(command);
+      case 'kill':
+        this.#hosted.get(command.hostId)?.handle.kill();
+        return {};
+      case 'list':
+        return this.#view();
+      default:
+        throw new PalimpsestError('unsupported', 'unknown command of a compute node');
+    }
+  }
+
+  async #start(spec: ComputeSpec, timeoutMs: number): Promise<RunningCompute> {
+    const { hosts, node, host } = this.#options;
+    const handle = await hosts.start(spec, { timeoutMs });
+    const { hostId, socketDirectory, port } = handle.compute;
+    const relay = await Relay.open(host, `${socketDirectory}/.s.PGSQL.${port}`);
+    const compute: RunningCompute = { ...handle.compute, node, address: relay.address };
+    const hosted: Hosted = { handle, compute, relay, sinceMs: undefined };
+    this.#hosted.set(hostId, hosted);
+    handle.onActivity((sinceMs) => {
+      hosted.sinceMs = sinceMs;
+      this.#tell(
+        sinceMs === undefined ? { type: 'activity', hostId } : { type: 'activity', hostId, sinceMs },
+      );
+    });
+    void handle.ended.then((end) => {
+      relay.close();
+      this.#hosted.delete(hostId);
+      if (this.#ended.size >= ENDS_MAX) this.#ended.delete(this.#ended.keys().next().value!);
+      this.#ended.set(hostId, end);
+      this.#tell({ type: 'end', hostId, end });
+    });
+    return compute;
+  }
+
+  async #stop(command: Extract<ComputeNodeCommand, { type: 'stop' }>): Promise<StoppedReply> {
+    const hosted = this.#hosted.get(command.hostId);
+    if (!hosted) throw new PalimpsestError('not-found', `no compute runs in host ${command.hostId}`);
+    const { timeoutMs, ifIdleForMs } = command;
+    return hosted.handle.stop(ifIdleForMs === undefined ? { timeoutMs } : { timeoutMs, ifIdleForMs });
+  }
+
+  #view(): ComputeNodeView {
+    return {
+      running: [...this.#hosted.values()].map(({ compute, sinceMs }) =>
+        sinceMs === undefined ? { compute } : { compute, sinceMs },
+      ),
+      ended: [...this.#ended].map(([hostId, end]) => ({ hostId, end })),
+    };
+  }
+
+  #tell(news: ComputeNews): void {
+    this.#options.bus.publish(computeNewsSubject(this.#options.node), packMessage(news));
+  }
+}

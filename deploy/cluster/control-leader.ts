@@ -1,0 +1,500 @@
+/**
+ * What the holder of the control lease runs: the actors of all projects, timelines and computes over their JetStream journals,
+ * the control address, and the loop that compares what is with what should be.
+ *
+ * It can be killed at any moment: everything it knows comes from journals and from the nodes, and its successor begins
+ * with the same. Two of them at a time do no harm, because journals and WAL have fences of their own.
+ */
+
+import type { BranchLookup } from '../../actors/gateway/gateway.ts';
+import {
+  chooseCompute,
+  choosePageserver,
+  chooseSafekeepers,
+  type PlacementState,
+  plan,
+  type Step,
+} from '../../actors/placement/plan.ts';
+import type { HistoryWindow, TenantStatus } from '../../actors/tenant/events.ts';
+import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import { NatsEventLog } from '../../runtime/adapters/nats-event-log.ts';
+import type { JetStream } from '../../runtime/adapters/nats-jetstream.ts';
+import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
+import { MetricsRegistry } from '../../runtime/adapters/open-metrics.ts';
+import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
+import { EVENT_LOG_ID, EVENT_LOG_KIND } from '../../runtime/event-log/event-log.ts';
+import { collectMetrics, serveMetrics } from '../../runtime/metrics/collect.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { JournalStore } from '../../runtime/ports/journal.ts';
+import type { Leases as OwnerLeases } from '../../runtime/ports/leases.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import type { Objects } from '../../runtime/ports/objects.ts';
+import type { Random } from '../../runtime/ports/random.ts';
+import {
+  CONTROL_ID,
+  CONTROL_KIND,
+  type ControlCommand,
+  type NodeView,
+  type PlacementView,
+} from '../client/control.ts';
+import { Computes } from '../node/computes.ts';
+import { ControlActors } from '../node/control-actors.ts';
+import { ControlService } from '../node/control-service.ts';
+import { GarbageCollector, GC_INTERVAL_MS } from '../node/garbage-collector.ts';
+import { Leases } from '../node/leases.ts';
+import { Moments } from '../node/moments.ts';
+import { LocalActors } from '../node/parent-runtime.ts';
+import { VERSION } from '../version.ts';
+import { drainingNodes, setDraining } from './identity.ts';
+import { templateOf } from './make-template.ts';
+import {
+  aliveByObservation,
+  type KnownNode,
+  knownNodes,
+  nodeOf,
+  nodeView,
+  pageserverNode,
+  safekeeperNode,
+} from './registry.ts';
+import { RemoteComputes } from './remote-computes.ts';
+
+/** Where gateways ask which timeline a client's words mean. */
+export const DIRECTORY_KIND = 'gateway-directory';
+export const DIRECTORY_ID = 'main';
+
+export type DirectoryCommand = { type: 'find'; project?: string; branch?: string };
+
+const SAFEKEEPERS = 3;
+const ROUND_MS = 400;
+/** What nodes run is asked for in every so manieth round. */
+const RECONCILE_ROUNDS = 5;
+const ASK_TIMEOUT_MS = 2_000;
+
+export interface ControlLeaderOptions {
+  node: string;
+  epoch: number;
+  jetstream: JetStream;
+  bus: Bus;
+  journals: JournalStore;
+  leases: OwnerLeases;
+  objects: Objects;
+  clock: Clock;
+  random: Random;
+  log: Log;
+  location: ObjectsLocation;
+  workDir: string;
+  pgVersion: number;
+  pgBin?: string;
+  suspendAfterSeconds: number;
+  /** Whether this process still holds the control lease. */
+  isHolder(): boolean;
+}
+
+export class ControlLeader {
+  readonly #options: ControlLeaderOptions;
+  readonly #control: ControlActors;
+  readonly #computes: Computes;
+  readonly #hosts: RemoteComputes;
+  readonly #events: NatsEventLog;
+  readonly #metrics = new MetricsRegistry();
+  readonly #garbage: GarbageCollector;
+  readonly #startedMs: number;
+  #nodes: KnownNode[] = [];
+  #draining = new Set<string>();
+  #dead = new Set<string>();
+  /** Which life of each pageserver has its timelines attached. */
+  readonly #lives = new Map<string, string>();
+  /** Pageservers of projects whose move has been decided. */
+  readonly #moved = new Map<string, string>();
+  readonly #moving = new Set<string>();
+
+  constructor(options: ControlLeaderOptions) {
+    this.#options = options;
+    const { bus, clock, random, log, journals, jetstream } = options;
+    this.#startedMs = clock.now();
+    this.#events = new NatsEventLog(jetstream);
+    const services = { bus, clock, random, log, journals };
+    const spawner = new LocalActors({
+      ...services,
+      metrics: this.#metrics,
+      publishedThrough: (kind, id) => this.#events.publishedThrough(kind, id),
+    });
+    this.#control = new ControlActors({
+      spawner,
+      ...services,
+      pageserverOf: (tenant) => this.#moved.get(tenant) ?? this.#pageserverNow(tenant),
+    });
+    this.#hosts = new RemoteComputes({ bus, log, choose: () => this.#chooseCompute() });
+    this.#computes = this.#makeComputes(spawner);
+    this.#garbage = new GarbageCollector({
+      actors: this.#control,
+      bus,
+      clock,
+      log: log.child({ actor: 'gc' }),
+      metrics: this.#metrics,
+      intervalMs: GC_INTERVAL_MS,
+    });
+  }
+
+  /** Brings back everything and serves; resolves when commands are answered. */
+  async start(): Promise<void> {
+    const { bus, clock } = this.#options;
+    await this.#look();
+    this.#control.attachments.beginEpoch(() => Promise.resolve());
+    await this.#control.load();
+    this.#control.keepManifests(this.#options.objects);
+    await this.#computes.clean();
+    this.#computes.serve();
+    await this.#adoptAttachments();
+    await this.#computes.loadAll();
+    const moments = new Moments({ actors: this.#control, bus, clock });
+    serveMetrics(bus, `control-${this.#options.node}`, this.#metrics);
+    this.#serveControl(moments);
+    serveCommands<DirectoryCommand>(
+      bus,
+      DIRECTORY_KIND,
+      DIRECTORY_ID,
+      async (command): Promise<BranchLookup> => moments.find(command.project, command.branch),
+    );
+    serveCommands<{ type: string; kind?: string; id?: string }>(
+      bus,
+      EVENT_LOG_KIND,
+      EVENT_LOG_ID,
+      async (command) => {
+        if (command.type === 'last')
+          return { sequence: await this.#events.publishedThrough(command.kind ?? '', command.id ?? '') };
+        if (command.type === 'query') return this.#events.query(command as object);
+        throw new PalimpsestError('unsupported', `the event log knows no command "${command.type}"`);
+      },
+    );
+    await bus.flush();
+    this.#garbage.start();
+  }
+
+  /** Goes on until the lease is lost. */
+  async run(): Promise<void> {
+    for (let round = 0; this.#options.isHolder(); round++) {
+      try {
+        await this.#round(round);
+      } catch (error) {
+        this.#options.log.warn({ error: toWireError(error) }, 'a round of the control loop failed');
+      }
+      await this.#options.clock.sleep(ROUND_MS);
+    }
+  }
+
+  async #round(round: number): Promise<void> {
+    await this.#look();
+    for (const node of this.#nodes) {
+      if (!node.alive && !this.#dead.has(node.name)) this.#nodeIsGone(node);
+      else if (node.alive) this.#dead.delete(node.name);
+    }
+    this.#attachToNewLives();
+    for (const step of plan(this.#state())) this.#carryOut(step);
+    if (round % RECONCILE_ROUNDS === 0) await this.#reconcile();
+  }
+
+  async #look(): Promise<void> {
+    this.#nodes = await knownNodes(this.#options.leases, aliveByObservation);
+    this.#draining = await drainingNodes(this.#options.jetstream);
+  }
+
+  #nodeIsGone(node: KnownNode): void {
+    this.#dead.add(node.name);
+    this.#options.log.error(
+      { node: node.name },
+      'a node gives no sign of life; what it ran starts elsewhere',
+    );
+    this.#hosts.nodeIsGone(node.name);
+  }
+
+  /** A pageserver that has started anew has forgotten its timelines. */
+  #attachToNewLives(): void {
+    for (const node of this.#nodes) {
+      if (!node.alive || node.pageserverLife === undefined) continue;
+      const before = this.#lives.get(node.name);
+      if (before === node.pageserverLife) continue;
+      this.#lives.set(node.name, node.pageserverLife);
+      if (before !== undefined)
+        this.#reattach((timeline) => timeline.pageserver === pageserverNode(node.name));
+    }
+  }
+
+  #reattach(which: (timeline: { tenant: string; pageserver: string }) => boolean): void {
+    const affected = new Set<string>();
+    for (const status of this.#control.timelineStatuses()) {
+      if (status.state !== 'active' || !which(status)) continue;
+      this.#control.attachments.forget(status.timeline);
+      affected.add(status.timeline);
+    }
+    const isRunning = (timeline: string) => this.#computes.status(timeline).state === 'running';
+    const ordered = this.#control.activeTimelines(isRunning).filter((timeline) => affected.has(timeline));
+    void this.#control.attachments.attachAll(ordered);
+  }
+
+  /** After a change of the holder most timelines are attached where they should be. */
+  async #adoptAttachments(): Promise<void> {
+    const { bus } = this.#options;
+    const hosted = new Set<string>();
+    for (const node of this.#nodes) {
+      if (node.pageserverLife === undefined) continue;
+      this.#lives.set(node.name, node.pageserverLife);
+      const name = pageserverNode(node.name);
+      const found = await sendCommand<string[]>(
+        bus,
+        'pageserver-node',
+        name,
+        { type: 'list' },
+        {
+          timeoutMs: ASK_TIMEOUT_MS,
+        },
+      ).catch(() => []);
+      for (const timeline of found) hosted.add(`${name}/${timeline}`);
+    }
+    const missing = new Set<string>();
+    const { epoch } = this.#control.attachments;
+    for (const { timeline, state, pageserver, attached } of this.#control.timelineStatuses()) {
+      if (state !== 'active') continue;
+      if (attached && hosted.has(`${pageserver}/${timeline}`))
+        this.#control.attachments.created(timeline, epoch);
+      else missing.add(timeline);
+    }
+    const ordered = this.#control.activeTimelines(() => false).filter((timeline) => missing.has(timeline));
+    void this.#control.attachments.attachAll(ordered);
+  }
+
+  #carryOut(step: Step): void {
+    if (step.type === 'move-pageserver') this.#movePageserver(step);
+    else if (step.type === 'move-compute') void this.#moveCompute(step);
+  }
+
+  #movePageserver({ tenant, from, to, why }: Extract<Step, { type: 'move-pageserver' }>): void {
+    this.#options.log.info({ tenant, from, to, why }, 'the pages of a project move');
+    this.#moved.set(tenant, pageserverNode(to));
+    this.#reattach((timeline) => timeline.tenant === tenant);
+  }
+
+  /** A dead node's computes have crashed already; those of a drained one stop cleanly and start at the next use, or at once. */
+  async #moveCompute({ id, from, why }: Extract<Step, { type: 'move-compute' }>): Promise<void> {
+    if (this.#dead.has(from) || this.#moving.has(id)) return;
+    this.#moving.add(id);
+    try {
+      await this.#computes.restartElsewhere(id);
+      this.#options.log.info({ host: id, from, why }, 'a compute has moved');
+    } catch (error) {
+      this.#options.log.warn(
+        { error: toWireError(error), host: id, from },
+        'a compute could not be moved yet',
+      );
+    } finally {
+      this.#moving.delete(id);
+    }
+  }
+
+  async #reconcile(): Promise<void> {
+    const { bus, log } = this.#options;
+    const owners = new Map(
+      this.#control.timelineStatuses().map(({ timeline, pageserver }) => [timeline, pageserver]),
+    );
+    for (const node of this.#nodes.filter(({ alive }) => alive)) {
+      if (node.roles.includes('compute')) await this.#hosts.reconcile(node.name);
+      if (node.pageserverLife === undefined) continue;
+      const name = pageserverNode(node.name);
+      const options = { timeoutMs: ASK_TIMEOUT_MS };
+      const hosted = await sendCommand<string[]>(
+        bus,
+        'pageserver-node',
+        name,
+        { type: 'list' },
+        options,
+      ).catch(() => []);
+      for (const timeline of hosted) {
+        const owner = owners.get(timeline);
+        if (owner === undefined || owner === name) continue;
+        log.warn(
+          { timeline, node: name, owner },
+          'a pageserver serves a timeline that has moved; it is detached',
+        );
+        const detach = { type: 'detach', timeline };
+        await sendCommand(bus, 'pageserver-node', name, detach, options).catch(() => {});
+      }
+    }
+  }
+
+  #state(): PlacementState {
+    const projects = this.#control.projects().map(({ tenant, name }) => {
+      const timelines = this.#control.timelineStatuses().filter((timeline) => timeline.tenant === tenant);
+      const safekeepers = [...new Set(timelines.flatMap(({ members }) => members.map(nodeOf)))];
+      const pageserver = nodeOf(this.#moved.get(tenant) ?? timelines[0]?.pageserver ?? '');
+      return { tenant, name, safekeepers, pageserver };
+    });
+    return {
+      nodes: this.#nodes.map(({ name, zone, roles, alive }) => ({
+        name,
+        zone,
+        roles,
+        alive,
+        draining: this.#draining.has(name),
+      })),
+      projects: projects.filter(({ pageserver }) => pageserver !== ''),
+      computes: this.#hosts.placed(),
+    };
+  }
+
+  #pageserverNow(tenant: string): string | undefined {
+    const timelines = this.#control.timelineStatuses();
+    return timelines.find((timeline) => timeline.tenant === tenant)?.pageserver;
+  }
+
+  #chooseCompute(): string {
+    const node = chooseCompute(this.#state());
+    if (node !== undefined) return node;
+    throw new PalimpsestError(
+      'unavailable',
+      'no node of the cluster takes computes',
+      'start a node with --roles compute, or look at `palimpsest node list`',
+    );
+  }
+
+  #makeComputes(spawner: LocalActors): Computes {
+    const { bus, clock, log, journals, suspendAfterSeconds } = this.#options;
+    const leases = new Leases({ bus, clock, log });
+    return new Computes({
+      bus,
+      clock,
+      journals,
+      spawner,
+      services: {
+        hosts: this.#hosts,
+        specOf: async (id) => {
+          const spec = await this.#control.computeSpec(id);
+          if (spec.fixedLsn !== undefined) await leases.hold(id, spec.timeline, spec.fixedLsn);
+          return { spec, suspendAfterMs: suspendAfterSeconds * 1000 };
+        },
+      },
+      onMomentEnded: (id) => void leases.release(id),
+      tenantOf: (timeline) => this.#control.timelineWithProject(timeline).project.tenant,
+    });
+  }
+
+  async #createProject(
+    name: string,
+    pgVersion = this.#options.pgVersion,
+    history?: HistoryWindow,
+  ): Promise<TenantStatus> {
+    const state = this.#state();
+    const safekeepers = chooseSafekeepers(state, SAFEKEEPERS);
+    const pageserver = choosePageserver(state);
+    if (safekeepers.length < SAFEKEEPERS || pageserver === undefined) {
+      throw new PalimpsestError(
+        'unavailable',
+        `a project needs ${SAFEKEEPERS} nodes with the role safekeeper and one with the role pageserver; there are ${safekeepers.length} and ${pageserver === undefined ? 0 : 1}`,
+        'start more nodes; `palimpsest node list` shows those that are there',
+      );
+    }
+    const spec = {
+      name,
+      pgVersion,
+      template: await templateOf({ ...this.#options, pgVersion }),
+      safekeepers: safekeepers.map(safekeeperNode),
+      pageserver: pageserverNode(pageserver),
+    };
+    return this.#control.createProject(spec, history);
+  }
+
+  #serveControl(moments: Moments): void {
+    const { bus, log, node } = this.#options;
+    const service = new ControlService({
+      actors: this.#control,
+      bus,
+      about: this.#about(),
+      moments,
+      momentStatuses: () => this.#computes.moments(),
+      disk: async () => ({ freeBytes: 0, totalBytes: 0, isFull: false }),
+      processes: () => this.#nodes.map(({ name }) => ({ node: name, restarts: 0 })),
+      connections: () => 0,
+      createProject: (name, pgVersion, history) => this.#createProject(name, pgVersion, history),
+      collectGarbage: (timeline) => this.#garbage.collect(timeline),
+      readEvents: (query) => this.#events.query(query),
+      metrics: () => collectMetrics(bus, this.#figureNodes(node), log),
+    });
+    serveCommands<ControlCommand>(bus, CONTROL_KIND, CONTROL_ID, async (command) => {
+      switch (command.type) {
+        case 'node.list':
+          return { nodes: this.#nodeViews() };
+        case 'node.drain':
+          return this.#drain(command.name, command.draining);
+        case 'placement':
+          return this.#placement();
+        default:
+          return service.handle(command);
+      }
+    });
+  }
+
+  #about() {
+    const leader = this;
+    const { suspendAfterSeconds, node } = this.#options;
+    return {
+      version: VERSION,
+      pid: process.pid,
+      get port() {
+        return leader.#gateway()?.port ?? 0;
+      },
+      get host() {
+        return leader.#gateway()?.host ?? '127.0.0.1';
+      },
+      dataDir: `cluster, controlled by node ${node}`,
+      startedAt: new Date(this.#startedMs).toISOString(),
+      safekeepers: SAFEKEEPERS,
+      suspendAfterSeconds,
+    };
+  }
+
+  #gateway(): KnownNode | undefined {
+    return this.#nodes.find(({ alive, port }) => alive && port !== undefined);
+  }
+
+  #figureNodes(own: string): string[] {
+    const alive = this.#nodes.filter(({ alive }) => alive);
+    const safekeepers = alive.filter(({ roles }) => roles.includes('safekeeper'));
+    const pageservers = alive.filter(({ roles }) => roles.includes('pageserver'));
+    return [
+      `control-${own}`,
+      ...safekeepers.map(({ name }) => safekeeperNode(name)),
+      ...pageservers.map(({ name }) => pageserverNode(name)),
+    ];
+  }
+
+  #nodeViews(): NodeView[] {
+    const placed = this.#hosts.placed();
+    return this.#nodes.map((node) => ({
+      ...nodeView(node, {
+        draining: this.#draining.has(node.name),
+        control: node.name === this.#options.node,
+      }),
+      computes: placed.filter((compute) => compute.node === node.name).length,
+    }));
+  }
+
+  async #drain(name: string, draining: boolean): Promise<{ nodes: NodeView[] }> {
+    if (!this.#nodes.some((node) => node.name === name)) {
+      const names = this.#nodes.map((node) => node.name).join(', ');
+      throw new PalimpsestError('not-found', `the cluster has no node "${name}"`, `nodes: ${names}`);
+    }
+    await setDraining(this.#options.jetstream, name, draining);
+    await this.#look();
+    return { nodes: this.#nodeViews() };
+  }
+
+  #placement(): PlacementView {
+    const { projects, computes } = this.#state();
+    return {
+      control: { node: this.#options.node, epoch: this.#options.epoch },
+      projects,
+      computes: computes.map(({ id, node }) => ({ host: id, node })),
+      steps: plan(this.#state()),
+    };
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * The gateway of a node: asks the holder of the control lease which compute a client means and has it woken.
+ *
+ * A change of the holder is waited out. While no NATS server is reachable, clients of computes that are known to run are
+ * served from memory; others are told at once.
+ */
+
+import type { RunningCompute } from '../../actors/compute/spec.ts';
+import { type BranchLookup, Gateway } from '../../actors/gateway/gateway.ts';
+import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import type { Metrics } from '../../runtime/ports/metrics.ts';
+import type { SocketTarget } from '../../runtime/ports/sockets.ts';
+import { DIRECTORY_ID, DIRECTORY_KIND } from './control-leader.ts';
+import { RelayedSockets } from './relay.ts';
+
+const FIND_TIMEOUT_MS = 10_000;
+const ASK_TIMEOUT_MS = 3_000;
+const RETRY_MS = 200;
+const REMEMBERED_MAX = 10_000;
+
+export interface NodeGatewayOptions {
+  bus: Bus;
+  clock: Clock;
+  log: Log;
+  metrics: Metrics;
+  /** Whether a NATS server is reachable. */
+  isConnected(): boolean;
+}
+
+export function nodeGateway(options: NodeGatewayOptions): Gateway {
+  const { bus, clock, log, metrics, isConnected } = options;
+  const lookups = new Memory<BranchLookup>();
+  const targets = new Memory<SocketTarget>();
+
+  /** Asks until there is a holder that answers, or the time is over. */
+  async function patiently<T>(timeoutMs: number, ask: () => Promise<T>): Promise<T> {
+    const deadline = clock.monotonic() + timeoutMs;
+    for (;;) {
+      try {
+        return await ask();
+      } catch (error) {
+        const mayPass = error instanceof PalimpsestError && error.code === 'unavailable' && isConnected();
+        if (!mayPass || clock.monotonic() > deadline) throw error;
+      }
+      await clock.sleep(RETRY_MS);
+    }
+  }
+
+  async function find(project: string | undefined, branch: string | undefined): Promise<BranchLookup> {
+    const key = JSON.stringify([project, branch]);
+    const command = {
+      type: 'find',
+      ...(project === undefined ? {} : { project }),
+      ...(branch === undefined ? {} : { branch }),
+    };
+    try {
+      const lookup = await patiently(FIND_TIMEOUT_MS, () =>
+        sendCommand<BranchLookup>(bus, DIRECTORY_KIND, DIRECTORY_ID, command, { timeoutMs: ASK_TIMEOUT_MS }),
+      );
+      if (lookup.status === 'found') lookups.set(key, lookup);
+      return lookup;
+    } catch (error) {
+      return lookups.get(key) ?? { status: 'no-moment', error: toWireError(error) };
+    }
+  }
+
+  async function wake(timeline: string, { timeoutMs }: { timeoutMs: number }): Promise<SocketTarget> {
+    try {
+      const compute = await patiently(timeoutMs, () =>
+        sendCommand<RunningCompute>(
+          bus,
+          'compute',
+          timeline,
+          { type: 'wake', timeoutMs } as { type: string },
+          {
+            timeoutMs,
+          },
+        ),
+      );
+      if (!compute.address) throw new PalimpsestError('internal', 'the compute has no address');
+      targets.set(timeline, compute.address);
+      return compute.address;
+    } catch (error) {
+      const known = isConnected() ? undefined : targets.get(timeline);
+      if (known) return known;
+      throw error;
+    }
+  }
+
+  return new Gateway({
+    sockets: new RelayedSockets(new NodeSockets()),
+    clock,
+    log: log.child({ actor: 'gateway' }),
+    metrics,
+    directory: { find },
+    computes: { wake },
+  });
+}
+
+/** The newest answers, bounded. */
+class Memory<T> {
+  readonly #values = new Map<string, T>();
+
+  get(key: string): T | undefined {
+    return this.#values.get(key);
+  }
+
+  set(key: string, value: T): void {
+    this.#values.delete(key);
+    this.#values.set(key, value);
+    if (this.#values.size > REMEMBERED_MAX) this.#values.delete(this.#values.keys().next().value!);
+  }
+}

@@ -1,0 +1,294 @@
+/**
+ * One node of a cluster: a parent process that joins the NATS cluster, and the processes of its roles below it.
+ *
+ * Order of a start: lock of the data directory, NATS and the cluster's identity, the node's own entry in the registry (which
+ * refuses a second node of its name), storage processes, computes, gateway, control. A stop undoes it: clients, computes
+ * (stopped cleanly: everything is committed), processes, entry, lock.
+ */
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Role } from '../../actors/placement/plan.ts';
+import { LocalComputeHosts } from '../../runtime/adapters/compute-hosts.ts';
+import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
+import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
+import { natsLeases } from '../../runtime/adapters/nats-leases.ts';
+import { prepareStreams } from '../../runtime/adapters/nats-streams.ts';
+import { formatObjectsLocation, type ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
+import { MetricsRegistry } from '../../runtime/adapters/open-metrics.ts';
+import { openObjects } from '../../runtime/adapters/open-objects.ts';
+import { createLog } from '../../runtime/adapters/pino-log.ts';
+import {
+  findPostgres,
+  obtainPostgres,
+  type PostgresBinaries,
+  postgresUser,
+  reachablePostgres,
+} from '../../runtime/adapters/postgres-binaries.ts';
+import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+import { type DataDirectory, openDataDirectory } from '../node/data-directory.ts';
+import type { MarkOwner } from '../node/fenced-objects.ts';
+import type { NatsLocation } from '../node/join-bus.ts';
+import { claimObjects } from '../node/objects-mark.ts';
+import { busAddress } from '../node/run-paths.ts';
+import {
+  PAGESERVER_FLAGS,
+  SAFEKEEPER_FLAGS,
+  StorageProcess,
+  type StorageProcessSpec,
+} from '../node/storage-processes.ts';
+import { VERSION } from '../version.ts';
+import { ComputeNode } from './compute-node.ts';
+import { bindDirectory, type ClusterIdentity, joinCluster } from './identity.ts';
+import { nodeGateway } from './node-gateway.ts';
+import { pageserverNode, Registration, safekeeperNode } from './registry.ts';
+
+const STOP_COMPUTES_TIMEOUT_MS = 30_000;
+const CONTROL_FLAGS = ['--max-semi-space-size=8', '--disable-warning=ExperimentalWarning'];
+
+export interface NodeOptions {
+  name: string;
+  zone: string;
+  roles: Role[];
+  nats: NatsLocation;
+  objects: ObjectsLocation;
+  dataDir: string;
+  /** Address of this machine for other nodes; every port of this node is on it. */
+  host: string;
+  /** For clients, of a gateway. */
+  port: number;
+  pgVersion: number;
+  pgBin?: string;
+  suspendAfterSeconds: number;
+  onStep?(text: string): void;
+}
+
+export interface RunningNode {
+  /** Port for clients; undefined without the role gateway. */
+  port: number | undefined;
+  cluster: string;
+  dataDir: string;
+  failed: Promise<Error>;
+  stop(): Promise<void>;
+}
+
+/** Starts a node; resolves when it is registered and its processes have been started. */
+export async function startNode(options: NodeOptions): Promise<RunningNode> {
+  const node = new ClusterNode(options);
+  try {
+    return await node.start();
+  } catch (error) {
+    await node.stop();
+    throw error;
+  }
+}
+
+class ClusterNode {
+  readonly #options: NodeOptions;
+  readonly #undo: { what: string; undo: () => Promise<void> | void }[] = [];
+  readonly #binaries = new Map<number, PostgresBinaries>();
+  readonly #clock = new SystemClock();
+  readonly #random = new SystemRandom();
+  readonly #metrics = new MetricsRegistry();
+  /** Different for each life of this process. */
+  readonly #life = randomBytes(4).toString('hex');
+  #log!: Log;
+  #directory!: DataDirectory;
+  #connection!: NatsConnection;
+  #bus!: NatsBus;
+  #registration!: Registration;
+  #stopping: Promise<void> | undefined;
+
+  constructor(options: NodeOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<RunningNode> {
+    const { dataDir, objects, roles, name, nats, pgVersion } = this.#options;
+    if (this.#has('compute') || this.#has('control')) await this.#obtainBinaries(pgVersion);
+    this.#directory = await openDataDirectory(dataDir, { objects });
+    this.#then('data directory', () => this.#directory.release());
+    const { root } = this.#directory;
+    this.#log = createLog({ file: join(root, 'logs', 'node.log'), bindings: { node: name } });
+    const failed = new Promise<Error>((resolve) => {
+      process.on('uncaughtException', (error) => {
+        this.#log.error({ error }, 'unexpected failure');
+        resolve(error);
+      });
+    });
+    this.#step('joining the cluster');
+    const clock = this.#clock;
+    this.#connection = await NatsConnection.connect({ ...nats, name: `node ${name}`, clock, log: this.#log });
+    this.#then('NATS', () => this.#connection.close());
+    this.#bus = new NatsBus(this.#connection, clock);
+    const cluster = await this.#join();
+    this.#step(`starting ${roles.join(', ')}`);
+    this.#startStorage({ installation: cluster.id, epoch: 0 });
+    await this.#startComputes();
+    const port = await this.#startGateway();
+    if (this.#has('control')) this.#startControl();
+    await this.#directory.publish(port ?? 0);
+    this.#log.info({ roles, cluster: cluster.id, pid: process.pid }, 'the node is ready');
+    return { port, cluster: cluster.id, dataDir: root, failed, stop: () => this.stop() };
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#undoAll();
+    return this.#stopping;
+  }
+
+  async #undoAll(): Promise<void> {
+    for (const { what, undo } of this.#undo.splice(0).reverse()) {
+      try {
+        await undo();
+      } catch (error) {
+        this.#log?.error({ error, what }, 'a part could not be stopped in order');
+      }
+    }
+  }
+
+  #then(what: string, undo: () => Promise<void> | void): void {
+    this.#undo.push({ what, undo });
+  }
+
+  #step(text: string): void {
+    this.#options.onStep?.(text);
+  }
+
+  #has(role: Role): boolean {
+    return this.#options.roles.includes(role);
+  }
+
+  async #join(): Promise<ClusterIdentity> {
+    const { name, zone, roles, host, objects } = this.#options;
+    const clock = this.#clock;
+    const jetstream = await prepareStreams({ connection: this.#connection, clock });
+    const cluster = await joinCluster(jetstream, { newId: randomBytes(16).toString('hex'), objects });
+    await bindDirectory(this.#directory.root, cluster.id);
+    await claimObjects(await openObjects(objects, { clock, random: this.#random }), {
+      installation: cluster.id,
+      epoch: 0,
+      place: formatObjectsLocation(objects),
+      isNew: true,
+      isPrivate: false,
+    });
+    const record = {
+      name,
+      zone,
+      roles,
+      host,
+      version: VERSION,
+      startedMs: clock.now(),
+      ...(this.#has('pageserver') ? { pageserverLife: `${this.#life}/0` } : {}),
+    };
+    this.#registration = new Registration(natsLeases(jetstream, clock), record, { clock, log: this.#log });
+    await this.#registration.register();
+    this.#then('registration', () => this.#registration.leave());
+    return cluster;
+  }
+
+  #startStorage(owner: MarkOwner): void {
+    const { name, host, nats, objects } = this.#options;
+    const { root, runDirectory } = this.#directory;
+    const common = { objects, owner, nats, host, runDir: runDirectory };
+    if (this.#has('safekeeper')) {
+      const node = safekeeperNode(name);
+      const argument = { ...common, node, dataDir: join(root, 'safekeepers', node) };
+      this.#run({ node, script: 'safekeeper.ts', flags: SAFEKEEPER_FLAGS, argument });
+    }
+    if (this.#has('pageserver')) {
+      const node = pageserverNode(name);
+      const argument = { ...common, node, dataDir: join(root, 'pageserver') };
+      const pageserver = this.#run(
+        { node, script: 'pageserver.ts', flags: PAGESERVER_FLAGS, argument },
+        () => {
+          const pageserverLife = `${this.#life}/${pageserver.status().restarts}`;
+          void this.#registration.tell({ pageserverLife }).catch(() => {});
+        },
+      );
+    }
+  }
+
+  #startControl(): void {
+    const { name, nats, objects, pgVersion, pgBin, suspendAfterSeconds } = this.#options;
+    const argument = {
+      node: name,
+      nats,
+      objects,
+      workDir: join(this.#directory.root, 'templates'),
+      pgVersion,
+      ...(pgBin === undefined ? {} : { pgBin }),
+      suspendAfterSeconds,
+    };
+    this.#run({ node: `control-${name}`, script: '../cluster/control.ts', flags: CONTROL_FLAGS, argument });
+  }
+
+  #run(spec: StorageProcessSpec, onRestart: () => void = () => {}): StorageProcess {
+    const process = new StorageProcess(spec, {
+      logDirectory: join(this.#directory.root, 'logs'),
+      clock: this.#clock,
+      log: this.#log,
+      onRestart,
+    });
+    process.start();
+    this.#then(spec.node, () => process.stop());
+    return process;
+  }
+
+  async #startComputes(): Promise<void> {
+    if (!this.#has('compute')) return;
+    const { name, host, nats, pgVersion } = this.#options;
+    const { root, runDirectory } = this.#directory;
+    const user = postgresUser();
+    const hosts = new LocalComputeHosts({
+      clock: this.#clock,
+      log: this.#log,
+      random: this.#random,
+      bus: this.#bus,
+      busAddress: busAddress(runDirectory),
+      nats,
+      scriptPath: fileURLToPath(new URL('../node/compute-host.ts', import.meta.url)),
+      computesDirectory: join(root, 'computes'),
+      runDirectory,
+      logDirectory: join(root, 'logs'),
+      pgVersion,
+      binariesOf: (version) => reachablePostgres(this.#binariesOf(version), user, runDirectory),
+      user,
+    });
+    this.#then('compute hosts', () => hosts.close());
+    const computes = new ComputeNode({ node: name, host, bus: this.#bus, hosts });
+    await computes.serve();
+    this.#then('computes', () => computes.suspendAll(STOP_COMPUTES_TIMEOUT_MS));
+    hosts.fillReserve();
+  }
+
+  async #startGateway(): Promise<number | undefined> {
+    if (!this.#has('gateway')) return undefined;
+    const gateway = nodeGateway({
+      bus: this.#bus,
+      clock: this.#clock,
+      log: this.#log,
+      metrics: this.#metrics,
+      isConnected: () => this.#connection.connected,
+    });
+    const port = await gateway.listen({ host: this.#options.host, port: this.#options.port });
+    gateway.open();
+    this.#then('gateway', () => gateway.close());
+    await this.#registration.tell({ port });
+    return port;
+  }
+
+  #binariesOf(version: number): PostgresBinaries {
+    const known = this.#binaries.get(version) ?? findPostgres(version, this.#options.pgBin);
+    this.#binaries.set(version, known);
+    return known;
+  }
+
+  async #obtainBinaries(version: number): Promise<void> {
+    const { pgBin, onStep } = this.#options;
+    const found = await obtainPostgres(version, { directory: pgBin, ...(onStep ? { onStep } : {}) });
+    this.#binaries.set(version, found);
+  }
+}

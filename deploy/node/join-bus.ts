@@ -1,0 +1,36 @@
+/**
+ * How a process of an installation joins its bus: the parent's socket on one machine, or the NATS cluster of many.
+ */
+import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
+import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
+import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import type { ChannelNetwork } from '../../runtime/ports/channel.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
+import type { Log } from '../../runtime/ports/log.ts';
+
+/** Where the NATS servers are and how to log in; plain data, so that it can be handed to another process. */
+export interface NatsLocation {
+  /** Separated by commas. */
+  servers: string;
+  credentialsFile?: string;
+  caFile?: string;
+}
+
+export interface JoinBusOptions {
+  /** Name of this process, for the servers' lists. */
+  name: string;
+  nats?: NatsLocation | undefined;
+  /** The parent's bus, without NATS. */
+  busAddress: string;
+  network: ChannelNetwork;
+  clock: Clock;
+  log: Log;
+}
+
+/** Throws `unavailable` when the bus cannot be reached. */
+export async function joinBus(options: JoinBusOptions): Promise<Bus> {
+  const { name, nats, busAddress, network, clock, log } = options;
+  if (!nats) return SocketBus.connect({ network, address: busAddress, clock, log });
+  return new NatsBus(await NatsConnection.connect({ ...nats, name, clock, log }), clock);
+}

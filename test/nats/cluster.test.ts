@@ -1,0 +1,180 @@
+/**
+ * A cluster of six nodes and three NATS servers, used as a single machine is used, while its parts die one after another.
+ * A ledger is written all the while: no acknowledged commit may be lost.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { TestCluster } from '../support/cluster.ts';
+import { Ledger } from '../support/ledger.ts';
+import { PgClient } from '../support/pg-client.ts';
+import { eventually, pause } from '../support/processes.ts';
+
+/** What a lost node may cost; the target is 5 s, and this machine may be busy. */
+const RECOVERY_LIMIT_MS = 20_000;
+
+let cluster: TestCluster;
+let url: string;
+let ledger: Ledger;
+
+beforeAll(async () => {
+  cluster = await TestCluster.start();
+});
+afterAll(() => cluster?.stop());
+
+/** Milliseconds from now until the ledger has gone on. */
+async function untilItGoesOn(what: string): Promise<number> {
+  const began = performance.now();
+  await eventually(what, () => ledger.lastAcknowledgedMs > began, { limitMs: RECOVERY_LIMIT_MS });
+  return ledger.lastAcknowledgedMs - began;
+}
+
+/** Compares the ledger with what is there, and begins a new one. */
+async function checkLedger(): Promise<void> {
+  await ledger.stop();
+  const client = await PgClient.connect(url);
+  expect(await ledger.check(client)).toEqual({ missing: [], undead: [], unknown: [] });
+  await client.query('truncate ledger');
+  await client.close();
+  ledger = new Ledger(() => PgClient.connect(url));
+  ledger.start(2);
+  await untilItGoesOn('commits');
+}
+
+/** The node on which the branch's compute runs. */
+async function computeNode(): Promise<string> {
+  const { computes } = await (await cluster.client()).placement();
+  expect(computes.length).toBe(1);
+  return computes[0]!.node;
+}
+
+async function settled(): Promise<void> {
+  await eventually('everything is where it should be', async () => {
+    const client = await cluster.client();
+    const nodes = await client.nodes();
+    return nodes.every(({ state }) => state === 'alive') && (await client.placement()).steps.length === 0;
+  });
+}
+
+describe('a cluster', () => {
+  it('has projects and branches, by the same commands as a single machine', async () => {
+    const client = await cluster.client();
+    await eventually('all nodes are there', async () => (await client.nodes()).length === 6);
+    const created = await cluster.cli('project', 'create', 'default');
+    expect(created.stderr).toBe('');
+    url = await client.url();
+    const first = await PgClient.connect(url);
+    await first.query('create table t as select generate_series(1, 1000) as n');
+    await client.createBranch('dev');
+    await first.query('delete from t');
+    const dev = await PgClient.connect(await client.url('dev'));
+    expect(await dev.number('select count(*) from t')).toBe(1000);
+    expect(await first.number('select count(*) from t')).toBe(0);
+    await dev.close();
+    await client.suspend('dev');
+    await Ledger.createTable(first);
+    await first.close();
+    const placement = await cluster.cli('placement', '--explain');
+    expect(placement.stdout).toContain('everything is where it should be');
+    const events = await cluster.cli('events', 'compute.*', '--json');
+    const types = events.stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line).type);
+    expect(types).toContain('compute.started');
+    expect(types).toContain('compute.suspended');
+    ledger = new Ledger(() => PgClient.connect(url));
+    ledger.start(2);
+    await untilItGoesOn('commits');
+  });
+
+  it('goes on when the node that controls it is killed: no client notices, and another takes over', async () => {
+    const client = await cluster.client();
+    const holder = (await client.nodes()).find(({ control }) => control)!.name;
+    const errors = ledger.errors.size;
+    const epoch = (await client.placement()).control.epoch;
+    await cluster.node(holder).kill();
+    const began = performance.now();
+    await eventually('another node controls', async () => (await client.placement()).control.epoch > epoch, {
+      limitMs: RECOVERY_LIMIT_MS,
+    });
+    console.log(`control taken over after ${Math.round(performance.now() - began)} ms`);
+    expect(ledger.errors.size).toBe(errors);
+    await untilItGoesOn('commits');
+    await cluster.node(holder).start();
+    await settled();
+    await checkLedger();
+  });
+
+  it('starts a compute on another node when its node dies', async () => {
+    const before = await computeNode();
+    await cluster.node(before).kill();
+    console.log(`compute elsewhere after ${Math.round(await untilItGoesOn('commits elsewhere'))} ms`);
+    expect(await computeNode()).not.toBe(before);
+    await cluster.node(before).start();
+    await settled();
+    await checkLedger();
+  });
+
+  it('serves pages from another pageserver when the node of one dies', async () => {
+    const client = await cluster.client();
+    const { projects } = await client.placement();
+    const before = projects[0]!.pageserver;
+    await cluster.node(before).kill();
+    const began = performance.now();
+    // A branch that is not running has no page in memory.
+    await eventually(
+      'pages elsewhere',
+      async () => {
+        const dev = await PgClient.connect(await client.url('dev'));
+        try {
+          return (await dev.number('select count(*) from t')) === 1000;
+        } finally {
+          dev.destroy();
+        }
+      },
+      { limitMs: RECOVERY_LIMIT_MS },
+    );
+    console.log(`pages elsewhere after ${Math.round(performance.now() - began)} ms`);
+    expect((await client.placement()).projects[0]!.pageserver).not.toBe(before);
+    await client.suspend('dev');
+    await cluster.node(before).start();
+    await settled();
+    await checkLedger();
+  });
+
+  it('goes on committing while every NATS server is down, and is controlled again afterwards', async () => {
+    const client = await cluster.client();
+    await untilItGoesOn('commits');
+    const errors = [...ledger.errors.values()].reduce((a, b) => a + b, 0);
+    const before = ledger.acknowledged.size;
+    for (const server of cluster.nats.servers) await server.kill();
+    await pause(4_000);
+    const began = performance.now();
+    await expect(client.nodes()).rejects.toMatchObject({ code: 'unavailable' });
+    expect(performance.now() - began).toBeLessThan(3_000);
+    await untilItGoesOn('commits without NATS');
+    expect([...ledger.errors.values()].reduce((a, b) => a + b, 0)).toBe(errors);
+    console.log(`${ledger.acknowledged.size - before} commits while NATS was down`);
+    for (const server of cluster.nats.servers) server.start();
+    await cluster.nats.ready();
+    await settled();
+    const [compute] = (await client.placement()).computes;
+    expect(compute).toBeDefined();
+    await client.createBranch('later');
+    await checkLedger();
+  });
+
+  it('moves what can move away from a node that is drained', async () => {
+    const client = await cluster.client();
+    const before = await computeNode();
+    expect((await cluster.cli('node', 'drain', before)).stdout).toContain('draining');
+    await eventually('the compute has moved', async () => (await computeNode()) !== before, {
+      limitMs: RECOVERY_LIMIT_MS,
+    });
+    await untilItGoesOn('commits elsewhere');
+    await cluster.cli('node', 'drain', before, '--undo');
+    await settled();
+    expect((await client.nodes()).every(({ state }) => state === 'alive')).toBe(true);
+    await checkLedger();
+    await ledger.stop();
+  });
+});
