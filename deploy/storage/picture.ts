@@ -61,7 +61,7 @@ function tiles(report: StorageReport, branches: BranchStorage[]): string {
     [bytesText(report.bytes), `in ${report.objects} objects`],
     [bytesText(sum(({ layerBytes }) => layerBytes)), `in ${sum(({ layers }) => layers.length)} layers`],
     [bytesText(sum(({ wal }) => wal.bytes)), `in ${sum(({ wal }) => wal.objects)} WAL objects`],
-    [bytesText(report.templateBytes), 'in templates, shared by all'],
+    [bytesText(report.templateBytes), 'in templates, with which branches begin'],
     [
       bytesText(logical),
       `logical size of ${branches.length} ${branches.length === 1 ? 'branch' : 'branches'}`,

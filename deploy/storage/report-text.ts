@@ -11,7 +11,7 @@ const LAYERS_SHOWN = 20;
 export function storageText(report: StorageReport, allLayers: boolean): string {
   const lines = [
     `${report.objects} objects, ${bytesText(report.bytes)}, in ${report.place}`,
-    `templates of new projects: ${bytesText(report.templateBytes)}`,
+    `templates that branches begin with: ${bytesText(report.templateBytes)}`,
   ];
   for (const { name, pgVersion, branches } of report.projects) {
     lines.push('', `project ${name} (Postgres ${pgVersion})`, branchTable(branches));

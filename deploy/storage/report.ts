@@ -1,7 +1,7 @@
 /**
  * What every branch of a running system takes: its size as Postgres sees it, and the objects behind it.
  */
-import { decodeIndex } from '../../actors/pageserver/index-object.ts';
+import { decodeIndex, type ShardIndex } from '../../actors/pageserver/index-object.ts';
 import type { LayerDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import { PageClient } from '../../actors/pageserver/page-client.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
@@ -9,7 +9,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { LATEST_LSN, PAGE_BYTES, ZERO_LSN } from '../../protocols/lsn.ts';
 import { parseWalObjectKey } from '../../protocols/object-keys.ts';
 import type { RelationEntry } from '../../protocols/pages/types.ts';
-import type { Objects } from '../../runtime/ports/objects.ts';
+import type { ObjectInfo, Objects } from '../../runtime/ports/objects.ts';
 import type { BranchView, StatusView } from '../client/index.ts';
 import type { SystemConnection } from '../client/system-connection.ts';
 import { type Catalog, readCatalog, type TimelineObjects } from './catalog.ts';
@@ -44,6 +44,8 @@ export interface BranchStorage {
   /** Branches that begin in its history. */
   children: { branch: string; lsn: number }[];
   ancestor?: { timeline: string; lsn: number };
+  /** Key of the template that it begins with. */
+  template?: string;
   leases: number;
 }
 
@@ -86,7 +88,7 @@ export async function readStorage(options: ReportOptions): Promise<StorageReport
   const branches = wanted.map(({ timeline }) => found.get(timeline)!);
   branches.push(...(await readNamelessAncestors(options, catalog, found)));
   for (const branch of branches) {
-    branch.sharedBytes = sharedBytes(branch, found, templateBytes);
+    branch.sharedBytes = sharedBytes(branch, found, catalog.templates);
     const parent = branch.ancestor && found.get(branch.ancestor.timeline);
     parent?.children.push({ branch: branch.branch, lsn: branch.ancestor!.lsn });
   }
@@ -131,7 +133,9 @@ async function readBranch(
   const { timeline } = view;
   const own = await system.command<TimelineStatus>('timeline', timeline, { type: 'status' });
   const stored = catalog.timelines.get(timeline);
-  const layers = await readLayers(objects, stored);
+  const index = await readIndex(objects, stored);
+  const layers = index?.layers ?? [];
+  const { template } = index?.spec ?? {};
   const served = await readServed(system, timeline);
   const { relations } = served;
   return {
@@ -152,6 +156,7 @@ async function readBranch(
     relations,
     children: [],
     ...(own.ancestor ? { ancestor: own.ancestor } : {}),
+    ...(template === undefined ? {} : { template }),
     leases: Object.keys(own.leases).length,
   };
 }
@@ -186,11 +191,13 @@ async function readRelations(system: SystemConnection, timeline: string): Promis
   }
 }
 
-/** Layers that the newest index lists; none when nothing was uploaded yet. */
-async function readLayers(objects: Objects, stored: TimelineObjects | undefined): Promise<LayerDescriptor[]> {
+/** The newest index; undefined when nothing was uploaded yet. */
+async function readIndex(
+  objects: Objects,
+  stored: TimelineObjects | undefined,
+): Promise<ShardIndex | undefined> {
   const newest = stored?.indexes.at(-1);
-  if (!newest) return [];
-  return decodeIndex(newest.key, await objects.get(newest.key)).layers;
+  return newest && decodeIndex(newest.key, await objects.get(newest.key));
 }
 
 function walOf(stored: TimelineObjects | undefined): BranchStorage['wal'] {
@@ -202,8 +209,13 @@ function walOf(stored: TimelineObjects | undefined): BranchStorage['wal'] {
   return { objects: wal.length, bytes: wal.reduce((sum, { bytes }) => sum + bytes, 0), ranges };
 }
 
-function sharedBytes(branch: BranchStorage, all: Map<string, BranchStorage>, templateBytes: number): number {
-  let sum = templateBytes;
+function sharedBytes(
+  branch: BranchStorage,
+  all: Map<string, BranchStorage>,
+  templates: ObjectInfo[],
+): number {
+  let sum = 0;
+  let root = branch;
   const seen = new Set<string>();
   for (let at = branch.ancestor; at && !seen.has(at.timeline); ) {
     seen.add(at.timeline);
@@ -211,7 +223,11 @@ function sharedBytes(branch: BranchStorage, all: Map<string, BranchStorage>, tem
     if (!ancestor) break;
     const { lsn } = at;
     for (const layer of ancestor.layers) if (layer.startLsn < lsn) sum += layer.bytes;
+    root = ancestor;
     at = ancestor.ancestor;
   }
+  // Without an index it is not known which one: then it is most likely the only one.
+  const folder = root.template?.slice(0, root.template.lastIndexOf('/') + 1) ?? '';
+  for (const { key, bytes } of templates) if (key.startsWith(folder)) sum += bytes;
   return sum;
 }
