@@ -40,6 +40,20 @@ export const FAULTS: Fault[] = [
     workload: 'heap',
   },
   {
+    what: 'Heap2: pruning leaves the last tuples where they lie',
+    file: 'redo/compaction.ts',
+    find: '  if (end > from) page.copyWithin(target - (end - from), from, end);\n}',
+    replace: '}',
+    workload: 'heap',
+  },
+  {
+    what: 'Btree: deleted tuples leave a gap when the others are packed anew',
+    file: 'redo/compaction.ts',
+    find: '  movePiece(from, end, target);\n  both.copyWithin',
+    replace: '  both.copyWithin',
+    workload: 'heap',
+  },
+  {
     what: 'Heap2: a lock of an updated row forgets its kind',
     file: 'redo/heap/heap2.ts',
     find: '  applyInfoBits(page, tuple, bytes[mainOffset + 6]!);\n',

@@ -21,11 +21,22 @@ const DOWNLOAD_TIMEOUT_MS = 600_000;
 const BUILD_TIMEOUT_MS = 1_800_000;
 const OUTPUT_SHOWN = 2_000;
 
-/** Folder of the regression suite of `version`, built: pg_regress, regress.so, the schedules. Throws with what is missing. */
-export async function fetchRegressionSuite(version: number, say: (text: string) => void): Promise<string> {
+export interface RegressionSuite {
+  /** Where pg_regress, regress.so and the schedules are. */
+  folder: string;
+  /** Folder of the psql that belongs to it, and what it needs in its environment. */
+  psqlFolder: string;
+  env: Record<string, string>;
+}
+
+/** The regression suite of `version`, built. Throws with what is missing. */
+export async function fetchRegressionSuite(
+  version: number,
+  say: (text: string) => void,
+): Promise<RegressionSuite> {
   const source = join(CACHE, String(version));
   const suite = join(source, 'src/test/regress');
-  if (!existsSync(join(suite, 'pg_regress'))) {
+  if (!existsSync(join(suite, 'pg_regress')) || !existsSync(join(source, 'src/bin/psql/psql'))) {
     mkdirSync(CACHE, { recursive: true });
     const work = mkdtempSync(join(CACHE, 'fetch-'));
     try {
@@ -43,10 +54,17 @@ export async function fetchRegressionSuite(version: number, say: (text: string) 
     const without = ['--without-readline', '--without-zlib', '--without-icu'];
     const env = version >= FIRST_WITHOUT_GENERATED ? await fetchGenerators() : {};
     await must('nice', ['./configure', '-q', ...without], source, { env, timeoutMs: BUILD_TIMEOUT_MS });
-    const make = ['make', '-s', '-C', 'src/test/regress', 'all'];
-    await must('nice', make, source, { env, timeoutMs: BUILD_TIMEOUT_MS });
+    // Its psql too: an older one waits for ever at commands that it does not know.
+    for (const part of ['src/interfaces/libpq', 'src/bin/psql', 'src/test/regress']) {
+      const make = ['make', '-s', '-C', part, 'all'];
+      await must('nice', make, source, { env, timeoutMs: BUILD_TIMEOUT_MS });
+    }
   }
-  return suite;
+  return {
+    folder: suite,
+    psqlFolder: join(source, 'src/bin/psql'),
+    env: { LD_LIBRARY_PATH: join(source, 'src/interfaces/libpq') },
+  };
 }
 
 /** Path of the newest `.orig.tar.bz2` that can be had. */
