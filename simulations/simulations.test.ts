@@ -107,6 +107,12 @@ describe('seeds that once failed', () => {
       expect(violation).toBeUndefined();
     }, 60_000);
   }
+
+  it('a member that voted for a rival in the same term is brought up to date all the same', async () => {
+    const scenario = findScenario('lost-disk')!;
+    const { violation } = await runSeed({ scenario, seed: 6, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
 });
 
 describe('known bugs', () => {

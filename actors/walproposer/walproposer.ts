@@ -303,6 +303,8 @@ export class Walproposer {
     }
     const outcome = state.voted(link.node, response);
     if (outcome === 'lost') {
+      // It voted for a rival in this very term: should the others make this proposer the leader, it follows all the same.
+      if (response.term === state.term) link.vote = response;
       this.#outvoted(`${link.node} is at term ${response.term}`);
       return;
     }

@@ -31,6 +31,8 @@ export interface Canary {
   pageserver?: PageserverBug;
   /** Between the control plane and the others. */
   wrapControlBus?: (bus: Bus) => Bus;
+  /** A replica whose disk was lost is created as if the timeline were new. */
+  joinsAsNew?: boolean;
 }
 
 /** What stands between a pageserver and the world. */

@@ -1,4 +1,4 @@
-/** Known bugs of WAL that leaves the disks for objects. */
+/** Known bugs of WAL that leaves the disks for objects, or is lost with them. */
 import type { Canary } from './canaries.ts';
 
 export const OFFLOAD_CANARIES: Canary[] = [
@@ -10,5 +10,10 @@ export const OFFLOAD_CANARIES: Canary[] = [
       if ('reject' in decision || command.type !== 'plan-partial') return decision;
       return { ...decision, events: [...decision.events, { type: 'partial.stored', key: command.key }] };
     },
+  },
+  {
+    name: 'lost-disk-begins-anew',
+    bug: 'a replica whose disk was lost votes and acknowledges again with an empty log',
+    joinsAsNew: true,
   },
 ];

@@ -176,7 +176,15 @@ export class AgreedHistory {
       readWal(storage, this.#options.walDirectory, from, lsn),
     );
     const wanted = own && own.start <= from ? own.read(from, lsn) : majority(copies, this.#quorum);
-    const holders = wanted ? copies.filter((copy) => firstDifference(copy, wanted) < 0).length : 0;
+    // What a lost disk had acknowledged counts: the acknowledgement may have been on its way.
+    const { storages, walDirectory } = this.#options;
+    const holders = storages.filter(({ lost }, at) => {
+      const kept = [
+        copies[at]!,
+        ...lost.map((names) => readWal(storages[at]!, walDirectory, from, lsn, names)),
+      ];
+      return wanted !== undefined && kept.some((copy) => firstDifference(copy, wanted) < 0);
+    }).length;
     if (!wanted || holders < this.#quorum) {
       this.#world.fail(
         'an acknowledged commit is on a quorum of disks',
@@ -215,13 +223,19 @@ export class AgreedHistory {
   }
 }
 
-/** Durable WAL on a disk; where there is none, zeros. */
-export function readWal(storage: SimStorage, directory: string, from: Lsn, to: Lsn): Uint8Array {
+/** Durable WAL on a disk, or on the one with `names` that it was before; where there is none, zeros. */
+export function readWal(
+  storage: SimStorage,
+  directory: string,
+  from: Lsn,
+  to: Lsn,
+  names = storage.names,
+): Uint8Array {
   const bytes = new Uint8Array(Math.max(0, to - from));
   for (let at: number = from; at < to; ) {
     const offset = at % WAL_SEGMENT_BYTES;
     const length = Math.min(to - at, WAL_SEGMENT_BYTES - offset);
-    const content = storage.durableContent(`${directory}/${segmentFileName(segmentNumber(at))}`);
+    const content = storage.durableContent(`${directory}/${segmentFileName(segmentNumber(at))}`, names);
     content?.read(bytes.subarray(at - from, at - from + length), offset);
     at += length;
   }

@@ -31,6 +31,12 @@ export class ReplicaOracle {
     this.look(node, probe);
   }
 
+  /** A machine has lost its disk: its replica begins anew. */
+  lost(node: string): void {
+    this.#atCrash.delete(node);
+    this.#last.delete(node);
+  }
+
   started(node: string, probe: ReplicaProbe): void {
     const before = this.#atCrash.get(node);
     this.look(node, probe);

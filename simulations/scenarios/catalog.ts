@@ -3,12 +3,13 @@ import { BRANCH_SCENARIOS } from './branches.ts';
 import { CONSENSUS_SCENARIOS } from './consensus.ts';
 import { PAGESERVER_SCENARIOS } from './pageserver.ts';
 import type { Scenario } from './scenario.ts';
-import { TRIMMED_WAL } from './trimmed-wal.ts';
+import { LOST_DISK, TRIMMED_WAL } from './trimmed-wal.ts';
 import { ZOMBIE_PAGESERVER } from './zombie-pageserver.ts';
 
 export const SCENARIOS: Scenario[] = [
   ...CONSENSUS_SCENARIOS,
   TRIMMED_WAL,
+  LOST_DISK,
   ...PAGESERVER_SCENARIOS,
   ZOMBIE_PAGESERVER,
   ...BRANCH_SCENARIOS,

@@ -60,6 +60,7 @@ export class ConsensusCluster {
   readonly #operator: SimMachine;
   #isOver = false;
   #restsUntilMs = 0;
+  #lostDisk: NodeId | undefined;
 
   constructor(
     context: ScenarioContext,
@@ -120,15 +121,14 @@ export class ConsensusCluster {
     for (const safekeeper of this.safekeepers) safekeeper.start();
     let isCreated = false;
     await world.run({ untilMs: world.nowMs + 500 });
-    const { tenant, timeline, members, pgVersion, systemId, startLsn } = this.timeline;
+    const spec = this.#timelineSpec();
     this.#operator.start((process) => {
-      const command = { tenant, timeline, members, pgVersion, systemId: String(systemId), startLsn };
-      const creations = members.map((node) =>
+      const creations = spec.members.map((node) =>
         sendCommand(
           process.ports.bus,
           'safekeeper-node',
           node,
-          { type: 'create', ...command },
+          { type: 'create', ...spec },
           {
             timeoutMs: CREATE_TIMEOUT_MS,
           },
@@ -191,6 +191,54 @@ export class ConsensusCluster {
   rest(forMs: number): void {
     this.#restsUntilMs = this.surroundings.world.nowMs + forMs;
     for (const postgres of [...this.#running.values()]) postgres.stop();
+  }
+
+  stopSafekeeper(safekeeper: SafekeeperMachine): void {
+    if (safekeeper.machine.isUp) this.#target(safekeeper).crash();
+  }
+
+  /** Starts it, unless a fault keeps it down. */
+  startSafekeeper(safekeeper: SafekeeperMachine): void {
+    if (!safekeeper.machine.isUp && !this.injector.isDown(safekeeper.node)) safekeeper.start();
+  }
+
+  /** A safekeeper's disk is lost with all that is on it; an operator has it join again. One at a time: that is the fault budget. */
+  loseDisk(safekeeper: SafekeeperMachine): void {
+    if (this.#lostDisk) return;
+    const { world } = this.surroundings;
+    const { node, machine } = safekeeper;
+    const wasUp = machine.isUp;
+    this.#lostDisk = node;
+    if (wasUp) this.#target(safekeeper).crash();
+    machine.storage.wipe();
+    this.#oracle.lost(node);
+    world.mark('safekeeper: a disk was lost');
+    world.tell(node, 'its disk is lost');
+    if (wasUp) safekeeper.start();
+    void this.#rejoin(node);
+  }
+
+  async #rejoin(node: NodeId): Promise<void> {
+    const { world } = this.surroundings;
+    const { bus, clock } = this.#operator.process!.ports;
+    const command = { type: 'create', ...this.#timelineSpec(), rejoin: !this.#canary?.joinsAsNew };
+    for (;;) {
+      try {
+        await clock.sleep(RESTART_MS);
+        await sendCommand(bus, 'safekeeper-node', node, command, { timeoutMs: CREATE_TIMEOUT_MS });
+        break;
+      } catch (error) {
+        world.tell('operator', `${node} cannot join yet: ${(error as Error).message}`);
+      }
+    }
+    this.#lostDisk = undefined;
+    world.mark('safekeeper: joined again after its disk was lost');
+    world.tell(node, 'has joined again');
+  }
+
+  #timelineSpec() {
+    const { tenant, timeline, members, pgVersion, systemId, startLsn } = this.timeline;
+    return { tenant, timeline, members, pgVersion, systemId: String(systemId), startLsn };
   }
 
   /** Mends everything, then demands that the timeline works again within a bound. */

@@ -33,6 +33,34 @@ const MIX: FaultMix = {
   'object store failing': 4,
 };
 
+const LOST_DISK_MIX: FaultMix = {
+  crash: 3,
+  'crash at a write': 2,
+  partition: 3,
+  isolate: 2,
+  pause: 2,
+  'new compute': 3,
+};
+const LOSE_EVERY_MS = 2000;
+/** How long one misses what the others commit, and then the only one that has it is down. */
+const MISSED_MS = 700;
+const ALONE_MS = 2000;
+
+export const LOST_DISK: Scenario = {
+  name: 'lost-disk',
+  summary:
+    'a safekeeper loses its disk with its votes and its WAL, and joins again, while others crash and are cut off',
+  canaries: ['lost-disk-begins-anew'],
+  marks: [
+    'client: commit acknowledged',
+    'compute: deposed',
+    'safekeeper: a disk was lost',
+    'safekeeper: joined again after its disk was lost',
+    'converged',
+  ],
+  run: (context) => run(context, LOST_DISK_MIX, scheduleLosses),
+};
+
 export const TRIMMED_WAL: Scenario = {
   name: 'trimmed-wal',
   summary: 'WAL leaves the disks for objects, which fail; laggards and readers get it from there',
@@ -47,10 +75,12 @@ export const TRIMMED_WAL: Scenario = {
     'objects: a request was refused',
     'converged',
   ],
-  run,
+  run: (context) => run(context, MIX, scheduleRests),
 };
 
-async function run(context: ScenarioContext): Promise<void> {
+type Schedule = (context: ScenarioContext, cluster: ConsensusCluster, untilMs: number) => void;
+
+async function run(context: ScenarioContext, mix: FaultMix, schedule: Schedule): Promise<void> {
   const { world, random, decide } = context;
   const pick = <T>(name: string, from: readonly T[], simplest: T) =>
     decide(name, () => random.pick(from), simplest);
@@ -88,9 +118,9 @@ async function run(context: ScenarioContext): Promise<void> {
     void readBack(process, context, cluster);
   });
   const safetyMs = SAFETY_MS * context.effort;
-  scheduleRests(context, cluster, safetyMs);
+  schedule(context, cluster, safetyMs);
   context.armFaults(cluster.injector, {
-    mix: MIX,
+    mix,
     safetyMs,
     everyMs: 700,
     storage: cluster.storageNames,
@@ -110,6 +140,34 @@ function scheduleRests({ world, random }: ScenarioContext, cluster: ConsensusClu
   ) {
     const forMs = random.between(500, 4000);
     world.after(atMs, undefined, 'rest', () => cluster.rest(forMs));
+  }
+}
+
+/**
+ * Again and again the worst moment: one safekeeper has missed what the other two committed; of these one loses its disk, and the
+ * other, which alone has it all, is down. Whoever counts the lost one as a voter elects a leader that lacks commits.
+ */
+function scheduleLosses(
+  { world, random }: ScenarioContext,
+  cluster: ConsensusCluster,
+  untilMs: number,
+): void {
+  const last = untilMs - MISSED_MS - ALONE_MS;
+  for (
+    let atMs = random.exponential(LOSE_EVERY_MS);
+    atMs < last;
+    atMs += ALONE_MS + random.exponential(LOSE_EVERY_MS)
+  ) {
+    const late = random.pick(cluster.safekeepers);
+    const lost = random.pick(cluster.safekeepers.filter((each) => each !== late));
+    const whole = cluster.safekeepers.find((each) => each !== late && each !== lost)!;
+    world.after(atMs, undefined, 'one stops', () => cluster.stopSafekeeper(late));
+    world.after(atMs + MISSED_MS, undefined, 'disk lost', () => {
+      cluster.loseDisk(lost);
+      if (random.chance(0.7)) cluster.stopSafekeeper(whole);
+      cluster.startSafekeeper(late);
+    });
+    world.after(atMs + MISSED_MS + ALONE_MS, undefined, 'all are back', () => cluster.startSafekeeper(whole));
   }
 }
 

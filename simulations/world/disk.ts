@@ -41,6 +41,8 @@ export class SimStorage {
   readonly label: string;
   readonly random: SimRandom;
   readonly underWay = new Set<WriteUnderWay>();
+  /** What disks held here that are lost; for oracles. */
+  readonly lost: NameTable[] = [];
   /** A known bug: files whose syncs do nothing. */
   lies: ((path: string) => boolean) | undefined;
   /** Called when a write begins; a fault may crash the machine right there. */
@@ -66,13 +68,14 @@ export class SimStorage {
   }
 
   /** What a file surely holds after a power failure; for oracles, takes no time. */
-  durableContent(path: string): Content | undefined {
-    const file = this.names.current.get(resolve(path));
+  durableContent(path: string, names = this.names): Content | undefined {
+    const file = names.current.get(resolve(path));
     return file && file !== 'directory' ? file.durable : undefined;
   }
 
   /** All is gone: a new, empty disk. */
   wipe(): void {
+    this.lost.push(this.names);
     this.names = new NameTable();
     this.underWay.clear();
   }
