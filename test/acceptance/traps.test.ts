@@ -70,6 +70,8 @@ describe('traps', () => {
   });
 
   it('3, 12: all lives of a compute are one chain of records, the same on every safekeeper', async () => {
+    // Older segments may be in objects only by now.
+    const start = parseLsn(await main((client) => client.value('select pg_current_wal_flush_lsn()')))!;
     await main((client) => client.query('create table chain (id int)'));
     for (let round = 0; round < 3; round++) {
       await rest();
@@ -77,19 +79,15 @@ describe('traps', () => {
     }
     const end = parseLsn(await main((client) => client.value('select pg_current_wal_flush_lsn()')))!;
     await system.suspend();
-    const { timeline, startLsn } = (await system.withClient((client) => client.branches()))[0]!;
+    const { timeline } = (await system.withClient((client) => client.branches()))[0]!;
     const copies = ['sk1', 'sk2', 'sk3'].map((node) =>
-      readWal(
-        join(system.dataDir, 'safekeepers', node, 'timelines', timeline, 'wal'),
-        parseLsn(startLsn)!,
-        end,
-      ),
+      readWal(join(system.dataDir, 'safekeepers', node, 'timelines', timeline, 'wal'), start, end),
     );
     expect(copies[1]!.equals(copies[0]!)).toBe(true);
     expect(copies[2]!.equals(copies[0]!)).toBe(true);
     // The decoder throws unless each record's checksum is right and it names the record before it.
-    const decoder = new WalStreamDecoder(parseLsn(startLsn)!, { pgVersion: 17 });
-    decoder.feed(parseLsn(startLsn)!, copies[0]!);
+    const decoder = new WalStreamDecoder(start, { pgVersion: 17 });
+    decoder.feed(start, copies[0]!);
     let records = 0;
     while (decoder.next()) records++;
     expect(records).toBeGreaterThan(50);
