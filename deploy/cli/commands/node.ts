@@ -23,6 +23,7 @@ interface NodeOptions extends CommonOptions {
   name: string;
   zone: string;
   host: string;
+  insecureNetwork?: boolean;
   port: number;
   suspendAfter: number;
   pgVersion: number;
@@ -39,6 +40,10 @@ export function addNodeCommands(program: Command): void {
     .option('--name <name>', 'name of this node, the only one of the cluster', defaultName())
     .option('--zone <zone>', 'what fails together with this node: a rack, a room', 'default')
     .option('--host <address>', 'address of this machine for the other nodes', '127.0.0.1')
+    .option(
+      '--insecure-network',
+      'allow a --host that others reach: channels have no encryption and no tokens',
+    )
     .option('--port <port>', 'port for Postgres clients (role gateway)', parser(parsePort), DEFAULT_PORT)
     .option(
       '--objects <place>',
@@ -94,7 +99,8 @@ async function run(options: NodeOptions, output: Output): Promise<number> {
   const stop = stopSignal();
   const { startNode } = await import('../../cluster/node.ts');
   const { checkNodeName } = await import('../../cluster/registry.ts');
-  const { roles, host, port, pgVersion, pgBin, suspendAfter, natsCreds, natsCa } = options;
+  const { roles, port, pgVersion, pgBin, suspendAfter, natsCreds, natsCa } = options;
+  const host = checkHost(options.host, options.insecureNetwork === true);
   const running = await startNode({
     name: checkNodeName(options.name),
     zone: checkNodeName(options.zone, 'zone'),
@@ -123,6 +129,17 @@ async function run(options: NodeOptions, output: Output): Promise<number> {
   progress.done();
   if (reason instanceof Error) throw reason;
   return 0;
+}
+
+/** Whoever reaches a channel may read and write WAL and pages: nobody opens one to a network without having said so. */
+export function checkHost(host: string, isInsecureAllowed: boolean): string {
+  const isLoopback = host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host);
+  if (isLoopback || isInsecureAllowed) return host;
+  throw new PalimpsestError(
+    'invalid-argument',
+    `${host} is not a loopback address, and the channels between nodes are neither encrypted nor authenticated yet`,
+    'add --insecure-network if only the nodes of this cluster reach that network',
+  );
 }
 
 function parseRoles(text: string): Role[] {
