@@ -239,6 +239,9 @@ export class LocalLayers {
     );
     this.#doom(layer.key);
     await this.#fetch(layer);
+    // Whoever opened the file while it was being fetched holds the damaged one.
+    await this.#opening.get(layer.key)?.catch(() => {});
+    this.#doom(layer.key);
   }
 
   /** Starts to make room, if that is needed and not under way. */
