@@ -63,6 +63,16 @@ describe('manifests', () => {
     expect(await objects.head(key('1'))).toEqual(before);
   });
 
+  it('are saved although one of their timelines is deleted meanwhile', async () => {
+    const deleted = () => {
+      known = { ...known!, timelines: [timeline('2')] };
+      throw new Error('it was stopped');
+    };
+    known = { ...known!, timelines: [{ ...timeline('1'), state: deleted }, timeline('2')] };
+    await manifests.save(TENANT);
+    expect([...(await readManifests(objects))[0]!.timelines.keys()]).toEqual(['2'.repeat(32)]);
+  });
+
   it('go with what they are about', async () => {
     await manifests.save(TENANT);
     known = { ...known!, timelines: [timeline('2')] };

@@ -137,7 +137,15 @@ export class Manifests {
     }
     const changed = found.timelines.filter((one) => written.get(one.timeline) !== one.fingerprint);
     for (const { timeline, state, fingerprint } of changed) {
-      await objects.put(timelineKey(tenant, timeline), encode({ timeline, state: state() }));
+      let kept: KeptState;
+      try {
+        kept = state();
+      } catch (error) {
+        // Deleted while others were written: there is nothing to tell of it any more.
+        if (!this.#isKnown(tenant, timeline)) continue;
+        throw error;
+      }
+      await objects.put(timelineKey(tenant, timeline), encode({ timeline, state: kept }));
       written.set(timeline, fingerprint);
     }
     await objects.put(projectKey(tenant), encode({ tenant, state: found.state }));
