@@ -108,6 +108,12 @@ describe('seeds that once failed', () => {
     }, 60_000);
   }
 
+  it('a pageserver that just got a timeline does not delete what its own index still lists', async () => {
+    const scenario = findScenario('zombie-pageserver')!;
+    const run = { scenario, seed: 238211952, only: [1, 7], simple: ['all'], takeTurns };
+    expect((await runSeed(run)).violation).toBeUndefined();
+  }, 60_000);
+
   it('a member that voted for a rival in the same term is brought up to date all the same', async () => {
     const scenario = findScenario('lost-disk')!;
     const { violation } = await runSeed({ scenario, seed: 6, takeTurns });

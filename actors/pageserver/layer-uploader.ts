@@ -197,7 +197,7 @@ export class LayerUploader {
       await journal.record([{ type: 'index.uploaded', key, generation, remoteConsistentLsn }]);
       this.#remoteConsistentLsn = remoteConsistentLsn;
       await this.#delete(deletions, generation);
-      if (!this.#hasSwept) await this.#sweep(generation);
+      if (!this.#hasSwept) await this.#sweep(generation, new Set(index.layers.map((layer) => layer.key)));
     } catch (error) {
       this.#isDirty = true;
       throw error;
@@ -226,8 +226,11 @@ export class LayerUploader {
     }
   }
 
-  /** Deletes layers and indexes of earlier generations that the index, which is durable now, does not list. */
-  async #sweep(generation: number): Promise<void> {
+  /**
+   * Deletes layers and indexes of earlier generations that the index, which is durable now, does not list. The map alone is no
+   * measure: a layer that was merged since has left it, and is still what the index counts on.
+   */
+  async #sweep(generation: number, listed: ReadonlySet<string>): Promise<void> {
     const { tools, spec, layers } = this.#options;
     const prefix = `${timelinePrefix(spec)}/`;
     const orphans: string[] = [];
@@ -236,7 +239,11 @@ export class LayerUploader {
       const name = key.slice(prefix.length);
       const isOldIndex = /^index-[0-9a-f]{8}$/.test(name) && key < ownIndex;
       const isOldLayer =
-        !name.includes('/') && name.endsWith('.layer') && generationOf(key) < generation && !layers.get(key);
+        !name.includes('/') &&
+        name.endsWith('.layer') &&
+        generationOf(key) < generation &&
+        !listed.has(key) &&
+        !layers.get(key);
       if (isOldIndex || isOldLayer) orphans.push(key);
     }
     if (orphans.length > 0) {

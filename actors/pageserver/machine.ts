@@ -154,7 +154,8 @@ export type ShardSnapshot = SnapshotFrom<typeof shardMachine>;
 
 /**
  * The layers after an index was found. One that this node wrote itself only tells what is uploaded. One of somebody else
- * replaces everything, but for layers of level 0 of our own that go on where it ends.
+ * replaces everything: layers of our own that go on where it ends bear the name of an earlier generation, and whoever came after
+ * that may just be deleting what has such names. The WAL of them is ingested again.
  */
 function takeIndex(
   context: ShardContext,
@@ -167,10 +168,6 @@ function takeIndex(
     const layers = own.map((layer) => ({ ...layer, uploaded: layer.uploaded || listed.has(layer.key) }));
     return { layers, deletions: context.deletions ?? [] };
   }
-  const end = event.layers.reduce((lsn, layer) => Math.max(lsn, layer.endLsn), 0);
-  const goesOn = own.filter(
-    (layer) => !listed.has(layer.key) && layer.level === 0 && layer.startLsn >= end && !layer.uploaded,
-  );
-  const layers = [...event.layers.map((layer) => ({ ...layer, uploaded: true })), ...goesOn];
+  const layers = event.layers.map((layer) => ({ ...layer, uploaded: true }));
   return { layers, deletions };
 }
