@@ -483,8 +483,8 @@ export class ControlLeader {
       const names = this.#nodes.map((node) => node.name).join(', ');
       throw new PalimpsestError('not-found', `the cluster has no node "${name}"`, `nodes: ${names}`);
     }
-    await setDraining(this.#options.jetstream, name, draining);
     await this.#look();
+    this.#draining = await setDraining(this.#options.jetstream, name, draining);
     return { nodes: this.#nodeViews() };
   }
 

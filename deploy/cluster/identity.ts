@@ -88,13 +88,23 @@ export async function bindDirectory(root: string, cluster: string): Promise<void
   );
 }
 
-/** Says whether everything is to leave a node. */
-export async function setDraining(jetstream: JetStream, node: string, draining: boolean): Promise<void> {
+/** Says whether everything is to leave a node; returns the names of all nodes of which that is true now. */
+export async function setDraining(
+  jetstream: JetStream,
+  node: string,
+  draining: boolean,
+): Promise<Set<string>> {
   const data = packMessage({ draining });
   const result = await jetstream.publish(DRAIN + node, data, { headers: {}, timeoutMs: PUBLISH_TIMEOUT_MS });
-  if (result.status === 'ok') return;
-  const reason = result.status === 'refused' ? result.description : result.reason;
-  throw new PalimpsestError('unavailable', `the cluster does not keep it: ${reason}`, 'try again');
+  if (result.status !== 'ok') {
+    const reason = result.status === 'refused' ? result.description : result.reason;
+    throw new PalimpsestError('unavailable', `the cluster does not keep it: ${reason}`, 'try again');
+  }
+  // A server that has not got the write yet may answer the read.
+  const nodes = await drainingNodes(jetstream);
+  if (draining) nodes.add(node);
+  else nodes.delete(node);
+  return nodes;
 }
 
 /** Names of nodes that everything is to leave. */
