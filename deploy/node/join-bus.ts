@@ -1,8 +1,8 @@
 /**
  * How a process of an installation joins its bus: the parent's socket on one machine, or the NATS cluster of many.
+ *
+ * What speaks NATS is loaded only where it is spoken: loading it takes as long as a third of a compute host's start.
  */
-import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
-import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
 import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { ChannelNetwork } from '../../runtime/ports/channel.ts';
@@ -32,5 +32,9 @@ export interface JoinBusOptions {
 export async function joinBus(options: JoinBusOptions): Promise<Bus> {
   const { name, nats, busAddress, network, clock, log } = options;
   if (!nats) return SocketBus.connect({ network, address: busAddress, clock, log });
+  const [{ NatsBus }, { NatsConnection }] = await Promise.all([
+    import('../../runtime/adapters/nats-bus.ts'),
+    import('../../runtime/adapters/nats-connection.ts'),
+  ]);
   return new NatsBus(await NatsConnection.connect({ ...nats, name, clock, log }), clock);
 }

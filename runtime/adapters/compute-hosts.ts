@@ -23,7 +23,7 @@ import type { Bus } from '../ports/bus.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import type { Random } from '../ports/random.ts';
-import { environmentWithoutStorage } from './child-environment.ts';
+import { computeHostEnvironment } from './child-environment.ts';
 import type { PostgresBinaries, PostgresUser } from './postgres-binaries.ts';
 
 const READY_TIMEOUT_MS = 20_000;
@@ -353,7 +353,7 @@ function spawnHost(
   try {
     const child = spawn(command[0]!, command.slice(1), {
       stdio: ['pipe', 'pipe', log],
-      env: environmentWithoutStorage(),
+      env: computeHostEnvironment(),
       // A terminal's Ctrl-C is for the parent, which stops computes in order.
       detached: true,
     });

@@ -2,7 +2,6 @@
  * The local side of a compute's relation files: the mount with its overlay, or, where this machine cannot mount, a plain
  * folder that is filled before a start.
  */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FileStorage } from '../../actors/compute/files/file-content.ts';
 import { FileServer } from '../../actors/compute/files/file-server.ts';
@@ -17,11 +16,10 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import type { LocalDataFiles } from './data-files.ts';
-import { FuseDevice } from './fuse-device.ts';
+import type { FuseDevice } from './fuse-device.ts';
 import type { PostgresUser } from './postgres-binaries.ts';
 import { SlotFile } from './slot-file.ts';
 
-const READAHEAD_KIB = 1024;
 /** Scratch data (temporary and unlogged tables, sorts) has no bound but the disk's. */
 const SCRATCH_BYTES_MAX = Number.MAX_SAFE_INTEGER;
 
@@ -31,15 +29,15 @@ export interface ComputeMountOptions {
   storage: FileStorage;
   files: LocalDataFiles;
   user: PostgresUser;
-  /** Where the mount is to be; Postgres' user can reach it. */
+  /** Where the mount is; Postgres' user can reach it. */
   mountPoint: string;
+  /** The mounted device; rejects with `unsupported` where there is none: then everything is fetched before the start. */
+  device: Promise<FuseDevice>;
   /** Where the overlay's files are made. */
   overlayDirectory: string;
   overlayBytesMax: number;
   /** The kernel gives a request up after this. */
   requestTimeoutSeconds: number;
-  /** Fetch everything before the start, also where mounting would work. */
-  withoutMount: boolean;
   onUnmount(reason: Error | undefined): void;
   /** Pages that Postgres believes written cannot be kept. */
   onLostWrite(reason: Error): void;
@@ -51,7 +49,7 @@ export interface ComputeMount {
   close(): void;
 }
 
-/** Mounts, or prepares for running without a mount and says why. */
+/** Serves the mount, or prepares for running without a mount and says why. */
 export async function prepareRelationFiles(options: ComputeMountOptions): Promise<ComputeMount> {
   const overlay = new SlotPool(
     new SlotFile(join(options.overlayDirectory, 'overlay')),
@@ -62,8 +60,8 @@ export async function prepareRelationFiles(options: ComputeMountOptions): Promis
   const tree = new FileTree({ clock, storage, pool: overlay, scratch });
   const statistics = () => ({ overlay: overlay.statistics(), scratch: scratch.statistics() });
   try {
-    if (options.withoutMount) throw new PalimpsestError('unsupported', 'mounting is switched off');
-    const device = await mountTree(options, tree);
+    const device = await options.device;
+    serveTree(device, options, tree);
     return { relations: new LazyRelationFiles(tree, storage), statistics, close: () => device.close() };
   } catch (error) {
     if (!(error instanceof PalimpsestError) || error.code !== 'unsupported') throw error;
@@ -76,11 +74,8 @@ export async function prepareRelationFiles(options: ComputeMountOptions): Promis
   }
 }
 
-async function mountTree(options: ComputeMountOptions, tree: FileTree): Promise<FuseDevice> {
+function serveTree(device: FuseDevice, options: ComputeMountOptions, tree: FileTree): void {
   const { mountPoint, files, user } = options;
-  const device = FuseDevice.open();
-  mkdirSync(mountPoint, { recursive: true });
-  await device.mount({ directory: mountPoint, name: 'palimpsest', readaheadKib: READAHEAD_KIB });
   const server = new FileServer({
     clock: options.clock,
     tree,
@@ -93,5 +88,4 @@ async function mountTree(options: ComputeMountOptions, tree: FileTree): Promise<
   device.serve((request) => server.handle(request), options.onUnmount);
   files.link('base', join(mountPoint, 'base'));
   files.link('global', join(mountPoint, 'global'));
-  return device;
 }

@@ -2,9 +2,11 @@
  * Log over pino: readable on a terminal, one JSON object a line otherwise. Goes to the standard error stream unless a
  * file is named, so that a command's output stays clean.
  */
+import { createRequire } from 'node:module';
 import { type DestinationStream, type Logger, pino, stdSerializers } from 'pino';
-import { PinoPretty } from 'pino-pretty';
 import type { Log } from '../ports/log.ts';
+
+const require = createRequire(import.meta.url);
 
 const PENDING_LINES_BYTES_MAX = 1024 * 1024;
 
@@ -38,6 +40,8 @@ export function createLog(options: LogOptions = {}): Log {
 function destinationOf(options: LogOptions): DestinationStream {
   if (options.file !== undefined) return tolerant({ dest: options.file, mkdir: true, sync: false });
   if (options.pretty ?? process.stderr.isTTY) {
+    // Loaded only for a terminal: most processes have none, and some are waited for while they start.
+    const { PinoPretty } = require('pino-pretty') as typeof import('pino-pretty');
     return PinoPretty({
       destination: 2,
       sync: true,
