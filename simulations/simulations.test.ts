@@ -114,6 +114,13 @@ describe('seeds that once failed', () => {
     expect((await runSeed(run)).violation).toBeUndefined();
   }, 60_000);
 
+  it('a branch can be read after a crash of everything, when nobody writes to its ancestor any more', async () => {
+    const scenario = findScenario('branches')!;
+    const simple = ['computes', 'network.latencyMs', 'workload.thinkMs', 'workload.pieceBytes'];
+    const { violation } = await runSeed({ scenario, seed: 40823990, only: [1, 2], simple, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
   it('a member that voted for a rival in the same term is brought up to date all the same', async () => {
     const scenario = findScenario('lost-disk')!;
     const { violation } = await runSeed({ scenario, seed: 6, takeTurns });

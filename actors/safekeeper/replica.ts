@@ -4,6 +4,7 @@
  * Votes, elections and truncations run one at a time, with the log at rest: they begin when everything that was taken
  * is durable, and no append is taken meanwhile. A vote's flush LSN would be a lie otherwise.
  */
+import { termBefore } from '../../protocols/consensus/history.ts';
 import type {
   AcceptorGreeting,
   ProposerElected,
@@ -278,6 +279,23 @@ export class Replica implements WalSource {
   /** Hears from an elected proposer, or a peer whose log we follow, what is committed. */
   hearCommit(candidate: Lsn): void {
     if (this.#commit.hear(candidate, this.flushLsn)) this.#onCommit();
+  }
+
+  /**
+   * Takes note that everything up to `lsn` is committed, where the last byte before it is of `term`; durable when this resolves.
+   * Throws `unavailable` while this log does not have it.
+   */
+  async noteCommit(lsn: Lsn, term: Term): Promise<void> {
+    if (lsn > this.commitLsn) {
+      if (lsn > this.flushLsn || termBefore(this.#context.history, lsn) !== term) {
+        throw new PalimpsestError(
+          'unavailable',
+          `this replica does not have the WAL up to ${formatLsn(lsn)} yet`,
+        );
+      }
+      this.hearCommit(lsn);
+    }
+    if (lsn > this.#context.commitLsn) await this.persistCommit();
   }
 
   /** Reads durable WAL, committed or not, from this disk or from objects. */

@@ -8,8 +8,9 @@
  * 3. A point before a timeline's own start belongs to its ancestor, and the answer names that ancestor.
  * 4. A point before the history window of the timeline that has it is refused, unless somebody keeps exactly this one.
  */
+import { type TermStart, termBefore } from '../../protocols/consensus/history.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { formatLsn } from '../../protocols/lsn.ts';
+import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { BranchPoint, TimelineStatus } from './events.ts';
 import { isKept, outsideWindow } from './retention.ts';
@@ -43,6 +44,7 @@ const DEPTH_MAX = 1_000;
 interface ReplicaStatus {
   flushLsn: number;
   commitLsn: number;
+  termHistory?: TermStart[];
 }
 
 /** Resolves a branch point. Throws PalimpsestError `invalid-argument` for a point outside the history. */
@@ -143,9 +145,45 @@ export async function headLsn(question: PointQuestion, status: TimelineStatus): 
   return Math.max(head, status.startLsn);
 }
 
-async function replicaStatuses(question: PointQuestion, status: TimelineStatus): Promise<ReplicaStatus[]> {
+/**
+ * Makes a quorum of the timeline's safekeepers remember that everything up to `lsn` is committed. Replicas write the commit LSN down
+ * only now and then: after a crash of all of them it takes an election to find it again, and a timeline that nobody writes to any
+ * more has none. What branches from it must not depend on that.
+ */
+export async function rememberCommitted(
+  question: Pick<PointQuestion, 'send' | 'clock'>,
+  timeline: string,
+  lsn: number,
+): Promise<void> {
+  const status = await timelineStatusOf(question.send, timeline);
+  if (lsn <= status.startLsn) return;
+  const known = (await replicaStatuses(question, status)).find(({ commitLsn }) => commitLsn >= lsn);
+  if (!known) {
+    throw new PalimpsestError(
+      'unavailable',
+      `no safekeeper that answers knows ${formatLsn(lsn)} to be committed`,
+      'Try again.',
+    );
+  }
+  const term = termBefore(known.termHistory ?? [], lsn as Lsn);
+  await askReplicas(question, status, { type: 'note-commit', lsn, term });
+}
+
+function replicaStatuses(
+  question: Pick<PointQuestion, 'send' | 'clock'>,
+  status: TimelineStatus,
+): Promise<ReplicaStatus[]> {
+  return askReplicas<ReplicaStatus>(question, status, { type: 'status' });
+}
+
+/** The answers of a quorum or more. Throws `unavailable` with fewer. */
+async function askReplicas<T>(
+  { send, clock }: Pick<PointQuestion, 'send' | 'clock'>,
+  status: TimelineStatus,
+  command: { type: string } & Record<string, unknown>,
+): Promise<T[]> {
   const quorum = Math.floor(status.members.length / 2) + 1;
-  const replies: ReplicaStatus[] = [];
+  const replies: T[] = [];
   const failures: unknown[] = [];
   await new Promise<void>((resolve) => {
     let left = status.members.length;
@@ -154,13 +192,13 @@ async function replicaStatuses(question: PointQuestion, status: TimelineStatus):
       if (--left === 0) return resolve();
       if (replies.length < quorum || waitingForStragglers) return;
       waitingForStragglers = true;
-      question.clock.setTimer(STRAGGLER_MS, resolve);
+      clock.setTimer(STRAGGLER_MS, resolve);
     };
     for (const member of status.members) {
       const replica = `${status.timeline}-${member}`;
-      question.send('safekeeper', replica, { type: 'status' }, { timeoutMs: COMMAND_TIMEOUT_MS }).then(
+      send('safekeeper', replica, command, { timeoutMs: COMMAND_TIMEOUT_MS }).then(
         (reply) => {
-          replies.push(reply as ReplicaStatus);
+          replies.push(reply as T);
           settle();
         },
         (error: unknown) => {

@@ -5,7 +5,7 @@
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
-import { resolveBranchPoint, type Send } from './branch-point.ts';
+import { rememberCommitted, resolveBranchPoint, type Send } from './branch-point.ts';
 import type { TimelineCommand, TimelineEvent } from './events.ts';
 import { pageserverOf, type TimelineContext, type TimelineEffectParams } from './machine.ts';
 import { pointsKept } from './retention.ts';
@@ -119,6 +119,7 @@ async function resolve(
       timeline: origin.timeline,
       point: origin.point,
     });
+    await rememberCommitted({ send: services.send, clock: effect.clock }, ancestor.timeline, ancestor.lsn);
     // Before anybody may count on it: from now on garbage collection keeps the point.
     await send(services, ancestor.timeline, {
       type: 'hold-branch-point',

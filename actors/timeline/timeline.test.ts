@@ -309,6 +309,12 @@ describe('what a timeline keeps', () => {
 });
 
 describe('resolving where a timeline starts', () => {
+  /** The last byte before 900 is of term 3: an election at 900 wrote nothing before it. */
+  const TERMS = [
+    { term: 1, lsn: 500 },
+    { term: 3, lsn: 700 },
+    { term: 4, lsn: 900 },
+  ];
   const { snapshot } = fold(ACTIVE.slice(0, 1));
 
   function resolve(hold: () => Promise<unknown>) {
@@ -320,17 +326,21 @@ describe('resolving where a timeline starts', () => {
       }
       if (kind === 'timeline')
         return { timeline: id, state: 'active', members: ['sk1'], startLsn: 500, cutoffLsn: 0 };
-      return { commitLsn: 900, flushLsn: 900 };
+      if (command.type === 'note-commit') sent.push({ id, ...command });
+      return { commitLsn: 900, flushLsn: 900, termHistory: TERMS };
     };
     const effects = timelineEffects({ send, attached: async () => {}, pageserverReady: async () => {} });
     const context = { id: 'child', clock: testClock(), snapshot: () => snapshot } as never;
     return { sent, events: effects.resolve!({ context: snapshot.context }, context) };
   }
 
-  it('holds the point in the ancestor before anybody hears of it', async () => {
+  it('has it remembered as committed and held in the ancestor before anybody hears of it', async () => {
     const { sent, events } = resolve(async () => ({}));
     expect(await events).toMatchObject([{ type: 'timeline.resolved', startLsn: 900 }]);
-    expect(sent).toEqual([{ id: 'parent', type: 'hold-branch-point', child: 'child', lsn: 900 }]);
+    expect(sent).toEqual([
+      { id: 'parent-sk1', type: 'note-commit', lsn: 900, term: 3 },
+      { id: 'parent', type: 'hold-branch-point', child: 'child', lsn: 900 },
+    ]);
   });
 
   it('is refused when the cutoff has passed the point meanwhile, and holds nothing', async () => {

@@ -21,7 +21,7 @@ import { type ExpiryResult, expireWal } from '../../actors/safekeeper/wal-expiry
 import type { WalFigures } from '../../actors/safekeeper/wal-store.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { EventEnvelope } from '../../protocols/events.ts';
-import { isHexId, type NodeId } from '../../protocols/ids.ts';
+import { isHexId, type NodeId, type Term } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import { walPrefix } from '../../protocols/object-keys.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
@@ -77,6 +77,8 @@ export type SafekeeperNodeCommand =
 /** What one replica is asked. */
 export type ReplicaCommand =
   | { type: 'status' }
+  /** Remembers that everything up to `lsn`, whose last byte is of `term`, is committed; durable when it is answered. */
+  | { type: 'note-commit'; lsn: number; term: number }
   /** Takes over a newer generation of the membership; answers with the status after it. */
   | { type: 'fence'; generation: number };
 
@@ -346,6 +348,9 @@ export class SafekeeperNode {
           return hosted.replica.status();
         case 'fence':
           return hosted.replica.fence(command.generation);
+        case 'note-commit':
+          await hosted.replica.noteCommit(command.lsn as Lsn, command.term as Term);
+          return {};
         default:
           throw new PalimpsestError(
             'invalid-argument',

@@ -40,6 +40,13 @@ export function lastLogTerm(history: TermHistory, end: Lsn): Term {
   return term;
 }
 
+/** Term that wrote the last byte before `end`; 0 when no entry tells. Logs that agree in it are the same up to `end`. */
+export function termBefore(history: TermHistory, end: Lsn): Term {
+  let term = 0 as Term;
+  for (const entry of history) if (entry.lsn < end) term = entry.term;
+  return term;
+}
+
 /** Start of the last entry, or undefined for an empty history. */
 export function lastStart(history: TermHistory): Lsn | undefined {
   return history.at(-1)?.lsn;

@@ -35,7 +35,7 @@ const REQUEST_TIMEOUT_MS = 8_000;
 /** Much happens to layers in little WAL. */
 const SMALL_LAYERS = {
   layerBytesMax: 12_000,
-  compaction: { mergeLayers: 2, targetBytes: 16_000, imagePages: 4 },
+  compaction: { mergeLayers: 2, targetBytes: 40_000, imagePages: 24 },
 };
 const START_LSN = (3 * WAL_SEGMENT_BYTES + walPageHeaderBytes(3 * WAL_SEGMENT_BYTES)) as Lsn;
 

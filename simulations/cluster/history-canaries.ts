@@ -18,23 +18,33 @@ export const HISTORY_CANARIES: Canary[] = [
     name: 'gc-ignores-branches',
     bug: 'garbage collection does not keep the points where branches start and readers read',
     wrapControlBus: (bus) =>
-      changedCommands(bus, (command) => (command.type === 'gc' ? { ...command, retained: [] } : command)),
+      changedCommands(bus, 'pageserver', (command) =>
+        command.type === 'gc' ? { ...command, retained: [] } : command,
+      ),
   },
   {
     name: 'gc-beyond-the-window',
     bug: 'garbage collection removes what is still in the history window',
     wrapControlBus: (bus) =>
-      changedCommands(bus, (command) =>
+      changedCommands(bus, 'pageserver', (command) =>
         command.type === 'gc' && command.cutoffLsn
           ? { ...command, cutoffLsn: command.cutoffLsn + TOO_FAR_BYTES }
           : command,
       ),
   },
+  {
+    name: 'branch-point-forgotten',
+    bug: 'nobody remembers durably that the WAL up to a branch point is committed',
+    wrapControlBus: (bus) =>
+      changedCommands(bus, 'safekeeper', (command) =>
+        command.type === 'note-commit' ? { type: 'status' } : command,
+      ),
+  },
 ];
 
-/** A bus that changes commands to pageserver shards. */
-function changedCommands(bus: Bus, change: (command: Command) => Command): Bus {
-  const prefix = commandSubject('pageserver', '');
+/** A bus that changes commands to actors of one kind. */
+function changedCommands(bus: Bus, kind: string, change: (command: Command) => Command): Bus {
+  const prefix = commandSubject(kind, '');
   return {
     publish: (subject, data) => bus.publish(subject, data),
     request(subject, data, options) {

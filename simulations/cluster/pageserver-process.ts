@@ -34,7 +34,7 @@ const MEGABYTE = 2 ** 20;
 /** Small numbers, so that layers are merged and imaged within seconds of simulated work. */
 const SMALL_LAYERS = {
   layerBytesMax: 64 * 1024,
-  compaction: { mergeLayers: 3, targetBytes: 32 * 1024, imagePages: 64 },
+  compaction: { mergeLayers: 3, targetBytes: 64 * 1024, imagePages: 64 },
 };
 export const TEMPLATE_KEY = 'templates/simulated/index.json';
 

@@ -28,7 +28,7 @@ export const BRANCH_SCENARIOS: Scenario[] = [
     name: 'branches',
     summary:
       'branches are made, restored, reset and deleted while everything crashes; each reads as its history says',
-    canaries: ['stale-page-cache'],
+    canaries: ['stale-page-cache', 'branch-point-forgotten'],
     marks: [
       'client: commit acknowledged',
       'branch: created at the head',
@@ -134,7 +134,10 @@ function drawHistory({ random, decide }: ScenarioContext): { bytes: number; gcIn
   };
 }
 
-/** Everything is mended: every branch must be readable within a bound, also after the pageserver lost its disk. */
+/**
+ * Everything is mended: every branch must be readable within a bound; also after the pageserver lost its disk and the safekeepers
+ * crashed, although nobody writes to most ancestors any more.
+ */
 async function converge(
   context: ScenarioContext,
   cluster: BranchingCluster,
@@ -157,11 +160,13 @@ async function converge(
       branches.every(({ timeline }) => user.readsOf(timeline) >= READS_PER_BRANCH)
     );
   };
-  for (const what of ['mended', 'without the pageserver’s disk']) {
+  for (const what of ['mended', 'after a power cut, without the pageserver’s disk']) {
     if (what !== 'mended') {
+      for (const safekeeper of cluster.safekeepers) safekeeper.crash();
+      for (const safekeeper of cluster.safekeepers) safekeeper.start();
       cluster.pageserver.machine.crash();
       cluster.pageserver.machine.storage.wipe();
-      world.tell('ps1', 'its disk is lost');
+      world.tell('ps1', 'its disk is lost, and all safekeepers crashed');
       cluster.startPageserver();
     }
     user.forgetReads();

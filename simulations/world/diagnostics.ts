@@ -18,17 +18,25 @@ export class SimLog implements Log {
     this.#world.tell(this.#actor, message);
   }
 
-  warn(_fields: object, message: string): void {
-    this.#world.tell(this.#actor, `warning: ${message}`);
+  warn(fields: object, message: string): void {
+    this.#world.tell(this.#actor, `warning: ${message}${reasonIn(fields)}`);
   }
 
-  error(_fields: object, message: string): void {
-    this.#world.tell(this.#actor, `error: ${message}`);
+  error(fields: object, message: string): void {
+    this.#world.tell(this.#actor, `error: ${message}${reasonIn(fields)}`);
   }
 
   child(): Log {
     return this;
   }
+}
+
+/** What went wrong, as far as the fields name an error. */
+function reasonIn(fields: object): string {
+  const { error } = fields as { error?: unknown };
+  if (error === undefined) return '';
+  const { message } = error as { message?: unknown };
+  return `: ${typeof message === 'string' ? message : String(error)}`;
 }
 
 const SINK: Counter & Gauge & Histogram = { add() {}, set() {}, observe() {} };
