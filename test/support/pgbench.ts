@@ -61,9 +61,9 @@ export async function balanceSums(client: PgClient): Promise<Record<string, stri
 }
 
 /** Throws with pg_amcheck's output unless all heaps and btree indexes of the database are sound. */
-export async function checkWithAmcheck(target: PgTarget): Promise<void> {
+export async function checkWithAmcheck(target: PgTarget, timeoutMs = 600_000): Promise<void> {
   const args = ['--install-missing', '--heapallindexed', '--jobs=2', target.database];
-  const result = await runTool('pg_amcheck', args, { env: clientEnvironment(target), timeoutMs: 600_000 });
+  const result = await runTool('pg_amcheck', args, { env: clientEnvironment(target), timeoutMs });
   const complaint = result.stdout.trim();
   if (complaint !== '') throw new Error(`pg_amcheck found:\n${complaint}`);
 }
