@@ -41,6 +41,8 @@ class DeltaWriter {
   readonly #writer: LayerWriter;
   readonly #page = new Uint8Array(PAGE_BYTES);
   readonly #chain = new VersionChain();
+  /** Reused: there is one for each record. */
+  readonly #version = { startLsn: 0, endLsn: 0, initialises: false };
   /** The page that is being added. */
   #relation = 0;
   #block = 0;
@@ -55,13 +57,12 @@ class DeltaWriter {
   /** Adds all of the layer. */
   async write(): Promise<void> {
     const pages = this.#sortedPages();
-    for (const relation of this.#sortedRelations()) {
+    for (const relation of this.#sortedRelations(pages)) {
       this.#writer.relation(this.#options.relations.tag(relation));
       this.#addSizes(relation);
       const blocks = pages.get(relation);
       for (const block of blocks ?? []) {
-        this.#addPage(relation, block);
-        if (this.#layer.depth(relation, block) >= IMAGE_DEPTH) await this.#addFinalImage(relation, block);
+        if (this.#addPage(relation, block) >= IMAGE_DEPTH) await this.#addFinalImage(relation, block);
         const writing = this.#file.drain();
         if (writing) await writing;
       }
@@ -73,8 +74,8 @@ class DeltaWriter {
     for (const waypoint of state.waypoints) this.#writer.waypoint(waypoint.lsn, waypoint.state);
   }
 
-  #sortedRelations(): number[] {
-    const known = this.#layer.relations();
+  #sortedRelations(pages: Map<number, unknown>): number[] {
+    const known = new Set([...pages.keys(), ...this.#layer.sizedRelations().keys()]);
     const { baseSizes } = this.#layer;
     for (let relation = 0; relation < baseSizes.length; relation++) {
       if (baseSizes[relation]! >= 0) known.add(relation);
@@ -82,28 +83,22 @@ class DeltaWriter {
     return [...known].sort((a, b) => this.#options.relations.compare(a, b));
   }
 
+  /** The blocks of each relation that has pages here, in order. */
   #sortedPages(): Map<number, Uint32Array> {
-    const counts = new Map<number, number>();
-    let last = -1;
-    let count = 0;
-    // Neighbours in the map are mostly of one relation.
-    const tally = () => counts.set(last, (counts.get(last) ?? 0) + count);
+    const counts: number[] = [];
     this.#layer.forEachPage((relation) => {
-      if (relation !== last) {
-        tally();
-        last = relation;
-        count = 0;
-      }
-      count++;
+      counts[relation] = (counts[relation] ?? 0) + 1;
     });
-    tally();
     const pages = new Map<number, Uint32Array>();
-    for (const [relation, total] of counts) pages.set(relation, new Uint32Array(total));
-    counts.clear();
+    const filled: Uint32Array[] = [];
+    counts.forEach((count, relation) => {
+      const blocks = new Uint32Array(count);
+      filled[relation] = blocks;
+      pages.set(relation, blocks);
+      counts[relation] = 0;
+    });
     this.#layer.forEachPage((relation, block) => {
-      const at = counts.get(relation) ?? 0;
-      pages.get(relation)![at] = block;
-      counts.set(relation, at + 1);
+      filled[relation]![counts[relation]!++] = block;
     });
     for (const blocks of pages.values()) blocks.sort();
     return pages;
@@ -115,11 +110,11 @@ class DeltaWriter {
     this.#layer.forEachSize(relation, (lsn, blocks, cutTo) => this.#writer.size(lsn, blocks, cutTo));
   }
 
-  /** Adds all versions of a page. */
-  #addPage(relation: number, block: number): void {
+  /** Adds all versions of a page; returns how many a read of its newest state applies. */
+  #addPage(relation: number, block: number): number {
     this.#relation = relation;
     this.#block = block;
-    this.#layer.forEachVersion(relation, block, this.#addVersion);
+    return this.#layer.forEachVersion(relation, block, this.#addVersion);
   }
 
   readonly #addVersion = (position: number, flags: number): void => {
@@ -131,9 +126,11 @@ class DeltaWriter {
     if (arena.isImage(position)) {
       this.#writer.image(block, endLsn, bytes.subarray(offset, offset + PAGE_BYTES));
     } else if ((flags & NODE_HAS_IMAGE) === 0 || !this.#addRestoredImage(this.#relation, block, position)) {
-      const initialises = (flags & NODE_INITIALISES) !== 0;
-      const startLsn = arena.startLsn(position);
-      this.#writer.record(block, { startLsn, endLsn, initialises }, bytes, offset, arena.length(position));
+      const version = this.#version;
+      version.startLsn = arena.startLsn(position);
+      version.endLsn = endLsn;
+      version.initialises = (flags & NODE_INITIALISES) !== 0;
+      this.#writer.record(block, version, bytes, offset, arena.length(position));
     }
   };
 

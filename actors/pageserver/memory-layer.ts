@@ -73,12 +73,11 @@ export class MemoryLayer {
   addVersion(relation: number, block: number, position: number, flags: number): number {
     if (this.#nodeCount === this.#nodePosition.length) this.#growNodes();
     const node = this.#nodeCount++;
-    const previous = this.#pages.get(relation, block);
+    const previous = this.#pages.exchange(relation, block, node);
     const depth = previous === 0 || (flags & NODE_INITIALISES) !== 0 ? 1 : this.#depth(previous) + 1;
     this.#nodePosition[node] = position;
     this.#nodePrevious[node] = previous;
     this.#nodeFlags[node] = flags | Math.min(depth, DEPTH_MASK);
-    this.#pages.set(relation, block, node);
     return depth;
   }
 
@@ -92,12 +91,6 @@ export class MemoryLayer {
   newestLsn(relation: number, block: number): number {
     const node = this.#pages.get(relation, block);
     return node === 0 ? -1 : this.arena.endLsn(this.#nodePosition[node]!);
-  }
-
-  /** How many versions a read of the newest state of a page applies. */
-  depth(relation: number, block: number): number {
-    const node = this.#pages.get(relation, block);
-    return node === 0 ? 0 : this.#depth(node);
   }
 
   /** Notes the size of a relation from `lsn` on; `cutTo` is the first block that was cut off, or NO_CUT. */
@@ -164,27 +157,18 @@ export class MemoryLayer {
     if (cut > floor) chain.end(cut);
   }
 
-  /** Numbers of all relations that have versions or sizes here. */
-  relations(): Set<number> {
-    const found = new Set<number>(this.#sizeHeads.keys());
-    this.#pages.forEach((relation) => {
-      found.add(relation);
-    });
-    return found;
-  }
-
   forEachPage(visit: (relation: number, block: number) => void): void {
     this.#pages.forEach(visit);
   }
 
-  /** Calls back for every version of a page, oldest first. */
-  forEachVersion(relation: number, block: number, visit: (position: number, flags: number) => void): void {
+  /** Calls back for every version of a page, oldest first; returns how many of them a read of its newest state applies. */
+  forEachVersion(relation: number, block: number, visit: (position: number, flags: number) => void): number {
     const nodes = this.#visited;
+    const newest = this.#pages.get(relation, block);
     let count = 0;
-    for (let node = this.#pages.get(relation, block); node !== 0; node = this.#nodePrevious[node]!) {
-      nodes[count++] = node;
-    }
+    for (let node = newest; node !== 0; node = this.#nodePrevious[node]!) nodes[count++] = node;
     while (count-- > 0) visit(this.#nodePosition[nodes[count]!]!, this.#nodeFlags[nodes[count]!]!);
+    return newest === 0 ? 0 : this.#depth(newest);
   }
 
   /** Calls back for every size change of a relation, oldest first. */

@@ -53,8 +53,9 @@ test('the page map equals a plain map', () => {
       const map = new PageMap();
       const plain = new Map<string, number>();
       for (const [relation, block, value] of entries) {
-        map.set(relation, block, value);
-        plain.set(`${relation}/${block}`, value);
+        const key = `${relation}/${block}`;
+        expect(map.exchange(relation, block, value)).toBe(plain.get(key) ?? 0);
+        plain.set(key, value);
       }
       expect(map.size).toBe(plain.size);
       for (const [key, value] of plain) {

@@ -85,6 +85,8 @@ export class LayerWriter {
   #rawBytes = 0;
   #firstKey: PageKey | undefined;
   #lastKey: PageKey | undefined;
+  /** The last key while it is a page of the current relation: moved on with every page. */
+  #movingKey: PageKey | undefined;
 
   constructor(options: LayerWriterOptions) {
     this.#options = options;
@@ -119,7 +121,7 @@ export class LayerWriter {
   get keyRange(): { firstKey: PageKey; lastKey: PageKey } {
     const hasAllKeys = this.#options.level === 0 || this.#options.kind === KIND_STATE;
     if (hasAllKeys) return { firstKey: FIRST_KEY, lastKey: LAST_KEY };
-    return { firstKey: this.#firstKey ?? FIRST_KEY, lastKey: this.#lastKey ?? FIRST_KEY };
+    return { firstKey: { ...(this.#firstKey ?? FIRST_KEY) }, lastKey: { ...(this.#lastKey ?? FIRST_KEY) } };
   }
 
   /** Sets an end of the range of keys: where a relation with cuts goes on in another layer, or an image covers more. */
@@ -132,6 +134,7 @@ export class LayerWriter {
   relation(tag: RelationTag): void {
     this.endRun();
     this.#page = -1;
+    this.#movingKey = undefined;
     const relations = this.#relations;
     relations.push(tag.spc);
     relations.push(tag.db);
@@ -290,17 +293,27 @@ export class LayerWriter {
     }
     if (isNewPage) {
       if (this.#options.kind === KIND_DELTA) this.#hashes.push(hashPage(relation, block));
-      const tag = this.#tag();
-      if (!this.#firstKey) this.#firstKey = { ...tag, block };
-      const last = this.#lastKey;
-      if (last?.block === BLOCK_MAX && last.rel === tag.rel && last.fork === tag.fork && last.db === tag.db) {
-        // The relation was cut: its range reaches to its end already.
-      } else this.#lastKey = { ...tag, block };
+      this.#reach(block);
       this.#page = block;
     }
     this.#inRun = false;
     this.#block.begin(relation, block, lsn, flags);
     this.#entries++;
+  }
+
+  /** The range of keys goes up to this page of the current relation. */
+  #reach(block: number): void {
+    if (this.#movingKey && this.#movingKey === this.#lastKey) {
+      this.#movingKey.block = block;
+      return;
+    }
+    const tag = this.#tag();
+    this.#firstKey ??= { ...tag, block };
+    const last = this.#lastKey;
+    // Of a relation that was cut the range reaches to its end already.
+    if (last?.block === BLOCK_MAX && last.rel === tag.rel && last.fork === tag.fork && last.db === tag.db)
+      return;
+    this.#lastKey = this.#movingKey = { ...tag, block };
   }
 
   #append(bytes: Uint8Array, offset: number, length: number): void {
