@@ -13,7 +13,7 @@ import type { NodeId } from '../../protocols/ids.ts';
 import { formatLsn, type Lsn, lsn } from '../../protocols/lsn.ts';
 import type { Basebackup } from '../../protocols/pages/types.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
-import type { Clock, Timer } from '../../runtime/ports/clock.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Sockets } from '../../runtime/ports/sockets.ts';
 import { CommitThrottle } from '../walproposer/commit-throttle.ts';
@@ -38,6 +38,7 @@ import {
 import { INTERNAL_ROLE } from './start/skeleton.ts';
 import { planStart } from './start/start-plan.ts';
 import type { StoragePages } from './storage-pages.ts';
+import { within } from './within.ts';
 
 const ELECTION_TIMEOUT_MS = 10_000;
 /**
@@ -356,19 +357,11 @@ export class ComputeRun {
   }
 
   async #within<T>(work: Promise<T>, limitMs: number, what: string): Promise<T> {
-    let timer: Timer | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = this.#options.clock.setTimer(limitMs, () =>
-        reject(new PalimpsestError('timeout', `${what} took more than ${limitMs} ms`)),
-      );
-    });
     try {
-      return await Promise.race([work, late]);
+      return await within(this.#options.clock, work, limitMs, what);
     } catch (error) {
       this.#end({ reason: 'crashed', detail: (error as Error).message });
       throw error;
-    } finally {
-      timer?.cancel();
     }
   }
 

@@ -11,7 +11,6 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
 import type { Basebackup } from '../../protocols/pages/types.ts';
 import { parseControlFile } from '../../protocols/postgres/control-file.ts';
-import type { Timer } from '../../runtime/ports/clock.ts';
 import { ActivityWatch } from './activity-watch.ts';
 import type { ComputeRunOptions, StartedCompute } from './compute-run.ts';
 import type { ComputeEnd, ComputeSpec, StartPhases } from './spec.ts';
@@ -27,6 +26,7 @@ import {
 } from './start/settings.ts';
 import { STANDBY_FILE } from './start/skeleton.ts';
 import { planStart, type StartPlan } from './start/start-plan.ts';
+import { within } from './within.ts';
 
 const POSTGRES_READY_TIMEOUT_MS = 30_000;
 const SHUTDOWN_TIMEOUT_MS = 20_000;
@@ -149,19 +149,11 @@ export class ReadOnlyRun {
   }
 
   async #within<T>(work: Promise<T>, limitMs: number, what: string): Promise<T> {
-    let timer: Timer | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = this.#options.clock.setTimer(limitMs, () =>
-        reject(new PalimpsestError('timeout', `${what} took more than ${limitMs} ms`)),
-      );
-    });
     try {
-      return await Promise.race([work, late]);
+      return await within(this.#options.clock, work, limitMs, what);
     } catch (error) {
       this.#end({ reason: 'crashed', detail: (error as Error).message });
       throw error;
-    } finally {
-      timer?.cancel();
     }
   }
 

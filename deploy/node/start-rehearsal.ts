@@ -56,6 +56,7 @@ import {
 } from '../../protocols/pages/messages.ts';
 import { type Basebackup, FORK_MAIN } from '../../protocols/pages/types.ts';
 import { CONTROL_FILE_BYTES, sealControlFile } from '../../protocols/postgres/control-file.ts';
+import { NEW_CLUSTER_CHECKPOINT } from '../../protocols/postgres/state/new-cluster.ts';
 import { memoryChannelPair } from '../../runtime/adapters/memory-channel.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -266,22 +267,12 @@ function smallBasebackup(): Basebackup {
     systemId: 1n,
     controlTemplate: sealControlFile(control),
     checkpoint: {
+      ...NEW_CLUSTER_CHECKPOINT,
       redo: START_LSN,
-      timelineId: 1,
-      previousTimelineId: 1,
       fullPageWrites: false,
-      walLevel: 1,
       nextXid: 900,
       nextOid: 24_576,
-      nextMulti: 1,
-      nextMultiOffset: 0,
       oldestXid: 730,
-      oldestXidDb: 1,
-      oldestMulti: 1,
-      oldestMultiDb: 1,
-      time: 0,
-      oldestCommitTsXid: 0,
-      newestCommitTsXid: 0,
       oldestActiveXid: 12,
     },
     parameters: undefined,

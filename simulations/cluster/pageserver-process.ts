@@ -17,6 +17,10 @@ import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts'
 import { KIND_IMAGE } from '../../protocols/layers/format.ts';
 import { LayerWriter } from '../../protocols/layers/writer.ts';
 import { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
+import {
+  NEW_CLUSTER_CHECKPOINT,
+  NEW_CLUSTER_PARAMETERS,
+} from '../../protocols/postgres/state/new-cluster.ts';
 import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
@@ -183,35 +187,8 @@ export function storeEmptyTemplate(
 
 function emptyState(startLsn: Timeline['startLsn']): TimelineStateFold {
   return new TimelineStateFold({
-    checkpoint: {
-      redo: startLsn,
-      timelineId: 1,
-      previousTimelineId: 1,
-      fullPageWrites: true,
-      walLevel: 1,
-      nextXid: 731,
-      nextOid: 16_384,
-      nextMulti: 1,
-      nextMultiOffset: 0,
-      oldestXid: 722,
-      oldestXidDb: 1,
-      oldestMulti: 1,
-      oldestMultiDb: 1,
-      time: 0,
-      oldestCommitTsXid: 0,
-      newestCommitTsXid: 0,
-      oldestActiveXid: 0,
-    },
-    parameters: {
-      walLevel: 1,
-      walLogHints: false,
-      maxConnections: 100,
-      maxWorkerProcesses: 8,
-      maxWalSenders: 10,
-      maxPreparedTransactions: 0,
-      maxLocksPerTransaction: 64,
-      trackCommitTimestamp: false,
-    },
+    checkpoint: { ...NEW_CLUSTER_CHECKPOINT, redo: startLsn, nextXid: 731, nextOid: 16_384, oldestXid: 722 },
+    parameters: { ...NEW_CLUSTER_PARAMETERS },
     lastRecordStart: 0,
     lastRecordEnd: startLsn,
     newestCommitTime: 0,

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { type Lsn, WAL_SEGMENT_BYTES, ZERO_LSN } from '../../../protocols/lsn.ts';
 import type { Basebackup } from '../../../protocols/pages/types.ts';
 import { parseControlFile, sealControlFile } from '../../../protocols/postgres/control-file.ts';
+import { NEW_CLUSTER_CHECKPOINT } from '../../../protocols/postgres/state/new-cluster.ts';
 import type { FileStorage } from '../files/file-content.ts';
 import type { DirectoryNode } from '../files/nodes.ts';
 import { SlotPool } from '../files/slot-pool.ts';
@@ -29,22 +30,11 @@ function basebackup(): Basebackup {
     systemId: 7n,
     controlTemplate: controlTemplate(),
     checkpoint: {
-      redo: ZERO_LSN,
-      timelineId: 1,
-      previousTimelineId: 1,
+      ...NEW_CLUSTER_CHECKPOINT,
       fullPageWrites: false,
-      walLevel: 1,
       nextXid: 900,
       nextOid: 24_576,
-      nextMulti: 1,
-      nextMultiOffset: 0,
       oldestXid: 730,
-      oldestXidDb: 1,
-      oldestMulti: 1,
-      oldestMultiDb: 1,
-      time: 0,
-      oldestCommitTsXid: 0,
-      newestCommitTsXid: 0,
       oldestActiveXid: 12,
     },
     parameters: undefined,

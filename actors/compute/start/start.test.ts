@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { type Lsn, PAGE_BYTES, WAL_SEGMENT_BYTES } from '../../../protocols/lsn.ts';
 import type { Basebackup } from '../../../protocols/pages/types.ts';
 import { parseControlFile, sealControlFile } from '../../../protocols/postgres/control-file.ts';
+import { NEW_CLUSTER_CHECKPOINT } from '../../../protocols/postgres/state/new-cluster.ts';
 import { WalStreamDecoder } from '../../../protocols/postgres/wal/stream-decoder.ts';
 import { INIT_FILES_MARK, initFilesMark, usableInitFiles } from './init-files.ts';
 import { partingWal } from './parting.ts';
@@ -32,22 +33,11 @@ function basebackup(lsn: number, more: Partial<Basebackup> = {}): Basebackup {
     systemId: SYSTEM_ID,
     controlTemplate: controlTemplate(),
     checkpoint: {
-      redo: 0 as Lsn,
-      timelineId: 1,
-      previousTimelineId: 1,
+      ...NEW_CLUSTER_CHECKPOINT,
       fullPageWrites: false,
-      walLevel: 1,
       nextXid: 900,
       nextOid: 24_576,
-      nextMulti: 1,
-      nextMultiOffset: 0,
       oldestXid: 730,
-      oldestXidDb: 1,
-      oldestMulti: 1,
-      oldestMultiDb: 1,
-      time: 0,
-      oldestCommitTsXid: 0,
-      newestCommitTsXid: 0,
       oldestActiveXid: 12,
     },
     parameters: undefined,

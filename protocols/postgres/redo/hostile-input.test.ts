@@ -5,8 +5,9 @@ import { zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { PalimpsestError } from '../../errors.ts';
-import { type Lsn, PAGE_BYTES } from '../../lsn.ts';
+import { PAGE_BYTES } from '../../lsn.ts';
 import { TimelineStateFold } from '../state/fold.ts';
+import { NEW_CLUSTER_CHECKPOINT, NEW_CLUSTER_PARAMETERS } from '../state/new-cluster.ts';
 import type { StateSink } from '../state/sink.ts';
 import {
   DecodedRecord,
@@ -130,35 +131,8 @@ const ignoringSink: StateSink = {
 
 function emptyFold(): TimelineStateFold {
   return new TimelineStateFold({
-    checkpoint: {
-      redo: 0 as Lsn,
-      timelineId: 1,
-      previousTimelineId: 1,
-      fullPageWrites: true,
-      walLevel: 1,
-      nextXid: 1000,
-      nextOid: 10000,
-      nextMulti: 1,
-      nextMultiOffset: 0,
-      oldestXid: 3,
-      oldestXidDb: 1,
-      oldestMulti: 1,
-      oldestMultiDb: 1,
-      time: 0,
-      oldestCommitTsXid: 0,
-      newestCommitTsXid: 0,
-      oldestActiveXid: 0,
-    },
-    parameters: {
-      walLevel: 1,
-      walLogHints: false,
-      maxConnections: 100,
-      maxWorkerProcesses: 8,
-      maxWalSenders: 10,
-      maxPreparedTransactions: 0,
-      maxLocksPerTransaction: 64,
-      trackCommitTimestamp: true,
-    },
+    checkpoint: { ...NEW_CLUSTER_CHECKPOINT, oldestXid: 3 },
+    parameters: { ...NEW_CLUSTER_PARAMETERS, trackCommitTimestamp: true },
     lastRecordStart: 0,
     lastRecordEnd: 0,
     newestCommitTime: 0,

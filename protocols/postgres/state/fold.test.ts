@@ -16,44 +16,18 @@ import {
 import { WalStreamDecoder } from '../wal/stream-decoder.ts';
 import { slruFilePath, twoPhaseFilePath } from './data-files.ts';
 import { TimelineStateFold } from './fold.ts';
+import { NEW_CLUSTER_CHECKPOINT, NEW_CLUSTER_PARAMETERS } from './new-cluster.ts';
 import { replicationOriginFile } from './origins.ts';
 import type { StateSink } from './sink.ts';
 import { decodeTimelineState, encodeTimelineState } from './snapshot.ts';
 import { advanceXid, fullXid } from './transaction-ids.ts';
 
-const CHECKPOINT: CheckpointFields = {
-  redo: 0 as Lsn,
-  timelineId: 1,
-  previousTimelineId: 1,
-  fullPageWrites: true,
-  walLevel: 1,
-  nextXid: 1000,
-  nextOid: 10_000,
-  nextMulti: 1,
-  nextMultiOffset: 0,
-  oldestXid: 700,
-  oldestXidDb: 1,
-  oldestMulti: 1,
-  oldestMultiDb: 1,
-  time: 1_700_000_000,
-  oldestCommitTsXid: 0,
-  newestCommitTsXid: 0,
-  oldestActiveXid: 0,
-};
+const CHECKPOINT: CheckpointFields = { ...NEW_CLUSTER_CHECKPOINT, time: 1_700_000_000 };
 
 function newFold(): TimelineStateFold {
   return new TimelineStateFold({
     checkpoint: CHECKPOINT,
-    parameters: {
-      walLevel: 1,
-      walLogHints: false,
-      maxConnections: 100,
-      maxWorkerProcesses: 8,
-      maxWalSenders: 10,
-      maxPreparedTransactions: 0,
-      maxLocksPerTransaction: 64,
-      trackCommitTimestamp: false,
-    },
+    parameters: { ...NEW_CLUSTER_PARAMETERS },
     lastRecordStart: 0,
     lastRecordEnd: 0,
     newestCommitTime: 0,
