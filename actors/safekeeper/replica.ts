@@ -173,6 +173,12 @@ export class Replica implements WalSource {
     return false;
   }
 
+  /** Whether the commit LSN is what the proposer that leads says, but for what is on its way. */
+  get hearsCommits(): boolean {
+    for (const connection of this.#connections) if (connection.hearsCommits) return true;
+    return false;
+  }
+
   status(): ReplicaStatus {
     const { identity, term, history } = this.#context;
     return {
@@ -183,6 +189,7 @@ export class Replica implements WalSource {
       commitLsn: this.commitLsn,
       startLsn: identity.startLsn,
       termHistory: history.filter((entry) => entry.lsn <= this.flushLsn),
+      hearsCommits: this.hearsCommits,
       offload: {
         backupLsn: this.positions.backupLsn,
         remoteLsn: this.remoteLsn,

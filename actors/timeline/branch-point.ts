@@ -3,7 +3,8 @@
  *
  * 1. The head counts every commit that was acknowledged before the question: it is the newest commit LSN that a quorum of
  *    safekeepers knows, after those that have unfinished WAL had the time to hear of its commit. When nobody is there to
- *    tell them (everything was killed), the compute is woken: its election settles the tail.
+ *    tell them (everything was killed), the compute is woken: its election settles the tail. One that runs finds safekeepers that
+ *    were started again; until a quorum hears it, they know less than it has acknowledged.
  * 2. The result ends a whole record.
  * 3. A point before a timeline's own start belongs to its ancestor, and the answer names that ancestor.
  * 4. A point before the history window of the timeline that has it is refused, unless somebody keeps exactly this one.
@@ -36,6 +37,9 @@ const COMMIT_NEWS_MS = 12;
 const COMMIT_NEWS_STEP_MS = 2;
 /** For a compute that has to be started so that its election commits what was acknowledged. */
 const WAKE_TIMEOUT_MS = 30_000;
+/** For a running compute to find safekeepers that have just been started again. */
+const HEARD_TIMEOUT_MS = 5_000;
+const HEARD_STEP_MS = 20;
 /** Replies after the quorum's are waited for this long. */
 const STRAGGLER_MS = 20;
 /** Ancestors of ancestors; a deeper tree than this is a loop. */
@@ -44,6 +48,8 @@ const DEPTH_MAX = 1_000;
 interface ReplicaStatus {
   flushLsn: number;
   commitLsn: number;
+  /** See wal-frames.ts. */
+  hearsCommits?: boolean;
   termHistory?: TermStart[];
 }
 
@@ -126,23 +132,52 @@ async function ownerOf(
 
 /** The newest LSN that is committed on a quorum of the timeline's safekeepers. */
 export async function headLsn(question: PointQuestion, status: TimelineStatus): Promise<number> {
+  const before = await newestCommit(question, status);
+  if (before.isCertain) return before.lsn;
+  // Does nothing but answer when the compute runs.
+  await question.send('compute', status.timeline, { type: 'wake' }, { timeoutMs: WAKE_TIMEOUT_MS });
+  await heardByQuorum(question, status);
+  return Math.max(before.lsn, (await newestCommit(question, status)).lsn);
+}
+
+/** What safekeepers know to be committed; certain when that is all they have. */
+async function newestCommit(
+  question: PointQuestion,
+  status: TimelineStatus,
+): Promise<{ lsn: number; isCertain: boolean }> {
   const { clock } = question;
   let replies = await replicaStatuses(question, status);
   const deadline = clock.monotonic() + COMMIT_NEWS_MS;
   const flushed = Math.max(...replies.map((reply) => reply.flushLsn));
-  let head = Math.max(...replies.map((reply) => reply.commitLsn));
-  while (head < flushed && clock.monotonic() < deadline) {
+  let lsn = Math.max(status.startLsn, ...replies.map((reply) => reply.commitLsn));
+  while (lsn < flushed && clock.monotonic() < deadline) {
     await clock.sleep(COMMIT_NEWS_STEP_MS);
     replies = await replicaStatuses(question, status);
-    head = Math.max(head, ...replies.map((reply) => reply.commitLsn));
+    lsn = Math.max(lsn, ...replies.map((reply) => reply.commitLsn));
   }
-  if (head < flushed) {
-    // Does nothing but answer when the compute runs.
-    await question.send('compute', status.timeline, { type: 'wake' }, { timeoutMs: WAKE_TIMEOUT_MS });
-    replies = await replicaStatuses(question, status);
-    head = Math.max(head, ...replies.map((reply) => reply.commitLsn));
+  return { lsn, isCertain: lsn >= flushed };
+}
+
+/** Resolves when a quorum of safekeepers hears the compute's commits. */
+async function heardByQuorum(question: PointQuestion, status: TimelineStatus): Promise<void> {
+  const { clock } = question;
+  const quorum = quorumOf(status);
+  const deadline = clock.monotonic() + HEARD_TIMEOUT_MS;
+  for (;;) {
+    const replies = await replicaStatuses(question, status);
+    if (replies.filter(({ hearsCommits = true }) => hearsCommits).length >= quorum) return;
+    if (clock.monotonic() >= deadline) break;
+    await clock.sleep(HEARD_STEP_MS);
   }
-  return Math.max(head, status.startLsn);
+  throw new PalimpsestError(
+    'unavailable',
+    'the newest commit is not known: too few safekeepers are in touch with the compute',
+    'Try again.',
+  );
+}
+
+function quorumOf({ members }: TimelineStatus): number {
+  return Math.floor(members.length / 2) + 1;
 }
 
 /**
@@ -182,7 +217,7 @@ async function askReplicas<T>(
   status: TimelineStatus,
   command: { type: string } & Record<string, unknown>,
 ): Promise<T[]> {
-  const quorum = Math.floor(status.members.length / 2) + 1;
+  const quorum = quorumOf(status);
   const replies: T[] = [];
   const failures: unknown[] = [];
   await new Promise<void>((resolve) => {

@@ -164,6 +164,17 @@ describe('a branch point', () => {
     expect((await ask(send, { kind: 'head' })).lsn).toBe(900);
   });
 
+  it('at the head waits until a quorum of safekeepers that were started again hears the compute', async () => {
+    const lost = { commitLsn: 700, flushLsn: 900, hearsCommits: false };
+    const heard = { commitLsn: 900, flushLsn: 900, hearsCommits: true };
+    // All that the compute acknowledged is known one answer after a quorum hears it.
+    const restarted = () => [...Array(12).fill(lost), heard];
+    const send = world({ sk1: restarted(), sk2: restarted(), sk3: 'down' });
+    expect((await ask(send, { kind: 'head' })).lsn).toBe(900);
+    const deaf = world({ sk1: [lost], sk2: [lost], sk3: 'down' });
+    await expect(ask(deaf, { kind: 'head' })).rejects.toThrow(/in touch with the compute/);
+  });
+
   it('needs a quorum', async () => {
     const send = world({ sk1: level(900), sk2: 'down', sk3: 'down' });
     await expect(ask(send, { kind: 'head' })).rejects.toThrow(/only 1 of 3 safekeepers/);

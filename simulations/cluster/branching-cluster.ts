@@ -240,7 +240,8 @@ export class BranchingCluster {
     const spec = await this.ask<ComputeSpec>(process, { type: 'compute-spec', timeline });
     const branch = this.branches().find((each) => each.timeline === timeline);
     const known = this.timelines.get(timeline) ?? (branch && this.known(branch));
-    if (process.isDead || !known) return;
+    // Its safekeepers may be giving up what they acknowledge.
+    if (process.isDead || !known || this.control.isGone(timeline)) return;
     const postgres = new SimPostgres(
       {
         machine,

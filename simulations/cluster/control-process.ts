@@ -85,6 +85,16 @@ export class ControlMachine {
     return this.machine.isUp && !this.machine.process!.isPaused ? (this.#control?.projects() ?? []) : [];
   }
 
+  /** Whether a timeline is being deleted, as far as the live actors know. */
+  isGone(timeline: string): boolean {
+    if (!this.machine.isUp || !this.#control) return false;
+    try {
+      return ['deleting', 'deleted'].includes(this.#control.timelineWithProject(timeline).timeline.state);
+    } catch {
+      return true;
+    }
+  }
+
   /** Where a timeline's history window begins, as the live actors know it; undefined while they are down. */
   cutoffOf(timeline: string): number | undefined {
     return this.machine.isUp && !this.machine.process!.isPaused
@@ -128,7 +138,7 @@ export class ControlMachine {
     });
     serveCommands<{ type: string }>(bus, COMPUTE_KIND, '*', async (command, timeline) => {
       if (command.type === 'wake') await computes.wake(timeline);
-      else if (command.type === 'suspend') await computes.suspend(timeline);
+      else if (command.type === 'suspend' || command.type === 'forget') await computes.suspend(timeline);
       return {};
     });
     control.attachments.beginEpoch(() => this.#pageserverReady(process));

@@ -18,6 +18,9 @@ import { Trace } from './trace.ts';
 /** Runs `step` once per turn of the event loop, with all promises at rest in between, until it returns false. */
 export type TakeTurns = (step: () => boolean, onUncaught: (error: unknown) => void) => Promise<void>;
 
+/** A turn is not taken because the run has lasted too long on the wall's clock, which whoever takes the turns may watch. */
+export class TooLong extends Error {}
+
 export interface Violation {
   /** Name of the invariant that does not hold. */
   invariant: string;
@@ -31,7 +34,7 @@ export interface WorldOptions {
   takeTurns: TakeTurns;
   /** Keep what is needed to compare this run with another. */
   record?: boolean;
-  /** More events than this are taken for a livelock. */
+  /** More events than this are taken for a livelock; five million by default. */
   eventsMax?: number;
   /** Takes note of what a picture of the run needs. */
   recorder?: RunRecorder;
@@ -45,7 +48,12 @@ export interface Fork {
   future: number;
 }
 
-const EVENTS_MAX = 20_000_000;
+/** The one invariant that does not follow from the seed. */
+export const BOUNDED_TIME = 'bounded time';
+
+const EVENTS_MAX = 5_000_000;
+/** No simulated second takes more work than this: the busiest take a third of it. */
+const EVENTS_PER_SECOND_MAX = 150_000;
 
 export class World {
   readonly seed: number;
@@ -60,6 +68,9 @@ export class World {
   readonly #entropy: Entropy;
   readonly #fork: Fork | undefined;
   readonly #forkHandlers: (() => void)[] = [];
+  /** The simulated second, and what has happened in it. */
+  #second = 0;
+  #secondEvents = 0;
   #nowUs = 0;
   #sequence = 0;
   #violation: Violation | undefined;
@@ -172,7 +183,10 @@ export class World {
         this.#turn();
         return true;
       },
-      (error) => this.fail('no uncaught error', describe(error)),
+      (error) => {
+        if (error instanceof TooLong) this.fail(BOUNDED_TIME, error.message);
+        else this.fail('no uncaught error', describe(error));
+      },
     );
   }
 
@@ -187,8 +201,8 @@ export class World {
     }
     this.trace.event(event.timeUs, event.label, owner?.label ?? '');
     if (this.trace.events === this.#fork?.event) this.#takeFuture(this.#fork.future);
-    if (this.trace.events > this.#eventsMax) {
-      this.fail('bounded work', `more than ${this.#eventsMax} events; the last was ${event.label}`);
+    if (this.#isTooMuch()) {
+      this.fail('bounded work', `the last event was ${event.label} of ${owner?.label ?? 'the world'}`);
       return;
     }
     try {
@@ -196,6 +210,16 @@ export class World {
     } catch (error) {
       this.fail('no uncaught error', `${event.label} of ${owner?.label ?? 'the world'}: ${describe(error)}`);
     }
+  }
+
+  /** Whether so much happens that it must be a livelock: in all, or in one simulated second. */
+  #isTooMuch(): boolean {
+    const second = Math.floor(this.#nowUs / 1_000_000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#secondEvents = 0;
+    }
+    return ++this.#secondEvents > EVENTS_PER_SECOND_MAX || this.trace.events > this.#eventsMax;
   }
 
   #takeFuture(future: number): void {

@@ -22,6 +22,13 @@ export function addSimCommand(program: Command): void {
     .option('--seeds <count>', 'how many seeds of each scenario', wholeNumber, 10)
     .option('--minutes <count>', 'go on with new seeds for this long instead', positive)
     .option('--jobs <count>', 'processes that share the seeds', positiveWhole, 1)
+    .option('--limit <seconds>', 'a run that takes longer is a failure', positive, 120)
+    .option(
+      '--grace <seconds>',
+      'after this much more a process of several that hangs is ended',
+      positive,
+      20,
+    )
     .option('--effort <factor>', 'how long each run is under faults', positive, 1)
     .option('--only <faults>', 'carry out only these faults of the plan (numbers, or `none`)', faultNumbers)
     .option('--simple <names>', 'parameters that take their simplest value (names, or `all`)', names)

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { PalimpsestError } from '../../../protocols/errors.ts';
+import { HangWatch } from './limits.ts';
 import type { SimOptions } from './options.ts';
 import type { SeedRunsData } from './seed-runs.ts';
 
@@ -13,6 +14,13 @@ export interface Seeds {
   first: number;
   count: number;
   onProgress(text: string): void;
+}
+
+/** A run that did not come to an end, and the seeds that its process had. */
+export interface HungRun {
+  scenario: string;
+  seed: number;
+  seeds: { first: number; last: number };
 }
 
 /** Runs blocks of seeds in `options.jobs` processes, in order, until all are done or one has failed. */
@@ -31,7 +39,7 @@ export async function runInJobs(options: SimOptions, seeds: Seeds): Promise<Seed
       next += length;
       const part = await runBlock(options, first + from, length);
       parts.push(part);
-      if (part.failure || part.difference) isOver = true;
+      if (part.failure || part.difference || part.hung) isOver = true;
       done += length;
       onProgress(`${done} seeds in ${options.jobs} processes`);
     }
@@ -47,16 +55,41 @@ function runBlock(options: SimOptions, seed: number, seeds: number): Promise<See
   if (options.only) args.push('--only', options.only.join(',') || 'none');
   if (options.simple) args.push('--simple', options.simple.join(','));
   if (options.twice) args.push('--twice');
+  args.push('--limit', String(options.limit));
   return new Promise((resolve, reject) => {
+    // A group of its own: one that hangs is ended with all that it has started.
     const child = spawn(process.execPath, [...process.execArgv, ...args], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
+      detached: true,
     });
+    const end = () => {
+      try {
+        process.kill(-child.pid!, 'SIGKILL');
+      } catch {
+        // It has ended.
+      }
+    };
+    process.once('exit', end);
     let text = '';
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    let running = { scenario: options.scenario, seed };
+    let hung: HungRun | undefined;
+    const limitS = (options.twice ? 2 : 1) * options.limit + options.grace;
+    const watch = new HangWatch(limitS * 1000, () => {
+      hung = { ...running, seeds: { first: seed, last: seed + seeds - 1 } };
+      end();
+    });
+    child.on('message', (message) => {
+      running = message as typeof running;
+      watch.heard();
+    });
+    child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk;
     });
     child.on('error', reject);
     child.on('close', (code) => {
+      process.off('exit', end);
+      watch.stop();
+      if (hung) return resolve({ runs: [], scenarios: [], hung });
       try {
         resolve(JSON.parse(text) as SeedRunsData);
       } catch {

@@ -15,6 +15,10 @@ export interface SimOptions {
   twice?: boolean;
   shrink?: boolean;
   jobs: number;
+  /** Seconds of wall time that one run may take. */
+  limit: number;
+  /** Seconds more for a process that cannot even tell that it is too late. */
+  grace: number;
   fork?: number;
   futures: number;
   future?: number;

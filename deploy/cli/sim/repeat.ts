@@ -4,7 +4,7 @@ import type { SimOptions } from './options.ts';
 
 /** `shrunk` names what is left of a run that was made smaller. */
 export function repeatCommand(
-  result: RunResult,
+  result: Pick<RunResult, 'scenario' | 'seed'> & { fork?: RunResult['fork'] },
   options: SimOptions,
   shrunk?: { only: number[]; simple: string[] },
 ): string {

@@ -3,19 +3,22 @@ import { writeFileSync } from 'node:fs';
 import { dirname, relative, resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
-import { takeTurns } from '../../../runtime/adapters/event-loop-turns.ts';
 import { runTwice } from '../../../simulations/runs/determinism.ts';
 import { describeFailure, ScenarioSummary, type SummaryData } from '../../../simulations/runs/report.ts';
 import { type RunOptions, type RunResult, runSeed } from '../../../simulations/runs/run-seed.ts';
 import { type ShrinkResult, shrink } from '../../../simulations/runs/shrink.ts';
 import type { Scenario } from '../../../simulations/scenarios/scenario.ts';
-import { runInJobs } from './jobs.ts';
+import { BOUNDED_TIME } from '../../../simulations/world/world.ts';
+import { type HungRun, runInJobs } from './jobs.ts';
+import { limitedTurns } from './limits.ts';
 import { isGiven, type SimOptions } from './options.ts';
 import { writePicture } from './picture-file.ts';
 import { regressionTest } from './regression-test.ts';
 import { repeatCommand } from './repeat.ts';
 
 const SHRINK_RUNS_MAX = 400;
+/** After this what is small enough by then is told. */
+const SHRINK_MS_MAX = 600_000;
 const TRACE_LINES_MAX = 5_000_000;
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 
@@ -32,6 +35,8 @@ export interface SeedRunsData {
   scenarios: SummaryData[];
   failure?: { scenario: string; seed: number };
   difference?: string;
+  /** The process was ended: this run did not come to an end. */
+  hung?: HungRun;
 }
 
 export class SeedRuns {
@@ -40,6 +45,7 @@ export class SeedRuns {
   readonly #rows: SeedRow[] = [];
   #failure: { run: RunOptions; result: RunResult; shrunk: ShrinkResult | undefined } | undefined;
   #difference: string | undefined;
+  #hung: HungRun | undefined;
   #last: RunOptions | undefined;
 
   constructor(options: SimOptions) {
@@ -54,7 +60,7 @@ export class SeedRuns {
     this.#progress();
     const notes = await this.#writeFiles();
     this.#print(notes);
-    return !this.#failure && !this.#difference && !this.#unreached;
+    return !this.#failure && !this.#difference && !this.#hung && !this.#unreached;
   }
 
   async #runSeeds(scenarios: Scenario[]): Promise<void> {
@@ -82,6 +88,7 @@ export class SeedRuns {
     const order = new Map(scenarios.map(({ name }, at) => [name, at]));
     this.#rows.sort((a, b) => a.seed - b.seed || order.get(a.scenario)! - order.get(b.scenario)!);
     this.#difference = parts.find(({ difference }) => difference)?.difference;
+    this.#hung = parts.find(({ hung }) => hung)?.hung;
     const failures = parts.flatMap(({ failure }) => (failure ? [failure] : []));
     const first = failures.sort((a, b) => a.seed - b.seed)[0];
     if (!first) return;
@@ -107,12 +114,14 @@ export class SeedRuns {
   }
 
   #runOptions(scenario: Scenario, seed: number): RunOptions {
-    const { only, simple, canary, effort } = this.#options;
-    return { scenario, seed, takeTurns, only, simple, canary, effort };
+    const { only, simple, canary, effort, limit, twice } = this.#options;
+    const turns = limitedTurns((twice ? 2 : 1) * limit * 1000);
+    return { scenario, seed, takeTurns: turns, only, simple, canary, effort };
   }
 
   async #runOne(scenario: Scenario, seed: number): Promise<boolean> {
     const { trace, twice } = this.#options;
+    process.send?.({ scenario: scenario.name, seed });
     const run = this.#runOptions(scenario, seed);
     this.#last = run;
     const lines: string[] = [];
@@ -139,10 +148,12 @@ export class SeedRuns {
 
   async #keepFailure(run: RunOptions, result: RunResult): Promise<void> {
     this.#failure = { run, result, shrunk: undefined };
-    if (this.#options.shrink === false || !result.violation) return;
+    if (this.#options.shrink === false || !result.violation || result.violation.invariant === BOUNDED_TIME)
+      return;
     const onProgress = (decisions: number, runs: number) =>
       this.#progress(`making it smaller: ${decisions} decisions after ${runs} runs`);
-    const shrunk = await shrink({ run, failed: result, runsMax: SHRINK_RUNS_MAX, onProgress });
+    const unhurried = { ...run, takeTurns: limitedTurns(SHRINK_MS_MAX) };
+    const shrunk = await shrink({ run: unhurried, failed: result, runsMax: SHRINK_RUNS_MAX, onProgress });
     this.#failure = { run, result, shrunk };
   }
 
@@ -180,12 +191,19 @@ export class SeedRuns {
     const repeat = told && repeatCommand(told, this.#options, failure?.shrunk);
     if (this.#options.json) {
       const failed = told && { ...told, recorded: undefined, repeat };
-      const data = { runs: this.#rows, scenarios: summaries, failure: failed, difference: this.#difference };
+      const data = {
+        runs: this.#rows,
+        scenarios: summaries,
+        failure: failed,
+        difference: this.#difference,
+        hung: this.#hung,
+      };
       console.log(JSON.stringify(data, null, 2));
       return;
     }
     for (const summary of summaries) console.log(`${summary.toText()}\n`);
     if (this.#difference) console.log(`Not deterministic: ${this.#difference}`);
+    if (this.#hung) console.log(describeHang(this.#hung, this.#options));
     if (this.#unreached)
       console.log('Some marks were never reached: these scenarios do not test what they should.');
     if (told) {
@@ -204,6 +222,14 @@ export class SeedRuns {
     if (this.#options.json || !process.stderr.isTTY) return;
     process.stderr.write(text === undefined ? '\r\x1b[K' : `\r\x1b[K${text}`);
   }
+}
+
+function describeHang({ scenario, seed, seeds }: HungRun, options: SimOptions): string {
+  const repeat = repeatCommand({ scenario, seed }, options);
+  return [
+    `Hung: ${scenario}, seed ${seed} (of seeds ${seeds.first} to ${seeds.last}) did not end within ${options.limit} s; its process was ended.`,
+    `Repeat it with: ${repeat}`,
+  ].join('\n');
 }
 
 /** With fewer seeds nothing is concluded from a mark that was not reached. */
