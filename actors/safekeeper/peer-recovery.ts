@@ -13,12 +13,16 @@ import type { Replica } from './replica.ts';
 import { WalReader } from './wal-client.ts';
 
 const FIRST_LOOK_MS = 500;
+/** A replica that was just created has most probably missed nothing; and branches are often made in numbers. */
+const FIRST_LOOK_OF_NEW_MS = 2500;
 const RETRY_MIN_MS = 1000;
 const RETRY_MAX_MS = 30_000;
 const PIECE_BYTES = 1024 * 1024;
 
 export interface PeerRecoveryOptions {
   replica: Replica;
+  /** Whether the replica was created a moment ago, without any WAL. */
+  isNew?: boolean;
   /** The other members. */
   peers: NodeId[];
   dial: (node: NodeId) => Promise<Channel>;
@@ -35,7 +39,8 @@ export class PeerRecovery {
 
   constructor(options: PeerRecoveryOptions) {
     this.#options = options;
-    if (options.peers.length > 0) this.#arm(FIRST_LOOK_MS);
+    if (options.peers.length === 0) return;
+    this.#arm(options.isNew ? FIRST_LOOK_OF_NEW_MS : FIRST_LOOK_MS);
   }
 
   close(): void {

@@ -117,7 +117,13 @@ export class WalStore {
   static async open(options: WalStoreOptions): Promise<WalStore> {
     const segments = new WalSegments(options.disk, options.directory);
     await segments.prepare();
-    const { commitLsn } = options;
+    const { commitLsn, startLsn } = options;
+    // A new replica has nothing to look through.
+    if (commitLsn === startLsn && (options.localLsn ?? startLsn) <= startLsn) {
+      if ((await segments.numbers()).length === 0) {
+        return new WalStore(options, segments, { localLsn: startLsn, endLsn: startLsn });
+      }
+    }
     const localLsn = await findLocalStart(segments, options);
     const end = await findEndOfWal(segments, { from: commitLsn, pgVersion: options.pgVersion });
     await assertNoGap(segments, end);

@@ -119,13 +119,12 @@ async function resolve(
       timeline: origin.timeline,
       point: origin.point,
     });
-    await rememberCommitted({ send: services.send, clock: effect.clock }, ancestor.timeline, ancestor.lsn);
-    // Before anybody may count on it: from now on garbage collection keeps the point.
-    await send(services, ancestor.timeline, {
-      type: 'hold-branch-point',
-      child: effect.id,
-      lsn: ancestor.lsn,
-    });
+    // Both before anybody may count on it. From now on garbage collection keeps the point.
+    const steps = await Promise.allSettled([
+      rememberCommitted({ send: services.send, clock: effect.clock }, ancestor.timeline, ancestor.lsn),
+      send(services, ancestor.timeline, { type: 'hold-branch-point', child: effect.id, lsn: ancestor.lsn }),
+    ]);
+    for (const step of steps) if (step.status === 'rejected') throw step.reason;
     return [{ type: 'timeline.resolved', startLsn: ancestor.lsn, ancestor }];
   } catch (error) {
     // An earlier attempt that a crash ended may have held a point.

@@ -140,6 +140,9 @@ export class PageserverNode {
 
   async #attach(command: AttachCommand): Promise<void> {
     const { timeline } = command;
+    // Looked for meanwhile; for one that is hosted there may be no need.
+    const index = this.#hosted.has(timeline) ? undefined : findIndex(this.#options.tools.objects, command);
+    index?.catch(() => {});
     const actor = await this.#actorOf(timeline);
     await actor.dispatch(command);
     const hosted = this.#hosted.get(timeline);
@@ -150,7 +153,7 @@ export class PageserverNode {
     }
     if (hosted) await this.#stopHosting(timeline, hosted);
     try {
-      await this.#open(command, actor);
+      await this.#open(command, actor, index);
     } catch (error) {
       await actor.dispatch({
         type: 'record',
@@ -175,12 +178,16 @@ export class PageserverNode {
     return index !== undefined && !generations.includes(index.generation);
   }
 
-  async #open(command: AttachCommand, actor: ActorHandle<ShardCommand>): Promise<void> {
+  async #open(
+    command: AttachCommand,
+    actor: ActorHandle<ShardCommand>,
+    finding?: Promise<ShardIndex | undefined>,
+  ): Promise<void> {
     const { type: _, ...spec } = command;
     const { tools, door, bus, onPagesServed } = this.#options;
     const { timeline } = spec;
     const parent = await this.#parentOf(spec);
-    const index = await findIndex(tools.objects, spec);
+    const index = await (finding ?? findIndex(tools.objects, spec));
     const record = async (events: ShardEvent[]) => {
       await actor.dispatch({ type: 'record', events });
     };

@@ -309,7 +309,7 @@ export class SafekeeperNode {
       clock,
       log,
     };
-    const recovery = new PeerRecovery(neighbours);
+    const recovery = new PeerRecovery({ ...neighbours, isNew: create !== undefined && origin === 'new' });
     const { offload: timings } = this.#options;
     const offloader = new Offloader({ ...neighbours, tools: this.#archive, timings });
     const entrance = door.serve(SAFEKEEPER_KIND, id, (channel) => replica.accept(channel));

@@ -24,6 +24,7 @@ import {
   encodeSnapshot,
   LOG_HEADER_BYTES,
 } from './journal-file.ts';
+import { createFirstLog, createLog, type LogPlace } from './journal-logs.ts';
 import { epochsOf, logName, snapshotName, snapshotsOf } from './journal-names.ts';
 
 const ID = /^[a-z0-9][a-z0-9._-]{0,199}$/i;
@@ -45,6 +46,8 @@ export class FileJournalStore implements JournalStore {
   readonly #options: FileJournalOptions;
   /** The owner of each journal in this process. */
   readonly #owners = new Map<string, FileJournal>();
+  /** Kinds whose folder this process knows to be durable. */
+  readonly #durableKinds = new Set<string>();
 
   constructor(options: FileJournalOptions) {
     this.#options = options;
@@ -53,7 +56,8 @@ export class FileJournalStore implements JournalStore {
   async open(kind: string, id: string): Promise<Journal> {
     const folder = folderOf(kind, id);
     this.#owners.get(folder)?.fence();
-    const journal = new FileJournal(folder, this.#options, () => {
+    const place = { disk: this.#options.disk, folder, durableKinds: this.#durableKinds };
+    const journal = new FileJournal(place, this.#options, () => {
       if (this.#owners.get(folder) === journal) this.#owners.delete(folder);
     });
     this.#owners.set(folder, journal);
@@ -79,6 +83,10 @@ export class FileJournalStore implements JournalStore {
     await this.#options.disk.removeTree(folder);
     if (await this.#options.disk.exists(kind)) await this.#options.disk.syncDirectory(kind);
   }
+}
+
+function conflict(batch: Waiting[], actual: number): void {
+  for (const item of batch) item.resolve({ status: 'conflict', actual });
 }
 
 function folderOf(kind: string, id: string): string {
@@ -112,6 +120,7 @@ interface Waiting {
 
 class FileJournal implements Journal {
   readonly #folder: string;
+  readonly #place: LogPlace;
   readonly #options: FileJournalOptions;
   readonly #onClose: () => void;
   /** What `take` read, until the first `load` hands it out. */
@@ -129,8 +138,9 @@ class FileJournal implements Journal {
   #broken: string | undefined;
   #closed = false;
 
-  constructor(folder: string, options: FileJournalOptions, onClose: () => void) {
-    this.#folder = folder;
+  constructor(place: LogPlace, options: FileJournalOptions, onClose: () => void) {
+    this.#place = place;
+    this.#folder = place.folder;
     this.#options = options;
     this.#onClose = onClose;
   }
@@ -150,7 +160,7 @@ class FileJournal implements Journal {
     }
     // The fence comes first: an older owner's write that is acknowledged is on disk before it, and read below.
     this.#epoch = newest + 1;
-    const file = await this.#createLog(this.#epoch);
+    const file = await createLog(this.#place, this.#epoch);
     if (!file) throw takenOver(this.#folder);
     this.#file = file;
     try {
@@ -253,26 +263,31 @@ class FileJournal implements Journal {
 
   async #write(batch: Waiting[], frames: Buffer[], time: number): Promise<void> {
     try {
-      if (!this.#file && !(await this.#createFirstLog())) {
-        this.#fenced = true;
-        for (const item of batch) item.resolve({ status: 'conflict', actual: this.#sequence });
-        return;
-      }
-      await this.#file!.write(frames, this.#position);
+      if (this.#file) await this.#file.write(frames, this.#position);
+      else await this.#begin(frames);
+      if (this.#fenced) return conflict(batch, this.#sequence);
       await this.#lookForNewOwner();
     } catch (error) {
       await this.#undo(batch, error);
       return;
     }
-    if (this.#fenced) {
-      for (const item of batch) item.resolve({ status: 'conflict', actual: this.#sequence });
-      return;
-    }
+    if (this.#fenced) return conflict(batch, this.#sequence);
     for (const frame of frames) this.#position += frame.length;
     for (const item of batch) {
       this.#sequence++;
       item.resolve({ status: 'ok', sequence: this.#sequence, time });
     }
+  }
+
+  async #begin(frames: Buffer[]): Promise<void> {
+    const file = await createFirstLog(this.#place, frames);
+    if (!file) {
+      this.#fenced = true;
+      return;
+    }
+    this.#file = file;
+    this.#epoch = 1;
+    this.#position = LOG_HEADER_BYTES;
   }
 
   /** After a failed write: takes its bytes back, so that nothing was appended, or gives up this file. */
@@ -305,31 +320,6 @@ class FileJournal implements Journal {
   async #lookForNewOwner(): Promise<void> {
     const epochs = epochsOf(await this.#options.disk.list(this.#folder));
     if (Math.max(0, ...epochs) !== this.#epoch) this.#fenced = true;
-  }
-
-  async #createFirstLog(): Promise<boolean> {
-    const disk = this.#options.disk;
-    await disk.makeDirectory(this.#folder);
-    const kind = this.#folder.slice(0, this.#folder.indexOf('/'));
-    const start = this.#startLog(1, 0).then((file) => (this.#file = file));
-    // At the same time, since the file system commits them together; none outlives a failure.
-    const steps = await Promise.allSettled([start, disk.syncDirectory(kind), disk.syncDirectory('.')]);
-    const failure = steps.find((step) => step.status === 'rejected');
-    if (failure) throw failure.reason;
-    return this.#file !== undefined;
-  }
-
-  /** Creates the log of an epoch; undefined when somebody else has. */
-  async #createLog(epoch: number): Promise<DiskFile | undefined> {
-    try {
-      const path = `${this.#folder}/${logName(epoch)}`;
-      const file = await this.#options.disk.open(path, { create: true, exclusive: true, durable: true });
-      await this.#options.disk.syncDirectory(this.#folder);
-      return file;
-    } catch (error) {
-      if (error instanceof PalimpsestError && error.code === 'already-exists') return undefined;
-      throw error;
-    }
   }
 
   async #writeHeader(file: DiskFile, after: number): Promise<void> {
@@ -468,7 +458,7 @@ class FileJournal implements Journal {
 
   /** Creates a log with its header; undefined when somebody else has. When it fails, nothing has changed. */
   async #startLog(epoch: number, after: number): Promise<DiskFile | undefined> {
-    const file = await this.#createLog(epoch);
+    const file = await createLog(this.#place, epoch);
     if (!file) return undefined;
     try {
       await this.#writeHeader(file, after);

@@ -24,6 +24,8 @@ export class LocalObjects implements Objects {
   readonly #localRoot: string;
   /** Tail of the queue of conditional puts per key. */
   readonly #turns = new Map<string, Promise<unknown>>();
+  /** Folders that are durable up to the root, each as it was then: it may have been removed and made again since. */
+  readonly #durableFolders = new Map<string, string>();
   #temporaryFiles = 0;
 
   private constructor(root: string, localRoot: string) {
@@ -52,7 +54,7 @@ export class LocalObjects implements Objects {
     options: { ifAbsent?: boolean; ifMatch?: string } = {},
   ): Promise<PutResult> {
     const target = this.#pathOf(key);
-    const write = (temporary: string) => fs.writeFile(temporary, data, { flag: 'wx', mode: 0o600 });
+    const write = (temporary: string) => writeSynced(temporary, data);
     if (options.ifMatch === undefined) return this.#store(target, options.ifAbsent ?? false, write);
     return this.#inTurn(key, async () => {
       const current = await this.head(key);
@@ -64,9 +66,10 @@ export class LocalObjects implements Objects {
   async putFile(key: string, path: string): Promise<PutResult> {
     const source = resolve(this.#localRoot, path);
     // A clone shares blocks where the file system can; elsewhere the kernel copies without passing through here.
-    return this.#store(this.#pathOf(key), false, (temporary) =>
-      fs.copyFile(source, temporary, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL),
-    );
+    return this.#store(this.#pathOf(key), false, async (temporary) => {
+      await fs.copyFile(source, temporary, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
+      return syncFile(temporary);
+    });
   }
 
   async get(key: string, range?: { offset: number; length: number }): Promise<Uint8Array> {
@@ -142,61 +145,63 @@ export class LocalObjects implements Objects {
     }
   }
 
-  /** Fills a temporary file by `write`, makes it durable and puts it in its place. */
+  /** Has a temporary file written durably by `write`, and puts it in its place. */
   async #store(
     target: string,
     ifAbsent: boolean,
-    write: (temporary: string) => Promise<void>,
+    write: (temporary: string) => Promise<FileIdentity>,
   ): Promise<PutResult> {
     const temporary = join(
       this.#root,
       TEMPORARY_FOLDER,
       `${process.pid}-${this.#temporaryFiles++}-${Date.now()}`,
     );
+    let isMoved = false;
     try {
-      await write(temporary);
-      const stats = await syncFile(temporary);
+      const written = await write(temporary);
       const placed = await this.#place(temporary, target, ifAbsent);
       if (!placed) return { status: 'conflict' };
+      isMoved = !ifAbsent;
       await this.#syncFolders(dirname(target));
-      return { status: 'ok', etag: etagOf(stats.mtimeNs, stats.size, stats.ino) };
+      return { status: 'ok', etag: etagOf(written.mtimeNs, written.size, written.ino) };
     } catch (error) {
       throw this.#storeError(target, error);
     } finally {
-      await fs.rm(temporary, { force: true }).catch(() => {});
+      if (!isMoved) await fs.rm(temporary, { force: true }).catch(() => {});
     }
   }
 
   async #place(temporary: string, target: string, ifAbsent: boolean): Promise<boolean> {
     for (let attempt = 1; ; attempt++) {
       try {
-        await fs.mkdir(dirname(target), { recursive: true, mode: 0o700 });
         if (ifAbsent) await fs.link(temporary, target);
         else await fs.rename(temporary, target);
         return true;
       } catch (error) {
         if (ifAbsent && systemCode(error) === 'EEXIST' && (await isFile(target))) return false;
         if (systemCode(error) !== 'ENOENT' || attempt === PLACE_ATTEMPTS_MAX) throw error;
+        await fs.mkdir(dirname(target), { recursive: true, mode: 0o700 });
       }
     }
   }
 
   /** The folders of a new object are durable up to the root, which was there before. */
   async #syncFolders(folder: string): Promise<void> {
+    const synced: [path: string, identity: string][] = [];
     for (let path = folder; path.length >= this.#root.length; path = dirname(path)) {
-      const handle = await fs.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-      try {
-        await handle.sync();
-      } finally {
-        await handle.close();
-      }
+      const identity = await syncFolder(path);
+      // Those above it are durable already.
+      if (this.#durableFolders.get(path) === identity) break;
+      synced.push([path, identity]);
     }
+    for (const [path, identity] of synced) this.#durableFolders.set(path, identity);
   }
 
   async #removeEmptyFolders(folder: string): Promise<void> {
     for (let path = folder; path.length > this.#root.length; path = dirname(path)) {
       try {
         await fs.rmdir(path);
+        this.#durableFolders.delete(path);
       } catch {
         return; // not empty, or somebody else was first
       }
@@ -254,11 +259,42 @@ function etagOf(modifiedNs: bigint, bytes: bigint, inode: bigint): string {
   return `${modifiedNs.toString(16)}-${bytes.toString(16)}-${inode.toString(16)}`;
 }
 
-async function syncFile(path: string): Promise<{ mtimeNs: bigint; size: bigint; ino: bigint }> {
+interface FileIdentity {
+  mtimeNs: bigint;
+  size: bigint;
+  ino: bigint;
+}
+
+async function writeSynced(path: string, data: Uint8Array): Promise<FileIdentity> {
+  const handle = await fs.open(path, 'wx', 0o600);
+  try {
+    await handle.writeFile(data);
+    return await syncHandle(handle);
+  } finally {
+    await handle.close();
+  }
+}
+
+async function syncFile(path: string): Promise<FileIdentity> {
   const handle = await fs.open(path, 'r+');
   try {
-    await handle.sync();
-    return await handle.stat({ bigint: true });
+    return await syncHandle(handle);
+  } finally {
+    await handle.close();
+  }
+}
+
+async function syncHandle(handle: fs.FileHandle): Promise<FileIdentity> {
+  const [stats] = await Promise.all([handle.stat({ bigint: true }), handle.sync()]);
+  return stats;
+}
+
+/** Returns what tells this folder from a later one of the same name. */
+async function syncFolder(path: string): Promise<string> {
+  const handle = await fs.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    const [stats] = await Promise.all([handle.stat({ bigint: true }), handle.sync()]);
+    return `${stats.ino}-${stats.birthtimeNs}`;
   } finally {
     await handle.close();
   }
