@@ -120,8 +120,8 @@ async function runClient(process: SimProcess, { world }: ScenarioContext, ledger
 // --- step 3: the scenario: faults, then what must hold --------------------------------------------------------------
 
 async function runAccount(context: ScenarioContext): Promise<void> {
-  const { world, random, decide } = context;
-  const latencyMs = decide('network.latencyMs', () => random.pick([0.1, 1, 20]), 1);
+  const { world, pick } = context;
+  const latencyMs = pick('network.latencyMs', [0.1, 1, 20], 1);
   const network = new SimNetwork(world, { ...CALM_NETWORK, latencyMs });
   const surroundings = { world, network, broker: new SimBroker(network) };
   const bank = new SimMachine('bank', surroundings);

@@ -97,19 +97,14 @@ class Decisions {
 
   context(): ScenarioContext {
     const { scenario, canary, effort } = this.#options;
+    const random = this.#world.random(`scenario/${scenario.name}`);
     return {
       world: this.#world,
-      random: this.#world.random(`scenario/${scenario.name}`),
+      random,
       canary,
       effort: effort ?? 1,
-      decide: (name, draw, simplest) => {
-        const drawn = draw();
-        const { simple } = this.#options;
-        const isSimple = simple?.includes(name) || simple?.includes(EVERY_PARAMETER) || false;
-        if (isSimple) this.simplified.push(name);
-        this.parameters[name] = isSimple ? simplest : drawn;
-        return isSimple ? simplest : drawn;
-      },
+      decide: (name, draw, simplest) => this.#decide(name, draw, simplest),
+      pick: (name, values, simplest) => this.#decide(name, () => random.pick(values), simplest),
       armFaults: (injector, plan) => {
         this.faults = this.#select(plan, 0);
         injector.arm(this.faults, () => {
@@ -119,6 +114,16 @@ class Decisions {
         });
       },
     };
+  }
+
+  /** It is drawn in any case, so that nothing else changes. */
+  #decide<T>(name: string, draw: () => T, simplest: T): T {
+    const drawn = draw();
+    const { simple } = this.#options;
+    const isSimple = simple?.includes(name) || simple?.includes(EVERY_PARAMETER) || false;
+    if (isSimple) this.simplified.push(name);
+    this.parameters[name] = isSimple ? simplest : drawn;
+    return isSimple ? simplest : drawn;
   }
 
   #select(plan: PlanOptions, firstIndex: number): Fault[] {

@@ -11,9 +11,9 @@ import { openChannel } from '../../runtime/channels/door.ts';
 import { BranchingCluster, type BranchingOptions } from '../cluster/branching-cluster.ts';
 import { comparePage } from '../cluster/page-checker.ts';
 import type { SimProcess } from '../world/machine.ts';
-import { CALM_NETWORK } from '../world/network.ts';
 import type { SimRandom } from '../world/random.ts';
 import { isBeforeWindow, MomentReader } from './moment-reader.ts';
+import { drawPageLoad } from './page-load.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
 const SAFETY_MS = 15_000;
@@ -102,32 +102,12 @@ async function runBranches(context: ScenarioContext, options: BranchingOptions):
   for (const { history, ledger } of cluster.timelines.values()) ledger.check(history, 17);
 }
 
-function drawOptions({ random, decide }: ScenarioContext): BranchingOptions {
-  const pick = <T>(name: string, from: readonly T[], simplest: T) =>
-    decide(name, () => random.pick(from), simplest);
-  return {
-    computes: decide('computes', () => 2 + random.int(2), 2),
-    network: {
-      ...CALM_NETWORK,
-      latencyMs: pick('network.latencyMs', [0.05, 0.5, 3], 0.5),
-      keepaliveMs: 3000,
-    },
-    workload: {
-      clients: decide('workload.clients', () => 1 + random.int(3), 1),
-      thinkMs: pick('workload.thinkMs', [20, 60], 60),
-      recordBytes: 100,
-      longShare: 0,
-      pieceBytes: pick('workload.pieceBytes', [3000, 50_000], 50_000),
-      electTimeoutMs: 5000,
-      lagMs: 0,
-      pageShare: 0.7,
-    },
-  };
+function drawOptions(context: ScenarioContext): BranchingOptions {
+  const computes = context.decide('computes', () => 2 + context.random.int(2), 2);
+  return { computes, ...drawPageLoad(context, { thinkMs: [20, 60] }) };
 }
 
-function drawHistory({ random, decide }: ScenarioContext): { bytes: number; gcIntervalMs: number } {
-  const pick = (name: string, from: readonly number[], simplest: number) =>
-    decide(name, () => random.pick(from), simplest);
+function drawHistory({ pick }: ScenarioContext): { bytes: number; gcIntervalMs: number } {
   return {
     bytes: pick('history.bytes', [0, 60_000, 200_000], 0),
     gcIntervalMs: pick('history.gcIntervalMs', [150, 500], 150),

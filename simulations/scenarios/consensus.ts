@@ -128,9 +128,7 @@ async function runConsensus(scenario: ConsensusScenario, context: ScenarioContex
 }
 
 /** Swarm: every run has its own size, speed and load. */
-function drawOptions(scenario: ConsensusScenario, { random, decide }: ScenarioContext): ClusterOptions {
-  const pick = <T>(name: string, from: readonly T[], simplest: T) =>
-    decide(name, () => random.pick(from), simplest);
+function drawOptions(scenario: ConsensusScenario, { random, decide, pick }: ScenarioContext): ClusterOptions {
   const network: NetworkLimits = {
     ...CALM_NETWORK,
     latencyMs: pick('network.latencyMs', [0.05, 0.2, 1, 10], 0.2),

@@ -16,6 +16,8 @@ export interface ScenarioContext {
    * cases, so that nothing else changes. The report names it.
    */
   decide<T>(name: string, draw: () => T, simplest: T): T;
+  /** Decides one parameter among some values. */
+  pick<T>(name: string, values: readonly T[], simplest: T): T;
   /** Draws a plan of faults from the seed, and arms the injector with what is to be carried out of it. */
   armFaults(injector: FaultInjector, options: PlanOptions): void;
   /** The known bug that is switched on, if any. */

@@ -81,9 +81,7 @@ export const TRIMMED_WAL: Scenario = {
 type Schedule = (context: ScenarioContext, cluster: ConsensusCluster, untilMs: number) => void;
 
 async function run(context: ScenarioContext, mix: FaultMix, schedule: Schedule): Promise<void> {
-  const { world, random, decide } = context;
-  const pick = <T>(name: string, from: readonly T[], simplest: T) =>
-    decide(name, () => random.pick(from), simplest);
+  const { world, random, decide, pick } = context;
   const cluster = new ConsensusCluster(context, {
     safekeepers: 3,
     computes: 2,

@@ -12,9 +12,9 @@ import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from '../cluster/
 import { ListedObjects } from '../oracles/listed-objects.ts';
 import { PageModel } from '../oracles/page-model.ts';
 import type { SimProcess } from '../world/machine.ts';
-import { CALM_NETWORK } from '../world/network.ts';
 import type { SimRandom } from '../world/random.ts';
 import { ConsensusCluster } from './consensus-cluster.ts';
+import { drawPageLoad } from './page-load.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
 const NODES = ['ps1', 'ps2'];
@@ -42,27 +42,11 @@ export const ZOMBIE_PAGESERVER: Scenario = {
 };
 
 async function runZombie(context: ScenarioContext): Promise<void> {
-  const { world, random, decide } = context;
-  const pick = <T>(name: string, from: readonly T[], simplest: T) =>
-    decide(name, () => random.pick(from), simplest);
+  const { world } = context;
   const options = {
     safekeepers: 3,
     computes: 2,
-    network: {
-      ...CALM_NETWORK,
-      latencyMs: pick('network.latencyMs', [0.05, 0.5, 3], 0.5),
-      keepaliveMs: 3000,
-    },
-    workload: {
-      clients: decide('workload.clients', () => 1 + random.int(3), 1),
-      thinkMs: pick('workload.thinkMs', [10, 40], 40),
-      recordBytes: 100,
-      longShare: 0,
-      pieceBytes: pick('workload.pieceBytes', [3000, 50_000], 50_000),
-      electTimeoutMs: 5000,
-      lagMs: 0,
-      pageShare: 0.7,
-    },
+    ...drawPageLoad(context, { thinkMs: [10, 40] }),
     clockDrift: 0.001,
     syncMs: 0.3,
   };
