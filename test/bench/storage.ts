@@ -14,6 +14,7 @@ import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts
 import { readWalFiles, ShardWorld } from '../pageserver/shard-world.ts';
 import { type OracleRun, recordRun } from '../redo/cluster.ts';
 import type { StockPostgres } from '../support/stock-postgres.ts';
+import { benchBranchS3 } from './branch-s3.ts';
 import { type BenchOptions, best, type Figure, percentile } from './figures.ts';
 
 const MIB = 2 ** 20;
@@ -63,6 +64,7 @@ export async function benchStorage(options: BenchOptions): Promise<Figure[]> {
       ...(await benchIngest(options)),
       ...(await benchLoad(loaded, options)),
       ...(await benchUpdates(updated, options)),
+      ...(await benchBranchS3(options)),
     ];
   } finally {
     clearInterval(alive);
