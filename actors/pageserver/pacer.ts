@@ -1,11 +1,13 @@
 /**
  * Lets background work take turns with reads and ingest: after each slice of it the event loop is free for others, and
- * when they have work to do, for as long as the slice took.
+ * when they have work to do, for as long as the slice took; a slice that took long because the machine was busy counts only so far,
+ * or a merge would stand still on a busy machine.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 
 const SLICE_MS = 4;
+const PAUSE_MAX_MS = 2 * SLICE_MS;
 /** Where the clock stands still during work (in the simulator), turns are counted. */
 const TURNS_MAX = 256;
 
@@ -34,7 +36,7 @@ export class Pacer {
     const worked = this.#clock.monotonic() - this.#since;
     if (worked < SLICE_MS && ++this.#turns < TURNS_MAX) return undefined;
     this.#turns = 0;
-    return this.#wait(this.#isUrgent() ? 0 : worked);
+    return this.#wait(this.#isUrgent() ? 0 : Math.min(worked, PAUSE_MAX_MS));
   }
 
   async #wait(ms: number): Promise<void> {
