@@ -43,9 +43,9 @@ import { within } from './within.ts';
 const ELECTION_TIMEOUT_MS = 10_000;
 /**
  * Safekeepers beyond the quorum get WAL this much later, in fewer and larger pieces: all share this machine's processor
- * and disk. It is also what a commit waits longer at most while one of the quorum is slow but not gone.
+ * and disk. While one of the quorum is slow but not gone, a commit waits longer by a third of it at most.
  */
-const BEYOND_QUORUM_LAG_MS = 4;
+const BEYOND_QUORUM_LAG_MS = 12;
 const COMMIT_TIMEOUT_MS = 10_000;
 const POSTGRES_READY_TIMEOUT_MS = 30_000;
 const STATEMENT_TIMEOUT_MS = 5_000;

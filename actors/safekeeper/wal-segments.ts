@@ -160,7 +160,7 @@ export class WalSegments {
   async #openSegment(number: number): Promise<OpenSegment> {
     const path = this.#path(number);
     const isNew = !(await this.#disk.exists(path));
-    const file = await this.#disk.open(path, { create: true, durable: true });
+    const file = await this.#disk.open(path, { create: true, durable: true, inPlace: true });
     if (isNew) await this.#disk.syncDirectory(this.#directory);
     return { file, bytes: await file.size(), users: 0, retired: false };
   }

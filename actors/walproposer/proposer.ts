@@ -38,6 +38,7 @@ export class ProposerState {
   #termStart = 0 as Lsn;
   #history: TermStart[] = [];
   readonly #flush = new Map<NodeId, Lsn>();
+  #flushOfQuorum = 0 as Lsn;
   readonly #boundaries = new CommitBoundaries();
   #commitLsn = 0 as Lsn;
 
@@ -143,12 +144,17 @@ export class ProposerState {
   /** A member, elected in this term, has WAL up to `flushLsn` durably. Returns whether the commit LSN moved. */
   flushed(node: NodeId, flushLsn: Lsn): boolean {
     this.#flush.set(node, flushLsn);
-    const quorumFlush = this.#quorumFlush();
-    if (quorumFlush < this.#termStart) return false;
-    const commit = this.#boundaries.take(quorumFlush);
+    this.#flushOfQuorum = this.#quorumFlush();
+    if (this.#flushOfQuorum < this.#termStart) return false;
+    const commit = this.#boundaries.take(this.#flushOfQuorum);
     if (commit === undefined || commit <= this.#commitLsn) return false;
     this.#commitLsn = commit;
     return true;
+  }
+
+  /** What a quorum is known to have durably in this term; 0 for nothing. It may end within a record. */
+  get flushOfQuorum(): Lsn {
+    return this.#flushOfQuorum;
   }
 
   /** What each member is known to have durably in this term; 0 for nothing. */
@@ -161,12 +167,12 @@ export class ProposerState {
     return this.#flush.get(node) ?? (0 as Lsn);
   }
 
-  #quorumFlush(): number {
+  #quorumFlush(): Lsn {
     const values: number[] = [];
     for (const flushLsn of this.#flush.values()) values.push(flushLsn < this.#termStart ? 0 : flushLsn);
-    if (values.length < this.quorum) return 0;
+    if (values.length < this.quorum) return 0 as Lsn;
     values.sort((a, b) => b - a);
-    return values[this.quorum - 1]!;
+    return values[this.quorum - 1]! as Lsn;
   }
 }
 

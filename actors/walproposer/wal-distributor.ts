@@ -25,6 +25,8 @@ const HELD_BYTES_MAX = 16 * 1024 * 1024;
 /** After this long without an append, members are told the commit LSN by itself. */
 const IDLE_COMMIT_MS = 2;
 const DONOR_RETRY_MS = 50;
+/** Of the wait of members beyond the quorum: how often it is looked whether they are needed. */
+const LAG_STEPS = 3;
 const EMPTY = new Uint8Array(0);
 
 export interface WalDistributorOptions {
@@ -158,9 +160,17 @@ export class WalDistributor {
   }
 
   #armLag(): void {
-    this.#lagTimer ??= this.#clock.setTimer(this.#lagMs, () => {
+    if (!this.#lagTimer) this.#waitLag(LAG_STEPS);
+  }
+
+  /** The wait ends early when the quorum is not as quick as usual: one of it may be gone, and then this member counts. */
+  #waitLag(stepsLeft: number): void {
+    const { endLsn } = this;
+    this.#lagTimer = this.#clock.setTimer(this.#lagMs / LAG_STEPS, () => {
       this.#lagTimer = undefined;
-      for (const link of this.#links) this.#pump(link);
+      const isStuck = this.#state.flushOfQuorum < endLsn;
+      if (stepsLeft > 1 && !isStuck) this.#waitLag(stepsLeft - 1);
+      else for (const link of this.#links) this.#pump(link);
     });
   }
 

@@ -13,12 +13,15 @@ import {
   promises as fsPromises,
   read as fsRead,
   writev as fsWritev,
+  writevSync as fsWritevSync,
 } from 'node:fs';
 import { isAbsolute, join, normalize } from 'node:path';
+import { performance } from 'node:perf_hooks';
 import { promisify } from 'node:util';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Disk, DiskFile, OpenOptions } from '../ports/disk.ts';
 import { fileError, systemCode } from './file-errors.ts';
+import { InPlaceWrites } from './in-place-writes.ts';
 
 const openFd = promisify(fsOpen) as (path: string, flags: number, mode: number) => Promise<number>;
 const closeFd = promisify(fsClose);
@@ -30,6 +33,7 @@ const VECTORS_MAX = 1024;
 
 export class NodeDisk implements Disk {
   readonly root: string;
+  readonly #inPlace = new InPlaceWrites(() => performance.now());
   #temporaryFiles = 0;
 
   /** `root` is created by the first call that needs it. */
@@ -44,7 +48,8 @@ export class NodeDisk implements Disk {
     if (options.exclusive) flags |= constants.O_CREAT | constants.O_EXCL;
     if (options.durable) flags |= constants.O_DSYNC;
     try {
-      return new NodeDiskFile(await openFd(full, flags, 0o600), full);
+      const inPlace = options.inPlace ? this.#inPlace : undefined;
+      return new NodeDiskFile(await openFd(full, flags, 0o600), full, inPlace);
     } catch (error) {
       throw fileError('open', full, error);
     }
@@ -169,10 +174,12 @@ function parentOf(path: string): string {
 class NodeDiskFile implements DiskFile {
   #fd: number;
   readonly #path: string;
+  readonly #inPlace: InPlaceWrites | undefined;
 
-  constructor(fd: number, path: string) {
+  constructor(fd: number, path: string, inPlace: InPlaceWrites | undefined) {
     this.#fd = fd;
     this.#path = path;
+    this.#inPlace = inPlace;
   }
 
   async read(into: Uint8Array, position: number): Promise<number> {
@@ -195,7 +202,8 @@ class NodeDiskFile implements DiskFile {
     let at = position;
     while (pending.length > 0) {
       const batch = pending.length > VECTORS_MAX ? pending.slice(0, VECTORS_MAX) : pending;
-      const written = await this.#writeOnce(batch, at);
+      const inPlace = this.#inPlace?.allows(this, bytesOf(batch));
+      const written = inPlace ? this.#writeInPlace(batch, at) : await this.#writeOnce(batch, at);
       at += written;
       pending = dropBytes(pending, written);
     }
@@ -226,6 +234,17 @@ class NodeDiskFile implements DiskFile {
     await this.#call('close', (done) => fsClose(fd, done));
   }
 
+  #writeInPlace(parts: Uint8Array[], position: number): number {
+    const beganMs = performance.now();
+    try {
+      return fsWritevSync(this.#fd, parts, position);
+    } catch (error) {
+      throw fileError('write', this.#path, error);
+    } finally {
+      this.#inPlace!.ended(beganMs);
+    }
+  }
+
   #writeOnce(parts: Uint8Array[], position: number): Promise<number> {
     return new Promise((resolve, reject) => {
       fsWritev(this.#fd, parts, position, (error, bytes) => {
@@ -243,6 +262,12 @@ class NodeDiskFile implements DiskFile {
       });
     });
   }
+}
+
+function bytesOf(parts: Uint8Array[]): number {
+  let bytes = 0;
+  for (const part of parts) bytes += part.length;
+  return bytes;
 }
 
 /** What is left of `parts` after its first `count` bytes; also drops empty parts, which could never finish. */

@@ -1,7 +1,7 @@
 /**
  * Channels over unix and TCP sockets.
  *
- * 1. Frames sent in one tick leave in one write. Their bytes are copied into slabs, which are used again once they are written:
+ * 1. Frames sent in one tick leave in one write, past the socket's stream when nothing waits in it. Their bytes are copied into slabs, which are used again once they are written:
  *    memory that is allocated for every large body costs far more, in garbage collections, than a copy.
  * 2. Received bytes land in one buffer that all sockets share, since each chunk is dealt with before the next one is read; a
  *    frame that lies whole in it is not copied.
@@ -14,6 +14,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameReader } from '../../protocols/framing.ts';
 import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
 import { systemCode } from './file-errors.ts';
+import { writeNow } from './write-now.ts';
 
 const RECEIVE_BYTES = 256 * 1024;
 const SLAB_BYTES = 64 * 1024;
@@ -325,11 +326,18 @@ class SocketChannel implements Channel {
     this.#pendingBytes = 0;
     this.#flights.push(this.#full.length > 0 ? this.#full : NO_SLABS);
     if (this.#full.length > 0) this.#full = [];
-    if (parts.length > 1) this.#socket.cork();
+    if (parts.length === 1) {
+      const part = parts[0]!;
+      const taken = writeNow(this.#socket, part);
+      if (taken === part.length) this.#onWritten();
+      else this.#socket.write(taken === 0 ? part : part.subarray(taken), this.#onWritten);
+      return;
+    }
+    this.#socket.cork();
     const last = parts.length - 1;
     for (let i = 0; i < last; i++) this.#socket.write(parts[i]!);
     this.#socket.write(parts[last]!, this.#onWritten);
-    if (parts.length > 1) this.#socket.uncork();
+    this.#socket.uncork();
   }
 
   readonly #onWritten = (error?: Error | null) => {

@@ -7,6 +7,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ByteSocket, DialOptions, SocketListener, Sockets, SocketTarget } from '../ports/sockets.ts';
 import { systemCode } from './file-errors.ts';
+import { writeNow } from './write-now.ts';
 
 /** How long a closing socket may take to send what is queued. */
 const END_TIMEOUT_MS = 2_000;
@@ -105,7 +106,10 @@ class NodeByteSocket implements ByteSocket {
   }
 
   write(bytes: Uint8Array): boolean {
-    return this.#socket.writable ? this.#socket.write(bytes) : true;
+    if (!this.#socket.writable) return true;
+    const taken = writeNow(this.#socket, bytes);
+    if (taken === bytes.length) return true;
+    return this.#socket.write(taken === 0 ? bytes : bytes.subarray(taken));
   }
 
   onData(handle: (bytes: Uint8Array) => void): void {

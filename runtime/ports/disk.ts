@@ -22,6 +22,11 @@ export interface OpenOptions {
   exclusive?: boolean;
   /** Every write is durable when it resolves (O_DSYNC): one trip instead of write + sync. */
   durable?: boolean;
+  /**
+   * For a log on whose writes nearly everything else in its process waits: an adapter may hold up the calling thread for a small write
+   * while that is quick, instead of paying for switches of threads.
+   */
+  inPlace?: boolean;
   readOnly?: boolean;
 }
 
