@@ -1,8 +1,8 @@
 /**
  * Sends committed WAL down one channel as the commit LSN advances, and a sign of life when nothing happens.
  *
- * Small advances are gathered for a millisecond, so that a reader wakes up for many commits at once; the channel's
- * queue bounds how far it runs ahead of a slow reader.
+ * Small advances are gathered for a millisecond, or a few when one follows the other, so that a reader wakes up for many
+ * commits at once; the channel's queue bounds how far it runs ahead of a slow reader.
  */
 import {
   FRAME_READ_FAILED,
@@ -20,6 +20,8 @@ import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 const FRAME_BYTES_MAX = 256 * 1024;
 const QUEUED_BYTES_MAX = 1024 * 1024;
 const GATHER_MS = 1;
+/** While WAL comes all the time it is sent this often: a reader's turn costs the same for much of it as for little. */
+const GATHER_BUSY_MS = 5;
 /** An advance of this much is sent at once. */
 const SEND_AT_ONCE_BYTES = 64 * 1024;
 export const HEARTBEAT_MS = 1000;
@@ -35,6 +37,7 @@ export class WalSender {
   readonly #clock: Clock;
   #position: Lsn;
   #pumping = false;
+  #pumpedAtMs = Number.NEGATIVE_INFINITY;
   #gather: Timer | undefined;
   #heartbeat: Timer;
   #lastBeat = -1;
@@ -58,7 +61,7 @@ export class WalSender {
     if (this.#source.commitLsn - this.#position >= SEND_AT_ONCE_BYTES) {
       void this.#pump();
     } else {
-      this.#gather ??= this.#clock.setTimer(GATHER_MS, () => void this.#pump());
+      this.#gather ??= this.#clock.setTimer(this.#gatherMs(), () => void this.#pump());
     }
   }
 
@@ -66,6 +69,10 @@ export class WalSender {
     this.#closed = true;
     this.#gather?.cancel();
     this.#heartbeat.cancel();
+  }
+
+  #gatherMs(): number {
+    return Math.max(GATHER_MS, this.#pumpedAtMs + GATHER_BUSY_MS - this.#clock.monotonic());
   }
 
   async #pump(): Promise<void> {
@@ -88,6 +95,7 @@ export class WalSender {
       this.#channel.close();
     } finally {
       this.#pumping = false;
+      this.#pumpedAtMs = this.#clock.monotonic();
     }
   }
 

@@ -112,7 +112,7 @@ export class WalDistributor {
 
   /** Ends; the members hear the last commit LSN, since nobody may come to tell them for long. */
   close(): void {
-    this.#tellCommit();
+    this.#tellCommit({ alsoLagging: true });
     this.#closed = true;
     this.#lagTimer?.cancel();
     this.#idleCommitTimer?.cancel();
@@ -133,17 +133,21 @@ export class WalDistributor {
 
   /** Usually the next append tells the members; when none comes, this does. */
   commitAdvanced(): void {
-    this.#idleCommitTimer ??= this.#clock.setTimer(IDLE_COMMIT_MS, () => {
+    if (this.#idleCommitTimer) return;
+    const { endLsn } = this;
+    this.#idleCommitTimer = this.#clock.setTimer(IDLE_COMMIT_MS, () => {
       this.#idleCommitTimer = undefined;
-      this.#tellCommit();
+      if (this.endLsn > endLsn) this.commitAdvanced();
+      else this.#tellCommit({ alsoLagging: false });
     });
   }
 
-  #tellCommit(): void {
+  /** A member for whom WAL waits learns the commit LSN with it; only at the end it is told at once. */
+  #tellCommit({ alsoLagging }: { alsoLagging: boolean }): void {
     for (const link of this.#links) {
-      if (link.state === 'streaming' && link.commitSent < this.#state.commitLsn) {
+      if (link.state !== 'streaming' || link.commitSent >= this.#state.commitLsn) continue;
+      if (alsoLagging || link.position === this.#window.end)
         link.sendAppend(this.#header(link.position), EMPTY);
-      }
     }
   }
 
