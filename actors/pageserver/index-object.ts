@@ -13,6 +13,7 @@ import { crc32c } from '../../protocols/postgres/crc32c.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { ShardSpec } from './events.ts';
 import { type LayerDescriptor, upcastDescriptor } from './layer-descriptor.ts';
+import { OwnObject } from './own-object.ts';
 
 const FORMAT = 2;
 
@@ -53,11 +54,11 @@ export function makeIndex(spec: ShardSpec, layers: LayerDescriptor[], gcCutoff: 
   };
 }
 
-/** Stores an index under the key of its generation, and returns that. */
+/** Stores the first index of a generation under its key, and returns that. */
 export async function putIndex(objects: Objects, index: ShardIndex): Promise<string> {
-  const key = indexKey(index.spec);
-  await objects.put(key, encodeIndex(index));
-  return key;
+  const object = new OwnObject(objects, indexKey(index.spec));
+  await object.replace(encodeIndex(index));
+  return object.key;
 }
 
 /** The newest index of a timeline that generation `spec.generation` may take over, if there is one. */

@@ -2,7 +2,7 @@
  * Brings a shard's layer files to object storage, keeps the index object, and deletes objects of layers that are gone.
  *
  * 1. A layer is in the index only after its own object is durable; the index lists all layers of the map, or of level 0
- *    the oldest.
+ *    the oldest. A put of the index that comes late, after it was given up, does not replace a newer one.
  * 2. An object is deleted only after an index without it is durable *and* the timeline's owner has confirmed after that that
  *    this attachment's generation is still the current one. What waits for it is in the journal, so that it survives a crash; what no
  *    journal knows (its disk was lost) is found by listing, once per attachment.
@@ -14,9 +14,10 @@ import { timelinePrefix } from '../../protocols/object-keys.ts';
 import type { Timer } from '../../runtime/ports/clock.ts';
 import type { ShardSpec } from './events.ts';
 import type { FileLayer } from './file-layer.ts';
-import { indexKey, makeIndex, putIndex } from './index-object.ts';
+import { encodeIndex, indexKey, makeIndex, type ShardIndex } from './index-object.ts';
 import { generationOf, type LayerDescriptor } from './layer-descriptor.ts';
 import type { LayerMap } from './layer-map.ts';
+import { OwnObject } from './own-object.ts';
 import type { ShardJournal, ShardTools } from './tools.ts';
 
 const RETRY_MS = 1000;
@@ -49,6 +50,8 @@ export class LayerUploader {
   /** The map differs from what the newest index says. */
   #isDirty = false;
   #hasSwept = false;
+  /** The index object of the present generation. */
+  #index: OwnObject | undefined;
   #remoteConsistentLsn: number;
   #closed = false;
 
@@ -183,7 +186,7 @@ export class LayerUploader {
   }
 
   async #publish(): Promise<void> {
-    const { tools, journal, spec, gcCutoff } = this.#options;
+    const { journal, spec, gcCutoff } = this.#options;
     const layers = this.#publishable();
     if (!layers) return;
     const { generation } = spec;
@@ -191,7 +194,7 @@ export class LayerUploader {
     this.#isDirty = false;
     try {
       const index = makeIndex(spec, layers, gcCutoff());
-      const key = await putIndex(tools.objects, index);
+      const key = await this.#putIndex(index);
       await this.#confirm(generation);
       const remoteConsistentLsn = index.diskConsistentLsn;
       await journal.record([{ type: 'index.uploaded', key, generation, remoteConsistentLsn }]);
@@ -202,6 +205,14 @@ export class LayerUploader {
       this.#isDirty = true;
       throw error;
     }
+  }
+
+  /** Nobody else writes an index of this generation: a version that is not the last one put is one that came late. */
+  async #putIndex(index: ShardIndex): Promise<string> {
+    const key = indexKey(index.spec);
+    if (this.#index?.key !== key) this.#index = new OwnObject(this.#options.tools.objects, key);
+    await this.#index.replace(encodeIndex(index));
+    return key;
   }
 
   /** Throws `deposed` when a newer attachment has taken this one's place. */

@@ -10,8 +10,10 @@
  * 1. A client is told that something was created, renamed, restored or deleted only when the manifest says so, too.
  * 2. Timelines come before the project that names them, and go after it.
  * 3. What changes by itself (attachments, leases) is not worth a write: a recovery makes it anew.
- * 4. A manifest that could not be written is tried again, also when nobody waits for it.
+ * 4. A write that comes late, after it was given up, does not replace a newer manifest.
+ * 5. A manifest that could not be written is tried again, also when nobody waits for it.
  */
+import { OwnObject } from '../../actors/pageserver/own-object.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { crc32c } from '../../protocols/postgres/crc32c.ts';
 import type { KeptState } from '../../runtime/host/actor-state.ts';
@@ -58,11 +60,15 @@ interface Writing {
   running: Promise<void>;
   /** Fingerprints of what is in objects. */
   written: Map<string, string>;
+  /** By key. */
+  manifests: Map<string, OwnObject>;
 }
 
 export class Manifests {
   readonly #options: ManifestsOptions;
   readonly #projects = new Map<string, Writing>();
+  /** Of the manifests that were there at the start: a wrong one costs a try more. */
+  readonly #etagsBefore = new Map<string, string>();
 
   constructor(options: ManifestsOptions) {
     this.#options = options;
@@ -72,7 +78,7 @@ export class Manifests {
   save(tenant: string): Promise<void> {
     let writing = this.#projects.get(tenant);
     if (!writing) {
-      writing = { next: undefined, running: Promise.resolve(), written: new Map() };
+      writing = { next: undefined, running: Promise.resolve(), written: new Map(), manifests: new Map() };
       this.#projects.set(tenant, writing);
     }
     if (writing.next) return writing.next;
@@ -111,6 +117,7 @@ export class Manifests {
   async saveAll(tenants: string[]): Promise<void> {
     const { objects, log } = this.#options;
     try {
+      for await (const { key, etag } of objects.list(MANIFESTS_PREFIX)) this.#etagsBefore.set(key, etag);
       for (const tenant of tenants) await this.save(tenant);
       const known = new Set(tenants);
       for await (const { key } of objects.list(MANIFESTS_PREFIX)) {
@@ -126,7 +133,7 @@ export class Manifests {
     }
   }
 
-  async #write(tenant: string, { written }: Writing): Promise<void> {
+  async #write(tenant: string, { written, manifests }: Writing): Promise<void> {
     const { objects, source } = this.#options;
     const found = source(tenant);
     if (!found) {
@@ -145,15 +152,27 @@ export class Manifests {
         if (!this.#isKnown(tenant, timeline)) continue;
         throw error;
       }
-      await objects.put(timelineKey(tenant, timeline), encode({ timeline, state: kept }));
+      const key = timelineKey(tenant, timeline);
+      await this.#replace(manifests, key, encode({ timeline, state: kept }));
       written.set(timeline, fingerprint);
     }
-    await objects.put(projectKey(tenant), encode({ tenant, state: found.state }));
+    await this.#replace(manifests, projectKey(tenant), encode({ tenant, state: found.state }));
     const present = new Set(found.timelines.map(({ timeline }) => timeline));
     for (const timeline of [...written.keys()].filter((one) => !present.has(one))) {
-      await objects.delete(timelineKey(tenant, timeline));
+      const key = timelineKey(tenant, timeline);
+      await objects.delete(key);
       written.delete(timeline);
+      manifests.delete(key);
     }
+  }
+
+  async #replace(manifests: Map<string, OwnObject>, key: string, bytes: Uint8Array): Promise<void> {
+    let manifest = manifests.get(key);
+    if (!manifest) {
+      manifest = new OwnObject(this.#options.objects, key, this.#etagsBefore.get(key));
+      manifests.set(key, manifest);
+    }
+    await manifest.replace(bytes);
   }
 
   #isKnown(tenant: string, timeline: string | undefined): boolean {

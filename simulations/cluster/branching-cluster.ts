@@ -32,6 +32,7 @@ const WAKE_MS = 20_000;
 const WAKE_POLL_MS = 20;
 /** A user does not wait for long for a control plane that may have crashed. */
 const REQUEST_TIMEOUT_MS = 8_000;
+const CALM_THINK_MS = 400;
 /** Much happens to layers in little WAL. */
 const SMALL_LAYERS = {
   layerBytesMax: 12_000,
@@ -216,6 +217,11 @@ export class BranchingCluster {
       world.after(RESTART_MS, undefined, 'clients', look);
     };
     look();
+  }
+
+  /** From now on clients think for long: what is waited for may take minutes, and their work says nothing new. */
+  calm(): void {
+    this.#options.workload.thinkMs = CALM_THINK_MS;
   }
 
   // --- computes -----------------------------------------------------------------------------------------------

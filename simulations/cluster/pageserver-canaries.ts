@@ -46,11 +46,24 @@ export const PAGESERVER_CANARIES: Canary[] = [
     },
   },
   {
+    name: 'late-index-wins',
+    bug: 'the index is put without naming the version that it replaces',
+    pageserver: {
+      objects: (objects) =>
+        changedObjects(objects, {
+          put: (key, data, options) => objects.put(key, data, INDEX_KEY.test(key) ? {} : options),
+        }),
+    },
+  },
+  {
     name: 'generation-not-validated',
     bug: 'a pageserver deletes objects without asking whether the timeline is still its own',
     pageserver: { validateGeneration: async () => true },
   },
 ];
+
+/** Where the pageserver keeps its map. */
+const INDEX_KEY = /\/index-[0-9a-f]{8}$/;
 
 function changedObjects(objects: Objects, changes: Partial<Objects>): Objects {
   return {

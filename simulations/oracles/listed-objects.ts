@@ -15,18 +15,25 @@ export class ListedObjects {
     this.#world = world;
     this.#bucket = bucket;
     bucket.onDelete = (key) => this.#deleted(key);
+    bucket.onPut = (key) => {
+      if (INDEX.test(key)) this.#checkIndex(INDEX.exec(key)![1]!);
+    };
   }
 
   /** Everything that the newest index of each timeline lists is there. */
   check(): void {
     const prefixes = new Set([...this.#bucket.objects.keys()].flatMap((key) => INDEX.exec(key)?.[1] ?? []));
     for (const prefix of prefixes) {
-      const newest = this.#newestIndex(prefix)!;
-      for (const key of newest.listed) {
-        if (this.#bucket.objects.has(key)) continue;
-        this.#world.fail('what an index lists is there', `${newest.key} lists ${key}, which is missing`);
-      }
+      this.#checkIndex(prefix);
       this.#world.mark('objects: an index was checked');
+    }
+  }
+
+  #checkIndex(prefix: string): void {
+    const newest = this.#newestIndex(prefix)!;
+    for (const key of newest.listed) {
+      if (this.#bucket.objects.has(key)) continue;
+      this.#world.fail('what an index lists is there', `${newest.key} lists ${key}, which is missing`);
     }
   }
 

@@ -132,6 +132,7 @@ async function converge(
     if (!machine.isUp) start();
   }
   user.stopWorking();
+  cluster.calm();
   const areRead = () => {
     const branches = cluster.branches();
     return (

@@ -29,13 +29,14 @@ export const ZOMBIE_PAGESERVER: Scenario = {
   name: 'zombie-pageserver',
   summary:
     'a timeline moves between two pageservers; the one that lost it goes on writing, compacting and deleting',
-  canaries: ['generation-not-validated'],
+  canaries: ['generation-not-validated', 'late-index-wins'],
   marks: [
     'client: commit acknowledged',
     'pageserver: a page was compared',
     'pageserver: the timeline moved',
     'objects: one that nobody needs was deleted',
     'objects: an index was checked',
+    'objects: a write was carried out late',
     'converged',
   ],
   run: runZombie,

@@ -1,6 +1,6 @@
 /**
  * The simulated object store, shared by all machines: conditional puts, ranged reads, and the ways in which S3 fails: a 503
- * before anything happened, or a time-out after the request was carried out.
+ * before anything happened, a time-out after the request was carried out, or one long before.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Disk } from '../../runtime/ports/disk.ts';
@@ -22,18 +22,26 @@ export interface ObjectFaults {
   extraMs: number;
 }
 
+/** How late a write can come that nobody waits for any more. */
+const LATE_MS_MIN = 100;
+const LATE_MS_MAX = 5000;
+
 export class SimBucket {
   readonly world: World;
   readonly objects = new Map<string, StoredObject>();
   readonly faults: ObjectFaults = { refuseShare: 0, lostAnswerShare: 0, extraMs: 0 };
   readonly random: SimRandom;
+  readonly lateness: SimRandom;
   /** Called before an object is deleted or replaced: oracles look at what still needs it. */
   onDelete: ((key: string) => void) | undefined;
+  /** Called after an object was stored. */
+  onPut: ((key: string) => void) | undefined;
   #versions = 0;
 
   constructor(world: World) {
     this.world = world;
     this.random = world.random('objects');
+    this.lateness = world.random('objects/late');
   }
 
   put(key: string, data: Uint8Array, options: { ifAbsent?: boolean; ifMatch?: string }): PutResult {
@@ -43,6 +51,7 @@ export class SimBucket {
     const etag = `${++this.#versions}`;
     this.world.trace.mix(hashBytes(data, this.#versions));
     this.objects.set(key, { data, etag });
+    this.onPut?.(key);
     return { status: 'ok', etag };
   }
 }
@@ -66,6 +75,10 @@ export class SimObjects implements Objects {
   ): Promise<PutResult> {
     const copy = data.slice();
     await this.#request('put', 2 + copy.length / 100_000);
+    if (this.#isLate()) {
+      this.#later(() => this.#bucket.put(key, copy, options));
+      throw new PalimpsestError('unavailable', `no answer in time to a request for ${key}`);
+    }
     const result = this.#bucket.put(key, copy, options);
     this.#maybeLoseAnswer(key);
     return result;
@@ -103,8 +116,15 @@ export class SimObjects implements Objects {
 
   async delete(key: string): Promise<void> {
     await this.#request('delete', 1);
-    if (this.#bucket.objects.has(key)) this.#bucket.onDelete?.(key);
-    this.#bucket.objects.delete(key);
+    const remove = () => {
+      if (this.#bucket.objects.has(key)) this.#bucket.onDelete?.(key);
+      this.#bucket.objects.delete(key);
+    };
+    if (this.#isLate()) {
+      this.#later(remove);
+      throw new PalimpsestError('unavailable', `no answer in time to a request for ${key}`);
+    }
+    remove();
     this.#maybeLoseAnswer(key);
   }
 
@@ -115,6 +135,21 @@ export class SimObjects implements Objects {
     if (!random.chance(faults.refuseShare)) return;
     world.mark('objects: a request was refused');
     throw new PalimpsestError('unavailable', 'the object store answered 503');
+  }
+
+  /** Whether a write is carried out long after its caller has given it up. */
+  #isLate(): boolean {
+    const { lateness, faults } = this.#bucket;
+    return faults.lostAnswerShare > 0 && lateness.chance(faults.lostAnswerShare);
+  }
+
+  #later(write: () => void): void {
+    const { world, lateness } = this.#bucket;
+    // Whoever asked for it may be dead by then.
+    world.after(lateness.between(LATE_MS_MIN, LATE_MS_MAX), undefined, 'object written late', () => {
+      world.mark('objects: a write was carried out late');
+      write();
+    });
   }
 
   #maybeLoseAnswer(key: string): void {
