@@ -6,7 +6,7 @@
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
-import { formatLsn, type Lsn, segmentStart } from '../../protocols/lsn.ts';
+import { formatLsn, type Lsn, segmentStart, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -22,6 +22,8 @@ export interface OffloadTimings {
   /** A committed tail that stands still for this long is stored; one that moves, every `movingTailMs`. */
   tailMs: number;
   movingTailMs: number;
+  /** While WAL is coming, a whole segment waits up to this long: bringing it to objects takes processor time from the writers. */
+  busyMs: number;
   /** Nobody has written for this long, and no compute is there: local WAL is given up. */
   evictMs: number;
 }
@@ -30,11 +32,14 @@ export const OFFLOAD_TIMINGS: OffloadTimings = {
   tickMs: 1000,
   tailMs: 15_000,
   movingTailMs: 5 * 60_000,
+  busyMs: 5_000,
   evictMs: 15 * 60_000,
 };
 
 const RETRY_MAX_MS = 30_000;
 const MIN_DELAY_MS = 5;
+/** More than this is not left waiting for the writers' sake. */
+const WAITING_BYTES_MAX = 32 * WAL_SEGMENT_BYTES;
 
 export interface OffloaderOptions {
   replica: Replica;
@@ -58,6 +63,8 @@ export class Offloader {
   #seenCommit: Lsn;
   #movedAt: number;
   #tailStoredAt: number;
+  /** Since when there is a whole segment to store, as far as that was looked at. */
+  #dueSince: number | undefined;
   #closed = false;
 
   constructor(options: OffloaderOptions) {
@@ -138,6 +145,7 @@ export class Offloader {
       this.#movedAt = now;
       this.#retryMs = this.#timings.tickMs;
     }
+    if (this.#letsWriterPass(now)) return this.#timings.tickMs;
     const before = replica.positions.backupLsn;
     const waits = await this.#offloadAndTrim();
     if (replica.positions.backupLsn > before) this.#retryMs = this.#timings.tickMs;
@@ -150,6 +158,20 @@ export class Offloader {
     const delays = [tail, eviction, waits === 'pageserver' ? this.#backOff() : undefined];
     const known = delays.filter((delay) => delay !== undefined);
     return known.length > 0 ? Math.min(...known) : undefined;
+  }
+
+  /** Whether what is due can wait, because WAL is coming at this moment. */
+  #letsWriterPass(now: number): boolean {
+    const { commitLsn, positions } = this.#options.replica;
+    if (!this.#segments.isDue) {
+      this.#dueSince = undefined;
+      return false;
+    }
+    this.#dueSince ??= now;
+    const isComing = this.#movedAt === now;
+    const isDueNow =
+      now - this.#dueSince >= this.#timings.busyMs || commitLsn - positions.backupLsn > WAITING_BYTES_MAX;
+    return isComing && !isDueNow;
   }
 
   /** Returns what the local WAL below the commit LSN waits for, if it waits. */

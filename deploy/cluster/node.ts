@@ -35,6 +35,7 @@ import { claimObjects } from '../node/objects-mark.ts';
 import { busAddress } from '../node/run-paths.ts';
 import {
   PAGESERVER_FLAGS,
+  PAGESERVER_NICENESS,
   SAFEKEEPER_FLAGS,
   StorageProcess,
   type StorageProcessSpec,
@@ -202,7 +203,7 @@ class ClusterNode {
       const node = pageserverNode(name);
       const argument = { ...common, node, dataDir: join(root, 'pageserver') };
       const pageserver = this.#run(
-        { node, script: 'pageserver.ts', flags: PAGESERVER_FLAGS, argument },
+        { node, script: 'pageserver.ts', flags: PAGESERVER_FLAGS, niceness: PAGESERVER_NICENESS, argument },
         () => {
           const pageserverLife = `${this.#life}/${pageserver.status().restarts}`;
           void this.#registration.tell({ pageserverLife }).catch(() => {});

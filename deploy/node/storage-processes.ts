@@ -6,6 +6,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, renameSync, statSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
@@ -20,6 +21,11 @@ const HEALTHY_MS = 30_000;
 const STOP_TIMEOUT_MS = 10_000;
 /** Young generations of a few MiB: what lives there is short-lived buffers' handles, and there are several processes. */
 export const SAFEKEEPER_FLAGS = ['--max-semi-space-size=4', '--disable-warning=ExperimentalWarning'];
+/**
+ * A pageserver gives way to what commits wait for: Postgres, its host and the safekeepers. What it has not taken yet it takes when
+ * they rest, and when it falls too far behind writers are slowed down (commit-throttle.ts).
+ */
+export const PAGESERVER_NICENESS = 5;
 export const PAGESERVER_FLAGS = ['--max-semi-space-size=16', '--disable-warning=ExperimentalWarning'];
 const LOG_BYTES_MAX = 20 * 1024 * 1024;
 
@@ -30,6 +36,8 @@ export interface StorageProcessSpec {
   script: string;
   /** Flags for Node. */
   flags: string[];
+  /** How far it gives way to other processes: 0 (default) to 19. */
+  niceness?: number;
   /** The one argument. */
   argument: object;
 }
@@ -70,7 +78,7 @@ export class StorageProcess {
   }
 
   start(): void {
-    const { script, flags, argument, node } = this.#spec;
+    const { script, flags, niceness = 0, argument, node } = this.#spec;
     const output = openLog(this.#options.logDirectory, node);
     const path = fileURLToPath(new URL(script, import.meta.url));
     const child = spawn(process.execPath, [...flags, path, JSON.stringify(argument)], {
@@ -79,6 +87,7 @@ export class StorageProcess {
       detached: true,
     });
     closeSync(output);
+    if (niceness > 0 && child.pid !== undefined) giveWay(child.pid, niceness);
     child.stdin!.on('error', () => {});
     this.#child = child;
     this.#startedMs = this.#options.clock.monotonic();
@@ -171,6 +180,7 @@ export class StorageProcesses {
       node: pageserver,
       script: 'pageserver.ts',
       flags: PAGESERVER_FLAGS,
+      niceness: PAGESERVER_NICENESS,
       argument: {
         node: pageserver,
         dataDir: join(root, 'pageserver'),
@@ -208,4 +218,13 @@ function openLog(directory: string, node: string): number {
     // There is none yet.
   }
   return openSync(path, 'a', 0o600);
+}
+
+/** Before it has other threads: they take over what the first one has. */
+function giveWay(pid: number, niceness: number): void {
+  try {
+    setPriority(pid, niceness);
+  } catch {
+    // It has just ended, which is noticed elsewhere.
+  }
 }

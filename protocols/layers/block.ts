@@ -80,6 +80,8 @@ export class BlockBuilder {
   #data = new Uint8Array(64 * 1024);
   view = new DataView(this.#data.buffer);
   #used = 0;
+  /** Where blocks are laid out, one after the other. */
+  #layout = new Uint8Array(0);
 
   get entryCount(): number {
     return this.#lsn.length;
@@ -120,11 +122,16 @@ export class BlockBuilder {
     return this.#data;
   }
 
-  /** The raw bytes of the block; the builder is empty afterwards. */
+  /** The raw bytes of the block, valid until the next one is finished; the builder is empty afterwards. */
   finish(): Uint8Array {
     const n = this.#lsn.length;
     const start = dataStart(n);
-    const raw = new Uint8Array(start + this.#used);
+    const length = start + this.#used;
+    if (this.#layout.length < length) this.#layout = new Uint8Array(length);
+    const raw = this.#layout.subarray(0, length);
+    // All that no column covers.
+    raw.fill(0, 0, HEADER_BYTES);
+    raw.fill(0, HEADER_BYTES + n * ENTRY_BYTES, start);
     new DataView(raw.buffer).setUint32(0, n, true);
     raw.set(this.#lsn.bytes(), HEADER_BYTES);
     let at = HEADER_BYTES + 8 * n;

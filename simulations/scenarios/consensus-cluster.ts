@@ -312,7 +312,8 @@ export class ConsensusCluster {
     const safekeeper: SafekeeperMachine = new SafekeeperMachine(machine, {
       wrapDecide: this.#canary?.wrapDecide,
       bucket: this.bucket,
-      offload: this.#options.offload,
+      // Scenarios without offload of their own are not about who lets whom pass.
+      offload: { busyMs: 0, ...this.#options.offload },
       wrapPeerChannel: this.#canary?.wrapPeerChannel,
       onReplica: (probe: ReplicaProbe) => this.#oracle.started(name, probe),
       onExit: (process) => {

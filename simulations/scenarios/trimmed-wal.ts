@@ -106,6 +106,7 @@ async function run(context: ScenarioContext, mix: FaultMix, schedule: Schedule):
       tailMs: pick('offload.tailMs', [100, 700], 100),
       movingTailMs: pick('offload.movingTailMs', [500, 5000], 500),
       evictMs: pick('offload.evictMs', [300, 1200], 300),
+      busyMs: pick('offload.busyMs', [0, 600], 0),
     },
     startAt: START_AT,
   });
