@@ -64,10 +64,7 @@ export class AcceptorConnection {
   #closed = false;
   /** Term of the election that this channel told of and that was obeyed; 0 before. */
   #electedTerm = 0;
-  #termStart = 0 as Lsn;
   #greeted = false;
-  /** The elected proposer has told a commit LSN of its own term. */
-  #toldCommit = false;
   /** End of the WAL that was taken, and of what was answered to be durable of it. */
   #taken = 0 as Lsn;
   #answered = 0 as Lsn;
@@ -86,12 +83,6 @@ export class AcceptorConnection {
   /** Whether a proposer speaks here. */
   get hasProposer(): boolean {
     return this.#greeted;
-  }
-
-  /** Whether the proposer that leads now speaks here, and has told what is committed. */
-  get hearsCommits(): boolean {
-    const { term, following } = this.#replica.view;
-    return this.#toldCommit && following && this.#electedTerm === term;
   }
 
   /** More WAL is durable. */
@@ -165,8 +156,6 @@ export class AcceptorConnection {
         this.#durably(async (message: ProposerElected) => {
           await this.#replica.followElected(message);
           this.#electedTerm = message.term;
-          this.#termStart = message.history.at(-1)!.lsn;
-          this.#toldCommit = false;
           this.#taken = this.#answered = this.#replica.flushLsn;
           this.#answerAppend();
         }, body);
@@ -212,8 +201,6 @@ export class AcceptorConnection {
       replica.append(header.beginLsn, wal);
       this.#taken = replica.writeLsn;
     }
-    // What it knows before a quorum of its own term is what earlier ones had committed, or less.
-    if (header.commitLsn >= this.#termStart) this.#toldCommit = true;
     replica.hearCommit(header.commitLsn);
     return true;
   }

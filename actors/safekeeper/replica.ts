@@ -34,6 +34,7 @@ import { DurableWal } from './durable-wal.ts';
 import type { SafekeeperContext, SafekeeperSnapshot } from './machine.ts';
 import { type OffloadCommand, type OffloadState, positionsOf } from './offload-state.ts';
 import { type ArchiveTools, WalArchive } from './wal-archive.ts';
+import { lastRecordEnd } from './wal-recovery.ts';
 import type { WalSource } from './wal-sender.ts';
 import { type WalFigures, WalStore } from './wal-store.ts';
 
@@ -173,12 +174,6 @@ export class Replica implements WalSource {
     return false;
   }
 
-  /** Whether the commit LSN is what the proposer that leads says, but for what is on its way. */
-  get hearsCommits(): boolean {
-    for (const connection of this.#connections) if (connection.hearsCommits) return true;
-    return false;
-  }
-
   status(): ReplicaStatus {
     const { identity, term, history } = this.#context;
     return {
@@ -189,7 +184,6 @@ export class Replica implements WalSource {
       commitLsn: this.commitLsn,
       startLsn: identity.startLsn,
       termHistory: history.filter((entry) => entry.lsn <= this.flushLsn),
-      hearsCommits: this.hearsCommits,
       offload: {
         backupLsn: this.positions.backupLsn,
         remoteLsn: this.remoteLsn,
@@ -303,6 +297,12 @@ export class Replica implements WalSource {
       this.hearCommit(lsn);
     }
     if (lsn > this.#context.commitLsn) await this.persistCommit();
+  }
+
+  /** End of the last whole record that is durable here, committed or not, at or before `to`; `from` ends one. */
+  recordEnd(from: Lsn, to: Lsn): Promise<Lsn> {
+    const { pgVersion } = this.#context.identity;
+    return lastRecordEnd(this, { from, to: Math.min(to, this.flushLsn) as Lsn, pgVersion });
   }
 
   /** Reads durable WAL, committed or not, from this disk or from objects. */

@@ -30,6 +30,24 @@ export async function findEndOfWal(
   return Math.min(decoder.position, Math.max(end, options.from)) as Lsn;
 }
 
+/** The end of the last whole record at or before `to` in a log that is read; `from` is a record's end itself. */
+export async function lastRecordEnd(
+  log: { read(from: Lsn, into: Uint8Array): Promise<number> },
+  { from, to, pgVersion }: { from: Lsn; to: Lsn; pgVersion: number },
+): Promise<Lsn> {
+  if (to <= from) return from;
+  const decoder = new WalStreamDecoder(from, { pgVersion });
+  const chunk = new Uint8Array(Math.min(CHUNK_BYTES, to - from));
+  for (let at: number = from; at < to; ) {
+    const count = await log.read(at as Lsn, chunk.subarray(0, Math.min(chunk.length, to - at)));
+    if (count === 0) break;
+    decoder.feed(at, chunk.subarray(0, count));
+    if (!readRecords(decoder)) break;
+    at += count;
+  }
+  return Math.min(decoder.position, to) as Lsn;
+}
+
 /** Consumes whole records; false when the log ends here. */
 function readRecords(decoder: WalStreamDecoder): boolean {
   try {

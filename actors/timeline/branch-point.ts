@@ -1,10 +1,10 @@
 /**
  * Finds the exact LSN that a branch point means: "head", an LSN, or a moment in time.
  *
- * 1. The head counts every commit that was acknowledged before the question: it is the newest commit LSN that a quorum of
- *    safekeepers knows, after those that have unfinished WAL had the time to hear of its commit. When nobody is there to
- *    tell them (everything was killed), the compute is woken: its election settles the tail. One that runs finds safekeepers that
- *    were started again; until a quorum hears it, they know less than it has acknowledged.
+ * 1. The head counts every commit that was acknowledged before the question: the newest commit LSN that a quorum of safekeepers
+ *    knows, if no whole record beyond it is on so many disks that it may have been acknowledged. Otherwise they have the time to
+ *    hear of its commit; when nobody is there to tell them (everything was killed), the compute is woken: its election
+ *    settles the tail. A compute that cannot reach its safekeepers may have acknowledged more than they know: then there is no answer.
  * 2. The result ends a whole record.
  * 3. A point before a timeline's own start belongs to its ancestor, and the answer names that ancestor.
  * 4. A point before the history window of the timeline that has it is refused, unless somebody keeps exactly this one.
@@ -38,8 +38,8 @@ const COMMIT_NEWS_STEP_MS = 2;
 /** For a compute that has to be started so that its election commits what was acknowledged. */
 const WAKE_TIMEOUT_MS = 30_000;
 /** For a running compute to find safekeepers that have just been started again. */
-const HEARD_TIMEOUT_MS = 5_000;
-const HEARD_STEP_MS = 20;
+const SETTLE_TIMEOUT_MS = 5_000;
+const SETTLE_STEP_MS = 20;
 /** Replies after the quorum's are waited for this long. */
 const STRAGGLER_MS = 20;
 /** Ancestors of ancestors; a deeper tree than this is a loop. */
@@ -48,8 +48,6 @@ const DEPTH_MAX = 1_000;
 interface ReplicaStatus {
   flushLsn: number;
   commitLsn: number;
-  /** See wal-frames.ts. */
-  hearsCommits?: boolean;
   termHistory?: TermStart[];
 }
 
@@ -132,48 +130,72 @@ async function ownerOf(
 
 /** The newest LSN that is committed on a quorum of the timeline's safekeepers. */
 export async function headLsn(question: PointQuestion, status: TimelineStatus): Promise<number> {
-  const before = await newestCommit(question, status);
-  if (before.isCertain) return before.lsn;
+  const { clock } = question;
+  const soon = clock.monotonic() + COMMIT_NEWS_MS;
+  let head = await newestCommit(question, status);
+  while (!head.isCertain && clock.monotonic() < soon) {
+    await clock.sleep(COMMIT_NEWS_STEP_MS);
+    head = await newestCommit(question, status);
+  }
+  if (head.isCertain) return head.lsn;
   // Does nothing but answer when the compute runs.
   await question.send('compute', status.timeline, { type: 'wake' }, { timeoutMs: WAKE_TIMEOUT_MS });
-  await heardByQuorum(question, status);
-  return Math.max(before.lsn, (await newestCommit(question, status)).lsn);
-}
-
-/** What safekeepers know to be committed; certain when that is all they have. */
-async function newestCommit(
-  question: PointQuestion,
-  status: TimelineStatus,
-): Promise<{ lsn: number; isCertain: boolean }> {
-  const { clock } = question;
-  let replies = await replicaStatuses(question, status);
-  const deadline = clock.monotonic() + COMMIT_NEWS_MS;
-  const flushed = Math.max(...replies.map((reply) => reply.flushLsn));
-  let lsn = Math.max(status.startLsn, ...replies.map((reply) => reply.commitLsn));
-  while (lsn < flushed && clock.monotonic() < deadline) {
-    await clock.sleep(COMMIT_NEWS_STEP_MS);
-    replies = await replicaStatuses(question, status);
-    lsn = Math.max(lsn, ...replies.map((reply) => reply.commitLsn));
-  }
-  return { lsn, isCertain: lsn >= flushed };
-}
-
-/** Resolves when a quorum of safekeepers hears the compute's commits. */
-async function heardByQuorum(question: PointQuestion, status: TimelineStatus): Promise<void> {
-  const { clock } = question;
-  const quorum = quorumOf(status);
-  const deadline = clock.monotonic() + HEARD_TIMEOUT_MS;
+  const deadline = clock.monotonic() + SETTLE_TIMEOUT_MS;
   for (;;) {
-    const replies = await replicaStatuses(question, status);
-    if (replies.filter(({ hearsCommits = true }) => hearsCommits).length >= quorum) return;
+    head = await newestCommit(question, status);
+    if (head.isCertain || (await endsWhole(question, status, head))) return head.lsn;
     if (clock.monotonic() >= deadline) break;
-    await clock.sleep(HEARD_STEP_MS);
+    await clock.sleep(SETTLE_STEP_MS);
   }
   throw new PalimpsestError(
     'unavailable',
     'the newest commit is not known: too few safekeepers are in touch with the compute',
     'Try again.',
   );
+}
+
+interface Head {
+  lsn: number;
+  /** What may have been acknowledged ends here or before. */
+  limit: number;
+  /** Nothing beyond `lsn` can have been acknowledged. */
+  isCertain: boolean;
+  replies: (ReplicaStatus & { member: string })[];
+}
+
+/** What safekeepers know to be committed, and what may be. */
+async function newestCommit(question: PointQuestion, status: TimelineStatus): Promise<Head> {
+  const replies = await replicaStatuses(question, status);
+  const lsn = Math.max(status.startLsn, ...replies.map((reply) => reply.commitLsn));
+  const limit = onEnoughDisks(
+    status,
+    replies.map((reply) => reply.flushLsn),
+  );
+  return { lsn, limit, isCertain: lsn >= limit, replies };
+}
+
+/**
+ * The highest position that a quorum may have, of those that some members tell: what is acknowledged is on a quorum, of which only as
+ * many as did not answer are unknown.
+ */
+function onEnoughDisks(status: TimelineStatus, positions: number[]): number {
+  const unknown = status.members.length - positions.length;
+  return [...positions].sort((a, b) => b - a)[quorumOf(status) - unknown - 1] ?? 0;
+}
+
+/** Whether what is on enough disks beyond the head is no whole record: such a record is never acknowledged. */
+async function endsWhole(question: PointQuestion, status: TimelineStatus, head: Head): Promise<boolean> {
+  const command = { type: 'record-end', from: head.lsn, to: head.limit };
+  const ends = await Promise.all(
+    head.replies.map(async ({ member, flushLsn }) => {
+      if (flushLsn <= head.lsn) return flushLsn;
+      const replica = `${status.timeline}-${member}`;
+      const options = { timeoutMs: COMMAND_TIMEOUT_MS };
+      const reply = await question.send('safekeeper', replica, command, options).catch(() => undefined);
+      return (reply as { lsn: number } | undefined)?.lsn ?? flushLsn;
+    }),
+  );
+  return onEnoughDisks(status, ends) <= head.lsn;
 }
 
 function quorumOf({ members }: TimelineStatus): number {
@@ -204,11 +226,12 @@ export async function rememberCommitted(
   await askReplicas(question, status, { type: 'note-commit', lsn, term });
 }
 
-function replicaStatuses(
+async function replicaStatuses(
   question: Pick<PointQuestion, 'send' | 'clock'>,
   status: TimelineStatus,
-): Promise<ReplicaStatus[]> {
-  return askReplicas<ReplicaStatus>(question, status, { type: 'status' });
+): Promise<Head['replies']> {
+  const answers = await askReplicas<ReplicaStatus>(question, status, { type: 'status' });
+  return answers.map(({ member, reply }) => ({ ...reply, member }));
 }
 
 /** The answers of a quorum or more. Throws `unavailable` with fewer. */
@@ -216,9 +239,9 @@ async function askReplicas<T>(
   { send, clock }: Pick<PointQuestion, 'send' | 'clock'>,
   status: TimelineStatus,
   command: { type: string } & Record<string, unknown>,
-): Promise<T[]> {
+): Promise<{ member: string; reply: T }[]> {
   const quorum = quorumOf(status);
-  const replies: T[] = [];
+  const replies: { member: string; reply: T }[] = [];
   const failures: unknown[] = [];
   await new Promise<void>((resolve) => {
     let left = status.members.length;
@@ -233,7 +256,7 @@ async function askReplicas<T>(
       const replica = `${status.timeline}-${member}`;
       send('safekeeper', replica, command, { timeoutMs: COMMAND_TIMEOUT_MS }).then(
         (reply) => {
-          replies.push(reply as T);
+          replies.push({ member, reply: reply as T });
           settle();
         },
         (error: unknown) => {

@@ -79,6 +79,8 @@ export type ReplicaCommand =
   | { type: 'status' }
   /** Remembers that everything up to `lsn`, whose last byte is of `term`, is committed; durable when it is answered. */
   | { type: 'note-commit'; lsn: number; term: number }
+  /** Answers with `{lsn}`: the end of the last whole record here at or before `to`, committed or not; `from` ends one. */
+  | { type: 'record-end'; from: number; to: number }
   /** Takes over a newer generation of the membership; answers with the status after it. */
   | { type: 'fence'; generation: number };
 
@@ -348,6 +350,8 @@ export class SafekeeperNode {
           return hosted.replica.status();
         case 'fence':
           return hosted.replica.fence(command.generation);
+        case 'record-end':
+          return { lsn: await hosted.replica.recordEnd(command.from as Lsn, command.to as Lsn) };
         case 'note-commit':
           await hosted.replica.noteCommit(command.lsn as Lsn, command.term as Term);
           return {};

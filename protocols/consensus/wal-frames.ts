@@ -41,11 +41,6 @@ export interface ReplicaStatus {
   commitLsn: Lsn;
   startLsn: Lsn;
   termHistory: TermStart[];
-  /**
-   * Whether a proposer that leads is connected and has told what is committed: then `commitLsn` is behind only by what is on its
-   * way. Absent from a replica that does not tell.
-   */
-  hearsCommits?: boolean;
   /** Of its WAL in objects; absent from a replica that does not know. */
   offload?: OffloadStatus;
 }
