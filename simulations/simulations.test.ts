@@ -121,6 +121,13 @@ describe('seeds that once failed', () => {
     expect(violation).toBeUndefined();
   }, 60_000);
 
+  it('a branch of the head begins after all that a compute acknowledged, also one that is cut off since', async () => {
+    const scenario = findScenario('branches')!;
+    const run = { scenario, seed: 71042, only: [0, 1, 3, 6, 7], takeTurns };
+    const { violation } = await runSeed({ ...run, simple: ['computes', 'workload.pieceBytes'] });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
   it('a member that voted for a rival in the same term is brought up to date all the same', async () => {
     const scenario = findScenario('lost-disk')!;
     const { violation } = await runSeed({ scenario, seed: 6, takeTurns });
