@@ -13,6 +13,8 @@ export interface Figure {
 export interface BenchOptions {
   /** Longer runs and bigger data. */
   long: boolean;
+  /** With how many safekeepers commits are measured, one after the other. */
+  safekeepers: (1 | 3)[];
   /** Says what is going on, on stderr. */
   say(text: string): void;
 }

@@ -4,6 +4,7 @@
  *
  *   npm run bench                      all, short
  *   npm run bench -- commit read       some
+ *   npm run bench -- commit --three    the part with three safekeepers; --one: the part with one
  *   npm run bench -- --long --json     longer, and the figures as one JSON object on the last line
  */
 import { loadavg } from 'node:os';
@@ -29,21 +30,24 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   storage: benchStorage,
 };
 
+const OPTIONS = ['--long', '--json', '--three', '--one'];
+
 const words = process.argv.slice(2);
 const wanted = words.filter((word) => !word.startsWith('--'));
 const unknown = [
   ...wanted.filter((name) => !(name in BENCHES)),
-  ...words.filter((word) => word.startsWith('--') && !['--long', '--json'].includes(word)),
+  ...words.filter((word) => word.startsWith('--') && !OPTIONS.includes(word)),
 ];
 if (unknown.length > 0) {
   console.error(
-    `unknown: ${unknown.join(' ')}. Benches: ${Object.keys(BENCHES).join(', ')}. Options: --long --json`,
+    `unknown: ${unknown.join(' ')}. Benches: ${Object.keys(BENCHES).join(', ')}. Options: ${OPTIONS.join(' ')}`,
   );
   process.exit(2);
 }
 
 const options: BenchOptions = {
   long: words.includes('--long'),
+  safekeepers: words.includes('--three') ? [3] : words.includes('--one') ? [1] : [3, 1],
   say: (text) => console.error(text),
 };
 const missing = fetchPostgresTools();
