@@ -63,6 +63,8 @@ export class Offloader {
   #seenCommit: Lsn;
   #movedAt: number;
   #tailStoredAt: number;
+  /** The tail is to be stored soon. */
+  #isAsked = false;
   /** Since when there is a whole segment to store, as far as that was looked at. */
   #dueSince: number | undefined;
   #closed = false;
@@ -84,6 +86,12 @@ export class Offloader {
     this.#closed = true;
     this.#timer?.timer.cancel();
     await this.#working;
+  }
+
+  /** Somebody counts on what is committed now: it is stored without waiting for it to rest, but once in a tick at most. */
+  storeSoon(): void {
+    this.#isAsked = true;
+    this.#arm(MIN_DELAY_MS);
   }
 
   /** Stores what is committed and not in objects yet; for a clean stop. */
@@ -205,8 +213,10 @@ export class Offloader {
     const { replica, tools, clock } = this.#options;
     if (isTailStored(replica)) return undefined;
     const restsAt = this.#movedAt + this.#timings.tailMs;
-    const dueAt = Math.min(restsAt, this.#tailStoredAt + this.#timings.movingTailMs);
+    const { movingTailMs, tickMs } = this.#timings;
+    const dueAt = Math.min(restsAt, this.#tailStoredAt + (this.#isAsked ? tickMs : movingTailMs));
     if (now < dueAt) return dueAt - now;
+    this.#isAsked = false;
     await storeTail(replica, tools);
     this.#tailStoredAt = clock.monotonic();
     return isTailStored(replica) ? undefined : this.#timings.tickMs;

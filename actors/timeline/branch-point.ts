@@ -205,7 +205,8 @@ function quorumOf({ members }: TimelineStatus): number {
 /**
  * Makes a quorum of the timeline's safekeepers remember that everything up to `lsn` is committed. Replicas write the commit LSN down
  * only now and then: after a crash of all of them it takes an election to find it again, and a timeline that nobody writes to any
- * more has none. What branches from it must not depend on that.
+ * more has none. What branches from it must not depend on that. One of them brings it to objects soon, for the time when they alone are
+ * left; nobody waits for that.
  */
 export async function rememberCommitted(
   question: Pick<PointQuestion, 'send' | 'clock'>,
@@ -223,7 +224,7 @@ export async function rememberCommitted(
     );
   }
   const term = termBefore(known.termHistory ?? [], lsn as Lsn);
-  await askReplicas(question, status, { type: 'note-commit', lsn, term });
+  await askReplicas(question, status, { type: 'note-commit', lsn, term, storedBy: known.member });
 }
 
 async function replicaStatuses(

@@ -357,7 +357,13 @@ describe('resolving where a timeline starts', () => {
     const { sent, events } = resolve(async () => ({}));
     expect(await events).toMatchObject([{ type: 'timeline.resolved', startLsn: 900 }]);
     expect(sent).toHaveLength(2);
-    expect(sent).toContainEqual({ id: 'parent-sk1', type: 'note-commit', lsn: 900, term: 3 });
+    expect(sent).toContainEqual({
+      id: 'parent-sk1',
+      type: 'note-commit',
+      lsn: 900,
+      term: 3,
+      storedBy: 'sk1',
+    });
     expect(sent).toContainEqual({ id: 'parent', type: 'hold-branch-point', child: 'child', lsn: 900 });
   });
 

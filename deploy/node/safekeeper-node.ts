@@ -77,8 +77,11 @@ export type SafekeeperNodeCommand =
 /** What one replica is asked. */
 export type ReplicaCommand =
   | { type: 'status' }
-  /** Remembers that everything up to `lsn`, whose last byte is of `term`, is committed; durable when it is answered. */
-  | { type: 'note-commit'; lsn: number; term: number }
+  /**
+   * Remembers that everything up to `lsn`, whose last byte is of `term`, is committed; durable when it is answered. The node `storedBy`
+   * brings the committed WAL to objects after that, as soon as it can.
+   */
+  | { type: 'note-commit'; lsn: number; term: number; storedBy?: string }
   /** Answers with `{lsn}`: the end of the last whole record here at or before `to`, committed or not; `from` ends one. */
   | { type: 'record-end'; from: number; to: number }
   /** Takes over a newer generation of the membership; answers with the status after it. */
@@ -354,6 +357,7 @@ export class SafekeeperNode {
           return { lsn: await hosted.replica.recordEnd(command.from as Lsn, command.to as Lsn) };
         case 'note-commit':
           await hosted.replica.noteCommit(command.lsn as Lsn, command.term as Term);
+          if (command.storedBy === node) hosted.offloader.storeSoon();
           return {};
         default:
           throw new PalimpsestError(
