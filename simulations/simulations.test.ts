@@ -169,6 +169,19 @@ describe('known bugs', () => {
     expect(row.seedsToFind).toBeDefined();
   }, 60_000);
 
+  // Each with the first seed that finds it.
+  const ofMembership: [string, number][] = [
+    ['joint-counted-over-union', 8],
+    ['old-configuration-goes-on', 1],
+  ];
+  for (const [canary, firstSeed] of ofMembership) {
+    it(`${canary} is found`, async () => {
+      const scenario = findScenario('replaced-safekeeper')!;
+      const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 1, takeTurns });
+      expect(row.invariant).toBe('an acknowledged commit is on a quorum of disks');
+    }, 60_000);
+  }
+
   it('shrink to the few decisions that they need', async () => {
     const run = { scenario: kitchenSink, seed: 6, canary: 'term-of-stranger', takeTurns };
     const failed = await runSeed(run);

@@ -121,6 +121,8 @@ export class ComputeRun {
         tenant: spec.tenant,
         timeline: spec.timeline,
         members: spec.safekeepers as NodeId[],
+        generation: spec.membershipGeneration ?? 1,
+        newMembers: spec.newSafekeepers as NodeId[] | undefined,
         pgVersion: spec.pgVersion,
         systemId: BigInt(spec.systemId),
         startLsn: lsn(spec.startLsn),

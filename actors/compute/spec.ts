@@ -19,6 +19,10 @@ export interface ComputeSpec {
   startLsn: number;
   /** Safekeepers that have a replica of the timeline. */
   safekeepers: string[];
+  /** Generation of their configuration; 1 when absent. */
+  membershipGeneration?: number;
+  /** While they are being changed: those that will be left. */
+  newSafekeepers?: string[];
   /** Settings of the project, as in postgresql.conf. */
   settings?: Record<string, string>;
   /** Roles to give a password at this start. */

@@ -219,8 +219,12 @@ export class Shard {
   }
 
   /** A newer attachment of this shard to this process: its objects carry the new number from now on. */
-  adopt({ generation, retained = [] }: ShardSpec): void {
+  adopt({ generation, retained = [], safekeepers }: ShardSpec): void {
     this.spec.generation = Math.max(this.spec.generation, generation);
+    if (String(safekeepers) !== String(this.spec.safekeepers)) {
+      this.spec.safekeepers = safekeepers;
+      this.#stream?.follow(safekeepers);
+    }
     this.collector.retain(retained);
   }
 

@@ -86,9 +86,74 @@ describe('placement', () => {
   it('says what it cannot do', () => {
     const nodes = [node('a', 'x', { alive: false })];
     const steps = plan(
-      state({ nodes, projects: [project('p', 'a', ['a', 'gone'])], computes: [{ id: 'x', node: 'a' }] }),
+      state({
+        nodes,
+        projects: [project('p', 'a')],
+        timelines: [{ timeline: 't', project: 'p', safekeepers: ['a', 'gone'] }],
+        computes: [{ id: 'x', node: 'a' }],
+      }),
     );
     expect(steps.map(({ type }) => type)).toEqual(['attention', 'attention', 'attention', 'attention']);
     expect(JSON.stringify(steps)).toContain('no other node has the role pageserver');
+  });
+
+  describe('of safekeepers', () => {
+    const nodes = [
+      node('a', 'x', { alive: false }),
+      node('b', 'y'),
+      node('c', 'z'),
+      node('d', 'y'),
+      node('e', 'x'),
+      node('f', 'z', { draining: true }),
+    ];
+    const timeline = (safekeepers: string[], changing?: { to: string[]; why: string }) => ({
+      timeline: 't',
+      project: 'p',
+      safekeepers,
+      ...(changing ? { changing } : {}),
+    });
+    const stepsOf = (placed: ReturnType<typeof timeline>, goneMs = 0) =>
+      plan(state({ nodes, timelines: [placed], goneMs: { a: goneMs }, replaceAfterMs: 60_000 }));
+
+    it('waits for a node that is gone, then takes one of a zone that has none', () => {
+      expect(stepsOf(timeline(['a', 'b', 'c']), 59_000)).toEqual([
+        {
+          type: 'attention',
+          what: 'safekeeper a of a timeline',
+          why: 'the node gives no sign of life; it is replaced when it stays away for 60 s',
+        },
+      ]);
+      expect(stepsOf(timeline(['a', 'b', 'c']), 60_000)).toEqual([
+        {
+          type: 'replace-safekeeper',
+          timeline: 't',
+          project: 'p',
+          from: 'a',
+          to: 'e',
+          why: 'the node has given no sign of life for 60 s',
+        },
+      ]);
+    });
+
+    it('leaves a drained node at once, for another zone if need be', () => {
+      expect(stepsOf(timeline(['e', 'b', 'f']))).toMatchObject([
+        { type: 'replace-safekeeper', from: 'f', to: 'c', why: 'the node is being drained' },
+      ]);
+      expect(stepsOf(timeline(['e', 'c', 'f']))).toMatchObject([{ from: 'f', to: 'b' }]);
+    });
+
+    it('gives a change up when the one that was to join is lost', () => {
+      const change = { to: ['a', 'b', 'c'], why: 'w' };
+      expect(stepsOf(timeline(['e', 'b', 'c'], change))).toMatchObject([{ type: 'replacing-safekeeper' }]);
+      expect(stepsOf(timeline(['e', 'b', 'c'], change), 60_000)).toMatchObject([
+        { type: 'keep-safekeepers' },
+      ]);
+    });
+
+    it('spreads many timelines over the nodes', () => {
+      const many = Array.from({ length: 4 }, () => timeline(['a', 'c', 'f']));
+      const steps = plan(state({ nodes, timelines: many, goneMs: { a: 1 }, replaceAfterMs: 1 }));
+      expect(steps.map((step) => 'to' in step && step.to)).toEqual(['b', 'd', 'e', 'b']);
+    });
   });
 });

@@ -4,6 +4,8 @@
  * 1. The safekeepers of a project are on as many zones as there are, and on nodes with the fewest others within a zone.
  * 2. All timelines of a project are on one pageserver, because a branch reads its ancestor's pages there.
  * 3. What works is left where it is: something moves only away from a node that is gone or being drained.
+ * 4. A safekeeper is replaced at once on a node that is being drained, and on one that is gone when it stays away for long: it has its WAL
+ *    with it when it comes back. The one in its place is in a zone where the timeline has no other, if there is such a node.
  */
 
 export type Role = 'safekeeper' | 'pageserver' | 'compute' | 'gateway' | 'control';
@@ -27,6 +29,15 @@ export interface PlacedProject {
   pageserver: string;
 }
 
+/** A timeline's safekeepers, by the names of their nodes. */
+export interface PlacedTimeline {
+  timeline: string;
+  project: string;
+  safekeepers: string[];
+  /** While they are being changed: those that will be left, and why. */
+  changing?: { to: string[]; why: string };
+}
+
 export interface PlacedCompute {
   id: string;
   node: string;
@@ -36,11 +47,22 @@ export interface PlacementState {
   nodes: PlacementNode[];
   projects: PlacedProject[];
   computes: PlacedCompute[];
+  timelines?: PlacedTimeline[];
+  /** For how long each node has given no sign of life, in milliseconds; absent for one that does. */
+  goneMs?: Record<string, number>;
+  /** After so long a safekeeper is replaced. */
+  replaceAfterMs?: number;
 }
 
 export type Step =
   | { type: 'move-pageserver'; tenant: string; from: string; to: string; why: string }
   | { type: 'move-compute'; id: string; from: string; why: string }
+  /** Another node is to keep the WAL of a timeline. */
+  | { type: 'replace-safekeeper'; timeline: string; project: string; from: string; to: string; why: string }
+  /** That is going on. */
+  | { type: 'replacing-safekeeper'; timeline: string; project: string; from: string; to: string; why: string }
+  /** It cannot go on: the safekeepers stay as they are, for now. */
+  | { type: 'keep-safekeepers'; timeline: string; project: string; why: string }
   /** Something should be done that is not possible now, or not by itself. */
   | { type: 'attention'; what: string; why: string };
 
@@ -58,7 +80,7 @@ export function chooseSafekeepers(state: PlacementState, count: number): string[
   }
   const chosen: string[] = [];
   // One of each zone in turn, so that a zone gets a second one only when all have one.
-  const zones = [...byZone.values()].sort((a, b) => loadAt(load, a[0]!) - loadAt(load, b[0]!));
+  const zones = [...byZone.values()].sort((a, b) => loadAt(load, a[0]!.name) - loadAt(load, b[0]!.name));
   while (chosen.length < count && zones.some((nodes) => nodes.length > 0)) {
     for (const nodes of zones) {
       const node = nodes.shift();
@@ -121,17 +143,86 @@ function computeSteps(state: PlacementState): Step[] {
 }
 
 function safekeeperSteps(state: PlacementState): Step[] {
-  const affected = new Map<string, string[]>();
-  for (const { name, safekeepers } of state.projects) {
-    for (const node of safekeepers) {
-      if (reasonToLeave(state.nodes, node)) affected.set(node, [...(affected.get(node) ?? []), name]);
+  const { timelines = [] } = state;
+  const load = loadOf(timelines.flatMap(({ safekeepers, changing }) => changing?.to ?? safekeepers));
+  const steps: Step[] = [];
+  const waiting = new Map<string, { why: string; count: number }>();
+  for (const placed of timelines) {
+    const { timeline, project, safekeepers, changing } = placed;
+    if (changing) {
+      steps.push(stepOfChange(state, placed, changing));
+      continue;
+    }
+    const from = safekeepers.find((name) => reasonToReplace(state, name));
+    if (from === undefined) {
+      for (const name of safekeepers) wait(waiting, name, reasonToLeave(state.nodes, name), state);
+      continue;
+    }
+    const why = reasonToReplace(state, from)!;
+    const to = chooseReplacement(state, safekeepers, from, load);
+    if (to === undefined) wait(waiting, from, `${why}, and no other node can take its place`);
+    else {
+      load.set(to, loadAt(load, to) + 1);
+      steps.push({ type: 'replace-safekeeper', timeline, project, from, to, why });
     }
   }
-  return [...affected].map(([node, names]) => ({
-    type: 'attention',
-    what: `safekeeper ${node} of ${names.length === 1 ? `project "${names[0]}"` : `${names.length} projects`}`,
-    why: `${reasonToLeave(state.nodes, node)}; bring it back: its WAL is not moved to another node`,
-  }));
+  for (const [name, { why, count }] of waiting) {
+    const what = `safekeeper ${name} of ${count === 1 ? 'a timeline' : `${count} timelines`}`;
+    steps.push({ type: 'attention', what, why });
+  }
+  return steps;
+}
+
+function wait(
+  waiting: Map<string, { why: string; count: number }>,
+  name: string,
+  reason: string | undefined,
+  state?: PlacementState,
+): void {
+  if (reason === undefined) return;
+  const limit = state?.replaceAfterMs;
+  const why = limit ? `${reason}; it is replaced when it stays away for ${limit / 1000} s` : reason;
+  waiting.set(name, { why, count: (waiting.get(name)?.count ?? 0) + 1 });
+}
+
+/** A change goes on unless one that is to join is lost itself. */
+function stepOfChange(
+  state: PlacementState,
+  { timeline, project, safekeepers }: PlacedTimeline,
+  { to, why }: { to: string[]; why: string },
+): Step {
+  const added = to.filter((name) => !safekeepers.includes(name));
+  const lost = added.find((name) => reasonToReplace(state, name));
+  if (lost !== undefined) {
+    const reason = `${lost} was to take it over: ${reasonToReplace(state, lost)}`;
+    return { type: 'keep-safekeepers', timeline, project, why: reason };
+  }
+  const from = safekeepers.filter((name) => !to.includes(name)).join(', ');
+  return { type: 'replacing-safekeeper', timeline, project, from, to: added.join(', '), why };
+}
+
+/** A node to take the place of `from`; undefined when there is none. */
+export function chooseReplacement(
+  state: PlacementState,
+  safekeepers: readonly string[],
+  from: string,
+  load = loadOf((state.timelines ?? []).flatMap((placed) => placed.safekeepers)),
+): string | undefined {
+  const zoneOf = (name: string) => state.nodes.find((node) => node.name === name)?.zone;
+  const zones = new Set(safekeepers.filter((name) => name !== from).map(zoneOf));
+  const free = leastLoaded(candidates(state.nodes, 'safekeeper'), load).filter(
+    ({ name }) => !safekeepers.includes(name),
+  );
+  return (free.find(({ zone }) => !zones.has(zone)) ?? free[0])?.name;
+}
+
+function reasonToReplace(state: PlacementState, name: string): string | undefined {
+  const node = state.nodes.find((each) => each.name === name);
+  if (node?.alive) return node.draining ? 'the node is being drained' : undefined;
+  const { replaceAfterMs = Number.POSITIVE_INFINITY, goneMs } = state;
+  const forMs = goneMs?.[name] ?? 0;
+  if (forMs < replaceAfterMs) return undefined;
+  return `the node has given no sign of life for ${Math.round(replaceAfterMs / 1000)} s`;
 }
 
 function reasonToLeave(nodes: PlacementNode[], name: string): string | undefined {
@@ -147,10 +238,10 @@ function loadOf(names: string[]): Map<string, number> {
   return load;
 }
 
-function loadAt(load: Map<string, number>, node: PlacementNode): number {
-  return load.get(node.name) ?? 0;
+function loadAt(load: Map<string, number>, name: string): number {
+  return load.get(name) ?? 0;
 }
 
 function leastLoaded(nodes: PlacementNode[], load: Map<string, number>): PlacementNode[] {
-  return [...nodes].sort((a, b) => loadAt(load, a) - loadAt(load, b) || (a.name < b.name ? -1 : 1));
+  return [...nodes].sort((a, b) => loadAt(load, a.name) - loadAt(load, b.name) || (a.name < b.name ? -1 : 1));
 }

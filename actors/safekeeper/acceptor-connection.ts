@@ -101,6 +101,13 @@ export class AcceptorConnection {
     if (this.#electedTerm > 0 && this.#electedTerm < term) this.#answerAppend();
   }
 
+  /** A newer configuration was taken over: a proposer that streams here learns of it before any answer that counts in it. */
+  onMembership(greeting: AcceptorGreeting): void {
+    if (this.#closed || this.#electedTerm === 0) return;
+    this.#channel.send(FRAME_ACCEPTOR_GREETING, packMessage(greeting));
+    this.#answerAppend();
+  }
+
   /** What was in the way may be gone: goes on with the inbox. */
   resume(): void {
     if (this.#closed) return;
@@ -145,6 +152,8 @@ export class AcceptorConnection {
           const reply = (await this.#replica.greet(greeting)) as AcceptorGreeting;
           this.#greeted = true;
           this.#channel.send(FRAME_ACCEPTOR_GREETING, packMessage(reply));
+          // Greeted once more, with a newer configuration: what is durable here counts in that one now.
+          if (this.#electedTerm > 0) this.#answerAppend();
         }, body);
         return true;
       case FRAME_VOTE_REQUEST:

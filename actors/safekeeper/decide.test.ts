@@ -322,7 +322,7 @@ describe('an append', () => {
     ['before its election', { ...view, term: term(2) }, at],
     ['while no elected proposer is followed', { ...view, following: false }, at],
     ['on another channel than its election', view, { ...at, sentByElected: false }],
-    ['of another membership', { ...view, generation: 2 }, at],
+    ['of a newer configuration that is not known here', { ...view, generation: 0 }, at],
     ['with a gap', view, { ...at, writeLsn: lsn(1999) }],
     ['that rewrites', view, { ...at, writeLsn: lsn(2001) }],
   ])('%s is refused', (_name, otherView, otherAt) => {

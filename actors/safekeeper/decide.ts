@@ -5,7 +5,9 @@
  * 2. A log is taken over only from a proposer whose term is not below ours, at the highest common point of both
  *    histories as this replica itself computes it, and never below what is known to be committed.
  * 3. WAL is appended only for the term whose proposer took over this log: without a gap, without a rewrite.
- * 4. Membership of a higher generation replaces ours, unless it leaves this replica out.
+ * 4. A configuration of a higher generation replaces ours, whoever tells of it; a proposer's only if this replica is in it. In an older one
+ *    nothing is voted for and no log is taken over. WAL of the elected proposer is taken all the same, but the answer names our
+ *    generation: a proposer counts only what is acknowledged in its own.
  *
  * Positions (flush, commit) come with each command, because they live in the WAL store.
  */
@@ -15,6 +17,7 @@ import {
   historyFault,
   lastLogTerm,
 } from '../../protocols/consensus/history.ts';
+import { everyMember } from '../../protocols/consensus/membership.ts';
 import type {
   AcceptorGreeting,
   AppendHeader,
@@ -45,8 +48,10 @@ export interface CreateReplica extends ActorCommand {
   members: NodeId[];
   /** What was found in objects or at peers; the WAL behind it is on this disk already. */
   restored?: RestoredState;
-  /** Of the membership; 1 for a new timeline. */
+  /** Of the configuration; 1 for a new timeline. */
   generation?: number;
+  /** Set while the configuration is joint. */
+  newMembers?: NodeId[];
 }
 
 interface Positions {
@@ -64,8 +69,11 @@ export type SafekeeperCommand =
   | { type: 'persist-commit'; lsn: Lsn }
   /** A replica joins anew: the same members under a newer generation. */
   | { type: 'fence'; generation: number }
+  /** The owner of the timeline has decided on a newer configuration. */
+  | { type: 'configure'; membership: Membership }
   | OffloadCommand
-  | { type: 'remove' };
+  /** With `left` the timeline goes on without this replica. */
+  | { type: 'remove'; left?: boolean };
 
 export type SafekeeperDecision = Decision<SafekeeperEvent>;
 
@@ -87,7 +95,8 @@ export function decideSafekeeper(
   const state = snapshot.value;
   if (command.type === 'create') return decideCreate(snapshot, command);
   if (command.type === 'remove') {
-    return { events: state === 'removed' || state === 'empty' ? [] : [{ type: 'replica.removed' }] };
+    if (state === 'removed' || state === 'empty') return { events: [] };
+    return { events: [command.left ? { type: 'replica.removed', left: true } : { type: 'replica.removed' }] };
   }
   if (state === 'removed') return reject('not-found', 'this timeline was deleted from the safekeeper');
   if (state === 'empty') return reject('not-found', 'this safekeeper has no such timeline');
@@ -111,6 +120,8 @@ export function decideSafekeeper(
       return decideFollowPeer(context, command);
     case 'fence':
       return decideFence(context, command.generation);
+    case 'configure':
+      return decideConfigure(context, command.membership);
     case 'persist-commit':
       return command.lsn > context.commitLsn
         ? { events: [{ type: 'commit.persisted', lsn: command.lsn }] }
@@ -119,7 +130,8 @@ export function decideSafekeeper(
 }
 
 function decideCreate(snapshot: SafekeeperSnapshot, command: CreateReplica): SafekeeperDecision {
-  const { type: _, members, restored, generation = 1, ...identity } = command;
+  const { type: _, members, newMembers, restored, generation = 1, ...identity } = command;
+  const membership = newMembers ? { generation, members, newMembers } : { generation, members };
   if (snapshot.value === 'removed') {
     return reject('conflict', `timeline ${command.timeline} was deleted; its id cannot be used again`);
   }
@@ -131,7 +143,7 @@ function decideCreate(snapshot: SafekeeperSnapshot, command: CreateReplica): Saf
       ? { events: [] }
       : reject('conflict', `timeline ${command.timeline} exists with another tenant, start or system id`);
   }
-  if (!members.includes(command.node)) {
+  if (!everyMember(membership).includes(command.node)) {
     return reject('invalid-argument', `${command.node} is not among the members ${members.join(', ')}`);
   }
   return {
@@ -139,7 +151,7 @@ function decideCreate(snapshot: SafekeeperSnapshot, command: CreateReplica): Saf
       {
         type: 'replica.created',
         identity: { ...identity, segmentBytes: WAL_SEGMENT_BYTES },
-        membership: { generation, members },
+        membership,
       },
       ...(restored ? [{ type: 'replica.restored' as const, ...restored }] : []),
     ],
@@ -175,18 +187,21 @@ function decideGreeting(context: SafekeeperContext, greeting: ProposerGreeting):
     );
   }
   const newer = greeting.membership.generation > context.membership.generation;
-  const adopt = newer && greeting.membership.members.includes(own.node);
+  const adopt = newer && everyMember(greeting.membership).includes(own.node);
   const membership: Membership = adopt ? greeting.membership : context.membership;
   const reply: AcceptorGreeting = { node: own.node, membership, term: context.term };
   return { events: adopt ? [{ type: 'membership.changed', membership }] : [], reply };
 }
 
-function decideFence({ membership }: SafekeeperContext, generation: number): SafekeeperDecision {
-  if (generation === membership.generation) return { events: [] };
-  if (generation < membership.generation) {
-    return reject('conflict', `membership generation is ${membership.generation} here already`);
-  }
-  return { events: [{ type: 'membership.changed', membership: { ...membership, generation } }] };
+function decideFence(context: SafekeeperContext, generation: number): SafekeeperDecision {
+  return decideConfigure(context, { ...context.membership, generation });
+}
+
+function decideConfigure(context: SafekeeperContext, membership: Membership): SafekeeperDecision {
+  const own = context.membership.generation;
+  if (membership.generation === own) return { events: [] };
+  if (membership.generation < own) return reject('conflict', `membership generation is ${own} here already`);
+  return { events: [{ type: 'membership.changed', membership }] };
 }
 
 function generationFault(context: SafekeeperContext, generation: number): WireError | undefined {
@@ -350,7 +365,7 @@ export function judgeAppend(
   at: { walBytes: number; writeLsn: Lsn; sentByElected: boolean },
 ): AppendVerdict {
   if (view.term > header.term) return 'stale-term';
-  if (header.generation !== view.generation) {
+  if (header.generation > view.generation) {
     return refusal(
       'conflict',
       `membership generation is ${view.generation} here, ${header.generation} at the proposer`,

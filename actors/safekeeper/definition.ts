@@ -45,8 +45,10 @@ export const safekeeperDefinition: ActorDefinition<SafekeeperCommand, Safekeeper
         return told('wal.expired', { to: formatLsn(event.to) });
       case 'replica.restored':
         return told('safekeeper.restored', { lsn: formatLsn(event.lsn), term: event.term });
+      case 'membership.changed':
+        return told('membership.changed', { ...event.membership });
       case 'replica.removed':
-        return told('safekeeper.removed', {});
+        return told('safekeeper.removed', event.left ? { left: true } : {});
       default:
         return undefined;
     }

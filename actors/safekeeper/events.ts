@@ -123,6 +123,8 @@ export interface ReplicaRestored extends ActorEvent {
 
 export interface ReplicaRemoved extends ActorEvent {
   type: 'replica.removed';
+  /** The timeline goes on without this replica: what is in objects stays. */
+  left?: boolean;
 }
 
 export type SafekeeperEvent =

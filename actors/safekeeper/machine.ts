@@ -28,6 +28,8 @@ export interface SafekeeperContext {
   lastCut: { from: Lsn; to: Lsn } | undefined;
   /** What is in object storage, and what is not here any more. */
   offload: OffloadState;
+  /** Set when the replica was removed because the timeline goes on without it. */
+  hasLeft?: boolean;
 }
 
 const NOBODY: ReplicaIdentity = {
@@ -65,6 +67,9 @@ export const safekeeperMachine = setup({
         ? { commitLsn: event.lsn, term: event.term, history: event.history }
         : {},
     ),
+    keepLeft: assign(({ event }) =>
+      event.type === 'replica.removed' && event.left ? { hasLeft: true } : {},
+    ),
     keepIdentity: assign(({ event }) =>
       event.type === 'replica.created'
         ? {
@@ -97,14 +102,14 @@ export const safekeeperMachine = setup({
         ],
         'term.adopted': { actions: 'keepTerm' },
         'replica.restored': { actions: ['keepRestored', 'keepOffload'] },
-        'replica.removed': 'removed',
+        'replica.removed': { target: 'removed', actions: 'keepLeft' },
       },
     },
     following: {
       on: {
         'history.replaced': { actions: 'keepHistory' },
         'term.adopted': { target: 'waiting', actions: 'keepTerm' },
-        'replica.removed': 'removed',
+        'replica.removed': { target: 'removed', actions: 'keepLeft' },
       },
     },
     removed: {},

@@ -44,8 +44,8 @@ const WAITING_BYTES_MAX = 32 * WAL_SEGMENT_BYTES;
 export interface OffloaderOptions {
   replica: Replica;
   tools: ArchiveTools;
-  /** The other members. */
-  peers: NodeId[];
+  /** The other members, as the replica knows them now. */
+  peers: () => NodeId[];
   dial: (node: NodeId) => Promise<Channel>;
   clock: Clock;
   log: Log;
@@ -187,7 +187,7 @@ export class Offloader {
     const { replica } = this.#options;
     const isTrimmable = replica.positions.localLsn < segmentStart(replica.commitLsn);
     if (!this.#segments.isDue && !isTrimmable) return undefined;
-    const peers = await surveyPeers(this.#options);
+    const peers = await surveyPeers({ ...this.#options, peers: this.#options.peers() });
     if (this.#closed) return undefined;
     await this.#segments.advance(peers);
     await this.#trim(peers);

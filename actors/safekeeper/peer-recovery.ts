@@ -23,8 +23,8 @@ export interface PeerRecoveryOptions {
   replica: Replica;
   /** Whether the replica was created a moment ago, without any WAL. */
   isNew?: boolean;
-  /** The other members. */
-  peers: NodeId[];
+  /** The other members, as the replica knows them now. */
+  peers: () => NodeId[];
   dial: (node: NodeId) => Promise<Channel>;
   clock: Clock;
   log: Log;
@@ -39,7 +39,7 @@ export class PeerRecovery {
 
   constructor(options: PeerRecoveryOptions) {
     this.#options = options;
-    if (options.peers.length === 0) return;
+    if (options.peers().length === 0) return;
     this.#arm(options.isNew ? FIRST_LOOK_OF_NEW_MS : FIRST_LOOK_MS);
   }
 
@@ -68,7 +68,8 @@ export class PeerRecovery {
 
   /** Returns whether all peers were reached and none knows more than we now have. */
   async #catchUp(): Promise<boolean> {
-    const { replica, peers } = this.#options;
+    const { replica } = this.#options;
+    const peers = this.#options.peers();
     let reached = 0;
     for (const node of peers) {
       const reader = await this.#connect(node);

@@ -95,7 +95,8 @@ function moreCommitted(a: ReplicaStatus, b: ReplicaStatus): ReplicaStatus {
   return b.commitLsn > a.commitLsn ? b : a;
 }
 
-function betterLog(a: ReplicaStatus, b: ReplicaStatus): ReplicaStatus {
+/** The better of two logs: that of the higher last term; of one term, the longer. */
+export function betterLog(a: ReplicaStatus, b: ReplicaStatus): ReplicaStatus {
   const terms = lastLogTerm(b.termHistory, b.flushLsn) - lastLogTerm(a.termHistory, a.flushLsn);
   return (terms || b.flushLsn - a.flushLsn) > 0 ? b : a;
 }
@@ -108,13 +109,15 @@ function tooFew(answers: number, needed: number, peers: NodeId[]): PalimpsestErr
   );
 }
 
+export type CopyOptions = Pick<RejoinOptions, 'disk' | 'directory' | 'clock' | 'dial'>;
+
 /** Copies durable WAL of peers to the local files, from where objects end. */
-class WalCopy {
-  readonly #options: RejoinOptions;
+export class WalCopy {
+  readonly #options: CopyOptions;
   readonly #segments: WalSegments;
   #at: Lsn;
 
-  constructor(options: RejoinOptions, from: Lsn) {
+  constructor(options: CopyOptions, from: Lsn) {
     this.#options = options;
     this.#segments = new WalSegments(options.disk, options.directory);
     this.#at = from;

@@ -7,6 +7,7 @@
 import { termBefore } from '../../protocols/consensus/history.ts';
 import type {
   AcceptorGreeting,
+  Membership,
   ProposerElected,
   ProposerGreeting,
   VoteRequest,
@@ -310,15 +311,22 @@ export class Replica implements WalSource {
     return this.#wal.read(from, into);
   }
 
-  /**
-   * Takes over a newer generation of the membership and says what the log holds then: nothing of an older generation is voted for or
-   * appended any more.
-   */
+  /** Takes over a newer generation of the membership; nothing of an older one is voted for any more. Says what the log holds then. */
   fence(generation: number): Promise<ReplicaStatus> {
-    return this.#withLogAtRest(async () => {
-      await this.#actor.dispatch({ type: 'fence', generation });
-      return this.status();
-    });
+    return this.#withLogAtRest(() => this.#decided({ type: 'fence', generation }));
+  }
+
+  /** Takes over a newer configuration, and a term seen elsewhere; says what the log holds then. Throws `conflict` when a newer one is known. */
+  configure(membership: Membership, term = 0 as Term): Promise<ReplicaStatus> {
+    return this.#withLogAtRest(() =>
+      this.#decided({ type: 'configure', membership }).then(() =>
+        this.#decided({ type: 'adopt-term', term, reason: 'peer' }),
+      ),
+    );
+  }
+
+  #decided(command: SafekeeperCommand): Promise<ReplicaStatus> {
+    return this.#actor.dispatch(command).then(() => this.status());
   }
 
   /** Hears how far the pageserver is that follows the WAL on this connection. */
@@ -407,10 +415,14 @@ export class Replica implements WalSource {
   }
 
   #onStateChange(): void {
-    const before = this.#view.term;
+    const { term: before, generation } = this.#view;
     this.#view = this.#readView();
-    if (this.#view.term === before) return;
-    for (const connection of this.#connections) connection.onTerm(this.#view.term);
+    const { identity, membership, term } = this.#context;
+    for (const connection of this.#connections) {
+      const isNews = membership.generation !== generation;
+      if (isNews) connection.onMembership({ node: identity.node, membership, term });
+      if (term !== before) connection.onTerm(term);
+    }
   }
 
   #onFlush(): void {

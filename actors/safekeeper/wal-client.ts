@@ -192,6 +192,7 @@ export interface WalStreamOptions {
 /** Follows the committed WAL of a timeline. Starts at once; ends with `close` or after `onError`. */
 export class WalStream {
   readonly #options: WalStreamOptions;
+  #safekeepers: readonly NodeId[];
   #position: Lsn;
   #channel: Channel | undefined;
   /** Index of the safekeeper that is being followed or dialled. */
@@ -210,6 +211,7 @@ export class WalStream {
 
   constructor(options: WalStreamOptions) {
     this.#options = options;
+    this.#safekeepers = options.safekeepers;
     this.#position = options.from;
     this.#connect();
     this.#armCompare();
@@ -222,7 +224,16 @@ export class WalStream {
 
   /** The safekeeper that is being followed. */
   get safekeeper(): NodeId {
-    return this.#options.safekeepers[this.#current]!;
+    return this.#safekeepers[this.#current]!;
+  }
+
+  /** The timeline's safekeepers are others now; the stream stays with the one that it follows while that is one of them. */
+  follow(safekeepers: readonly NodeId[]): void {
+    const now = this.safekeeper;
+    this.#safekeepers = safekeepers;
+    const at = safekeepers.indexOf(now);
+    this.#current = Math.max(0, at);
+    if (at < 0) this.#moveOn(`${now} is no safekeeper of the timeline any more`);
   }
 
   close(): void {
@@ -338,10 +349,10 @@ export class WalStream {
     this.#channel = undefined;
     channel?.close();
     this.#options.log.info({ position: formatLsn(this.#position) }, `WAL stream moves on: ${reason}`);
-    this.#current = (this.#current + 1) % this.#options.safekeepers.length;
+    this.#current = (this.#current + 1) % this.#safekeepers.length;
     this.#failures++;
-    const wait = this.#failures < this.#options.safekeepers.length ? BACKOFF_MIN_MS : this.#backoffMs;
-    if (this.#failures >= this.#options.safekeepers.length) {
+    const wait = this.#failures < this.#safekeepers.length ? BACKOFF_MIN_MS : this.#backoffMs;
+    if (this.#failures >= this.#safekeepers.length) {
       this.#backoffMs = Math.min(BACKOFF_MAX_MS, this.#backoffMs * 1.6);
     }
     this.#retry?.cancel();
@@ -356,7 +367,7 @@ export class WalStream {
 
   /** A safekeeper that lost its proposer stands still without knowing it: the others are asked now and then. */
   #armCompare(): void {
-    if (this.#options.safekeepers.length < 2) return;
+    if (this.#safekeepers.length < 2) return;
     this.#compare = this.#options.clock.setTimer(this.#compareMs, () => {
       const before = this.#position;
       void this.#anyoneAhead(before).then((ahead) => {
@@ -364,24 +375,26 @@ export class WalStream {
         const moved = this.#position !== before;
         this.#compareMs = moved ? COMPARE_MIN_MS : Math.min(COMPARE_MAX_MS, this.#compareMs * 2);
         const stuck = !moved && this.#holding === 0 && this.#channel !== undefined;
-        if (ahead !== undefined && stuck) {
-          this.#current = (ahead + this.#options.safekeepers.length - 1) % this.#options.safekeepers.length;
-          this.#moveOn(`${this.#options.safekeepers[ahead]} knows of more WAL`);
+        const at = ahead === undefined ? -1 : this.#safekeepers.indexOf(ahead);
+        if (at >= 0 && stuck) {
+          this.#current = (at + this.#safekeepers.length - 1) % this.#safekeepers.length;
+          this.#moveOn(`${ahead} knows of more WAL`);
         }
         this.#armCompare();
       });
     });
   }
 
-  /** Index of another safekeeper that knows more to be committed than we have. */
-  async #anyoneAhead(position: Lsn): Promise<number | undefined> {
-    const { safekeepers, dial, clock } = this.#options;
-    for (let i = 0; i < safekeepers.length && !this.#closed; i++) {
-      if (i === this.#current) continue;
+  /** Another safekeeper that knows more to be committed than we have. */
+  async #anyoneAhead(position: Lsn): Promise<NodeId | undefined> {
+    const { dial, clock } = this.#options;
+    for (const node of this.#safekeepers) {
+      if (this.#closed) return undefined;
+      if (node === this.safekeeper) continue;
       try {
-        const reader = new WalReader(await dial(safekeepers[i]!), clock);
+        const reader = new WalReader(await dial(node), clock);
         try {
-          if ((await reader.status()).commitLsn > position) return i;
+          if ((await reader.status()).commitLsn > position) return node;
         } finally {
           reader.close();
         }

@@ -7,6 +7,7 @@ import { formatLsn } from '../../protocols/lsn.ts';
 import type { DecideEnvironment, Decision } from '../../runtime/host/definition.ts';
 import type { CutoffReply, LeaseReply, TimelineCommand, TimelineEvent, TimelineStatus } from './events.ts';
 import { pageserverOf, type TimelineContext } from './machine.ts';
+import { decideAbandon, decideChange, decideJoined, membershipOf } from './membership.ts';
 import {
   expiredLeases,
   isKept,
@@ -59,6 +60,14 @@ export function decideTimeline(
         return rejected('conflict', `timeline ${environment.id} is ${state}, not active`);
       if (context.ancestor === undefined || context.detaching) return { events: [] };
       return { events: [{ type: 'ancestor.detach-requested' }] };
+    case 'change-members':
+      if (state !== 'active' && state !== 'archived')
+        return rejected('conflict', `timeline ${environment.id} is ${state}, not active`);
+      return decideChange(context, command);
+    case 'note-joined':
+      return decideJoined(context, command.node, command.generation);
+    case 'abandon-change':
+      return decideAbandon(context, command.why);
     case 'delete':
       if (state === 'deleting' || state === 'deleted' || state === 'absent') return { events: [] };
       return { events: [{ type: 'timeline.delete-requested' }] };
@@ -145,13 +154,17 @@ function decideCutoff(
 /** A timeline's state for others. */
 export function timelineStatus(snapshot: AnyMachineSnapshot): TimelineStatus {
   const context = snapshot.context as TimelineContext;
+  const { members, newMembers, generation } = membershipOf(context);
   return {
     timeline: context.id,
     state: snapshot.value as string,
     tenant: context.spec?.tenant ?? '',
     pgVersion: context.spec?.pgVersion ?? 0,
     systemId: context.spec?.systemId ?? '0',
-    members: context.spec?.members ?? [],
+    members,
+    membershipGeneration: generation,
+    newMembers,
+    changeWhy: context.change?.why,
     missing: context.missing,
     pageserver: pageserverOf(context),
     generation: context.generation,

@@ -8,6 +8,8 @@ import type { Clock } from '../../runtime/ports/clock.ts';
 import { rememberCommitted, resolveBranchPoint, type Send } from './branch-point.ts';
 import type { TimelineCommand, TimelineEvent } from './events.ts';
 import { pageserverOf, type TimelineContext, type TimelineEffectParams } from './machine.ts';
+import { membershipOf, safekeepersOf } from './membership.ts';
+import { bringUp, installJoint, spread } from './membership-effects.ts';
 import { pointsKept } from './retention.ts';
 
 export interface TimelineServices {
@@ -45,7 +47,12 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       isBeingDeleted(effect) ? [] : place(services, context, effect.clock),
     completeReplicas: async ({ context }, effect) => {
       if (isBeingDeleted(effect)) return [];
-      await Promise.all(context.missing.map((member) => createReplica(services, context, member)));
+      await Promise.all(
+        context.missing.map(async (member) => {
+          const now = effect.snapshot().context as TimelineContext;
+          if (now.missing.includes(member)) await createReplica(services, now, member);
+        }),
+      );
       return [{ type: 'replicas.completed' }];
     },
     attach: async ({ context }, effect) => {
@@ -86,6 +93,17 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       if (!isBeingDeleted(effect)) await attach(services, effect.snapshot().context as TimelineContext);
       if (context.ancestor) await release(services, context.ancestor.timeline, context.id);
       return [];
+    },
+    installJoint: (params, effect) => installJoint(services.send, params, effect),
+    bringUp: (params, effect) => bringUp(services.send, params, effect),
+    spread: async (params, effect) => {
+      if (isBeingDeleted(effect)) return [];
+      const events = await spread(services.send, params, effect);
+      const now = effect.snapshot();
+      // The pageserver follows the WAL at those that are there now.
+      const context = now.context as TimelineContext;
+      if (now.value === 'active' && context.attached) await attach(services, context);
+      return events;
     },
     dismantle: async ({ context }) => {
       await dismantle(services, context);
@@ -195,7 +213,7 @@ async function createReplica(
       startLsn: context.startLsn,
       pgVersion: spec.pgVersion,
       systemId: spec.systemId,
-      members: spec.members,
+      ...membershipOf(context),
     },
     { timeoutMs: CREATE_TIMEOUT_MS },
   );
@@ -217,7 +235,7 @@ async function attach(services: TimelineServices, context: TimelineContext): Pro
       startLsn: context.startLsn,
       ...(context.ancestor ? { ancestor: context.ancestor } : {}),
       ...templateOf(context),
-      safekeepers: spec.members,
+      safekeepers: safekeepersOf(context),
       generation: context.generation,
       retained: pointsKept(context),
     },
@@ -273,7 +291,7 @@ async function dismantle(services: TimelineServices, context: TimelineContext): 
   const command = { type: 'delete', timeline: context.id, tenant: context.spec.tenant };
   await unlessUnknown(services.send('pageserver-node', pageserverOf(context), command, options));
   await Promise.all(
-    context.spec.members.map((member) =>
+    safekeepersOf(context).map((member) =>
       unlessUnknown(services.send('safekeeper-node', member, command, options)),
     ),
   );

@@ -3,6 +3,7 @@
  */
 import type { WireError } from '../../protocols/errors.ts';
 import type { ActorEvent } from '../../runtime/host/definition.ts';
+import type { ChangeMembers, MembershipEvent } from './membership.ts';
 import type { Lease } from './retention.ts';
 
 /** Version of the shapes below. */
@@ -45,6 +46,12 @@ export type TimelineCommand =
   | { type: 'unarchive' }
   /** Makes it independent of its ancestor: it gets a copy of what that had where it starts. */
   | { type: 'detach-ancestor' }
+  /** Other safekeepers are to hold its WAL. Its events tell how far that is. */
+  | ChangeMembers
+  /** From the timeline's own work: a safekeeper that is added has its replica. */
+  | { type: 'note-joined'; node: string; generation: number }
+  /** The safekeepers stay as they were before the change that is under way. */
+  | { type: 'abandon-change'; why: string }
   | { type: 'delete' }
   | { type: 'status' };
 
@@ -74,6 +81,7 @@ export type TimelineEvent = ActorEvent &
     /** What the ancestor had is in a template of this timeline's own. */
     | { type: 'ancestor.detached'; template: string; generation: number }
     | { type: 'ancestor.detach-failed'; error: WireError }
+    | MembershipEvent
     | { type: 'timeline.delete-requested' }
     | { type: 'timeline.deleted' }
   );
@@ -100,6 +108,11 @@ export interface TimelineStatus {
   pgVersion: number;
   systemId: string;
   members: string[];
+  /** Generation of the configuration of its safekeepers. */
+  membershipGeneration: number;
+  /** While they change: those that will be the members; and why. */
+  newMembers: string[] | undefined;
+  changeWhy: string | undefined;
   /** Members that were not given their replica yet. */
   missing: string[];
   pageserver: string;

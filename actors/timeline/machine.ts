@@ -11,9 +11,10 @@
 import { assign, setup } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
 import type { TimelineEvent, TimelineSpec } from './events.ts';
+import { type Configured, foldMembership, isOfChange, safekeepersOf } from './membership.ts';
 import { type Retention, withoutKey } from './retention.ts';
 
-export interface TimelineContext extends Retention {
+export interface TimelineContext extends Retention, Configured {
   id: string;
   spec: TimelineSpec | undefined;
   startLsn: number;
@@ -64,6 +65,15 @@ export const timelineMachine = setup({
     detachAncestor: (_, _params: TimelineEffectParams) => {},
     releaseAncestor: (_, _params: TimelineEffectParams) => {},
     dismantle: (_, _params: TimelineEffectParams) => {},
+    installJoint: (_, _params: TimelineEffectParams) => {},
+    bringUp: (_, _params: TimelineEffectParams) => {},
+    spread: (_, _params: TimelineEffectParams) => {},
+    takeMembership: assign(({ context, event }) => {
+      const changed = foldMembership(context, event);
+      // Nobody has to give a replica any more to one that has left.
+      const nodes = safekeepersOf({ ...context, ...changed }) as string[];
+      return { ...changed, missing: context.missing.filter((node) => nodes.includes(node)) };
+    }),
     takeSpec: assign(({ event }) =>
       event.type === 'timeline.requested' ? { spec: event.spec, createdMs: event.timeMs } : {},
     ),
@@ -137,6 +147,7 @@ export const timelineMachine = setup({
     ),
   },
   guards: {
+    isOfChange: ({ context, event }) => isOfChange(context, event),
     someMissing: ({ event }) => event.type === 'timeline.activated' && event.missing.length > 0,
   },
 }).createMachine({
@@ -215,6 +226,18 @@ export const timelineMachine = setup({
     deleted: {},
   },
   on: {
+    'membership.change-requested': { actions: ['takeMembership', { type: 'installJoint', params: own }] },
+    'membership.joint-installed': {
+      guard: 'isOfChange',
+      actions: ['takeMembership', { type: 'bringUp', params: own }],
+    },
+    'membership.joined': { guard: 'isOfChange', actions: 'takeMembership' },
+    // The effect sees those that there were: some of them leave.
+    'membership.settled': {
+      guard: 'isOfChange',
+      actions: [{ type: 'spread', params: own }, 'takeMembership'],
+    },
+    'membership.change-abandoned': { actions: [{ type: 'spread', params: own }, 'takeMembership'] },
     'timeline.delete-requested': { target: '.deleting', actions: { type: 'dismantle', params: own } },
   },
 });

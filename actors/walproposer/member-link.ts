@@ -120,6 +120,11 @@ export class MemberLink {
     );
   }
 
+  /** Tells a member that streams of the newer configuration; it goes on streaming. */
+  greetAgain(): void {
+    this.#channel?.send(FRAME_PROPOSER_GREETING, packMessage(this.#greeting));
+  }
+
   askVote(request: VoteRequest): void {
     this.state = 'voting';
     this.#votesAsked++;
@@ -192,7 +197,8 @@ export class MemberLink {
         return;
       }
       case FRAME_ACCEPTOR_GREETING:
-        this.#settled('greeted');
+        // One that streams says by this that it has taken over a newer configuration.
+        if (this.state === 'greeting') this.#settled('greeted');
         this.#listener.onGreeting(this, unpackMessage(body));
         return;
       case FRAME_VOTE_RESPONSE: {

@@ -32,7 +32,7 @@ function vote(
 
 /** Greeted by all, at terms given, and asking for votes. */
 function voting(...terms: number[]): ProposerState {
-  const state = new ProposerState([A, B, C], lsn(100));
+  const state = new ProposerState({ generation: 1, members: [A, B, C] }, lsn(100));
   terms.forEach((t, i) => {
     if (state.greeted([A, B, C][i]!, term(t))) state.startVote();
   });
@@ -41,7 +41,7 @@ function voting(...terms: number[]): ProposerState {
 
 describe('an election', () => {
   it('waits for a quorum and asks for a term above all that it heard', () => {
-    const state = new ProposerState([A, B, C], lsn(100));
+    const state = new ProposerState({ generation: 1, members: [A, B, C] }, lsn(100));
     expect(state.greeted(A, term(4))).toBe(false);
     expect(state.greeted(A, term(4))).toBe(false);
     expect(state.greeted(B, term(7))).toBe(true);
@@ -54,7 +54,7 @@ describe('an election', () => {
     [5, 3],
   ])('of %i members needs %i', (members, quorum) => {
     const nodes = Array.from({ length: members }, (_, i) => `sk${i}` as NodeId);
-    expect(new ProposerState(nodes, lsn(100)).quorum).toBe(quorum);
+    expect(new ProposerState({ generation: 1, members: nodes }, lsn(100)).quorum).toBe(quorum);
   });
 
   it('counts each voter once, and only votes for its own term', () => {
@@ -154,5 +154,52 @@ describe('a leader', () => {
     const state = leading(500);
     expect(state.heardTerm(term(4))).toBe(false);
     expect(state.heardTerm(term(5))).toBe(true);
+  });
+});
+
+describe('a newer configuration', () => {
+  const D = 'sk4' as NodeId;
+  const joint = { generation: 2, members: [A, B, C], newMembers: [A, D, 'sk5' as NodeId] };
+
+  function leading(): ProposerState {
+    const state = voting(1, 1);
+    state.voted(A, vote(2, 100, []));
+    state.voted(B, vote(2, 100, []));
+    state.lead(state.donor(), lsn(100));
+    state.appended(lsn(200), lsn(200));
+    state.appended(lsn(300), lsn(300));
+    return state;
+  }
+
+  it('makes what was acknowledged before count only when it is said again', () => {
+    const state = leading();
+    state.flushed(A, lsn(200));
+    state.adopt(joint, { keepsVotes: false });
+    expect(state.phase).toBe('leading');
+    expect(state.flushed(B, lsn(200), 2)).toBe(false);
+    expect(state.flushed(D, lsn(200), 2)).toBe(false);
+    // An answer that was given in the configuration before.
+    expect(state.flushed(A, lsn(200), 1)).toBe(false);
+    expect(state.flushed(A, lsn(200), 2)).toBe(true);
+    expect(state.commitLsn).toBe(200);
+  });
+
+  it('commits only what a majority of the old and of the new members has', () => {
+    const state = leading();
+    state.adopt(joint, { keepsVotes: false });
+    for (const node of [A, B, C]) expect(state.flushed(node, lsn(300), 2)).toBe(false);
+    expect(state.flushed(D, lsn(200), 2)).toBe(true);
+    expect(state.commitLsn).toBe(200);
+  });
+
+  it('makes a candidate begin with greetings again', () => {
+    const state = voting(1, 1);
+    state.voted(A, vote(2, 100, []));
+    state.adopt(joint, { keepsVotes: false });
+    expect(state.phase).toBe('greeting');
+    expect(state.greeted(A, term(2))).toBe(false);
+    expect(state.greeted(B, term(2))).toBe(false);
+    expect(state.greeted(D, term(2))).toBe(true);
+    expect(state.startVote()).toBe(3);
   });
 });

@@ -1,12 +1,15 @@
 /**
  * The proposer's rules, pure: who leads, from which log, and what is committed.
  *
- * 1. A term is asked for that is above every term heard from a quorum; it needs the votes of a majority.
+ * 1. A term is asked for that is above every term heard from a quorum; it needs the votes of a majority: while the members
+ *    change, of the old ones and of the new ones.
  * 2. The new log is that of the donor: the voter with the highest (last log term, flush LSN). It is cut to the last
  *    whole record, and the new term starts there.
  * 3. Committed is the last record's end that a quorum has durably *in this term*: positions below the term's start
  *    count as nothing, because an older term's entry must never be committed on its own (Raft's figure 8).
  * 4. A higher term seen anywhere ends this proposer.
+ * 5. A newer configuration replaces the own one. What members acknowledged before belongs to the one before: it counts again
+ *    only when a member says it anew, as a member of the newer one.
  */
 import {
   extendHistory,
@@ -14,6 +17,13 @@ import {
   lastLogTerm,
   type TermStart,
 } from '../../protocols/consensus/history.ts';
+import {
+  everyMember,
+  isQuorum,
+  type Membership,
+  majorityOf,
+  quorumValue,
+} from '../../protocols/consensus/membership.ts';
 import type { VoteResponse } from '../../protocols/consensus/messages.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
@@ -26,8 +36,9 @@ export interface Donor {
 }
 
 export class ProposerState {
-  readonly members: readonly NodeId[];
-  readonly quorum: number;
+  #membership: Membership;
+  /** How many members are a majority of all; while they change, more than that may be needed. */
+  quorum: number;
   /** Where the timeline begins: what replicas without any common term share. */
   readonly #origin: Lsn;
   #phase: ProposerPhase = 'greeting';
@@ -37,15 +48,35 @@ export class ProposerState {
   #votes = new Map<NodeId, VoteResponse>();
   #termStart = 0 as Lsn;
   #history: TermStart[] = [];
+  /** What is known to be durable at each member, and what of it was acknowledged in the present configuration. */
   readonly #flush = new Map<NodeId, Lsn>();
+  readonly #acknowledged = new Map<NodeId, Lsn>();
   #flushOfQuorum = 0 as Lsn;
   readonly #boundaries = new CommitBoundaries();
   #commitLsn = 0 as Lsn;
 
-  constructor(members: readonly NodeId[], origin: Lsn) {
-    this.members = members;
-    this.quorum = Math.floor(members.length / 2) + 1;
+  constructor(membership: Membership, origin: Lsn) {
+    this.#membership = membership;
+    this.quorum = majorityOf(everyMember(membership));
     this.#origin = origin;
+  }
+
+  get membership(): Membership {
+    return this.#membership;
+  }
+
+  /**
+   * A newer configuration. `keepsVotes`: the vote is won already, so that this proposer leads all the same. A candidate begins with
+   * greetings again, because votes that were given in one configuration mean nothing in another.
+   */
+  adopt(membership: Membership, { keepsVotes }: { keepsVotes: boolean }): void {
+    this.#membership = membership;
+    this.quorum = majorityOf(everyMember(membership));
+    this.#acknowledged.clear();
+    if (this.#phase === 'leading' || keepsVotes) return;
+    this.#phase = 'greeting';
+    this.#greeted.clear();
+    this.#votes.clear();
   }
 
   get phase(): ProposerPhase {
@@ -77,7 +108,7 @@ export class ProposerState {
   greeted(node: NodeId, term: Term): boolean {
     this.#greeted.add(node);
     this.heardTerm(term);
-    return this.#phase === 'greeting' && this.#greeted.size >= this.quorum;
+    return this.#phase === 'greeting' && isQuorum(this.#membership, (member) => this.#greeted.has(member));
   }
 
   /** Notes a term heard from anywhere. Returns whether it ends this proposer's claim to its own. */
@@ -100,7 +131,8 @@ export class ProposerState {
     if (response.term < this.#term) return 'waiting';
     if (response.granted) this.#votes.set(node, response);
     else if (this.#phase === 'voting') return 'lost';
-    return this.#phase === 'voting' && this.#votes.size >= this.quorum ? 'won' : 'waiting';
+    if (this.#phase !== 'voting') return 'waiting';
+    return isQuorum(this.#membership, (member) => this.#votes.has(member)) ? 'won' : 'waiting';
   }
 
   /** The voter whose log the new term goes on from. Only after the vote was won. */
@@ -141,9 +173,14 @@ export class ProposerState {
     this.#boundaries.add(end, recordEnd);
   }
 
-  /** A member, elected in this term, has WAL up to `flushLsn` durably. Returns whether the commit LSN moved. */
-  flushed(node: NodeId, flushLsn: Lsn): boolean {
+  /**
+   * A member, elected in this term, has WAL up to `flushLsn` durably, and says so as a member of the configuration `generation`.
+   * Returns whether the commit LSN moved.
+   */
+  flushed(node: NodeId, flushLsn: Lsn, generation = this.#membership.generation): boolean {
     this.#flush.set(node, flushLsn);
+    if (generation !== this.#membership.generation) return false;
+    this.#acknowledged.set(node, flushLsn);
     this.#flushOfQuorum = this.#quorumFlush();
     if (this.#flushOfQuorum < this.#termStart) return false;
     const commit = this.#boundaries.take(this.#flushOfQuorum);
@@ -159,7 +196,7 @@ export class ProposerState {
 
   /** What each member is known to have durably in this term; 0 for nothing. */
   flushLsns(): Map<NodeId, Lsn> {
-    return new Map(this.members.map((node) => [node, this.flushOf(node)]));
+    return new Map(everyMember(this.#membership).map((node) => [node, this.flushOf(node)]));
   }
 
   /** What `node` is known to have durably in this term; 0 for nothing. */
@@ -168,11 +205,10 @@ export class ProposerState {
   }
 
   #quorumFlush(): Lsn {
-    const values: number[] = [];
-    for (const flushLsn of this.#flush.values()) values.push(flushLsn < this.#termStart ? 0 : flushLsn);
-    if (values.length < this.quorum) return 0 as Lsn;
-    values.sort((a, b) => b - a);
-    return values[this.quorum - 1]! as Lsn;
+    return quorumValue(this.#membership, (node) => {
+      const flushLsn = this.#acknowledged.get(node) ?? 0;
+      return flushLsn < this.#termStart ? 0 : flushLsn;
+    }) as Lsn;
   }
 }
 

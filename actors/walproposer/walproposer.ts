@@ -7,9 +7,13 @@
  *   append()   copies the bytes once; all appends of one turn of the event loop leave as one frame to each member
  *   committed  the end of the last record that a quorum has on its disks
  *
+ * A newer configuration of the members is taken over as soon as one tells of it; a leader goes on in its term.
+ *
  * A member that comes back later is greeted, elected and brought up to date like any other: from the window of recent
  * WAL, or from a member that has what the window has lost. A higher term seen anywhere deposes this proposer for good.
  */
+
+import { everyMember, type Membership } from '../../protocols/consensus/membership.ts';
 import type {
   AcceptorGreeting,
   AppendResponse,
@@ -25,6 +29,7 @@ import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { MemberLink } from './member-link.ts';
+import { noQuorum, notCommitted } from './member-report.ts';
 import { type Donor, ProposerState } from './proposer.ts';
 import { WaitList } from './wait-list.ts';
 import { newWindow, WalDistributor } from './wal-distributor.ts';
@@ -36,8 +41,10 @@ export interface WalproposerSpec {
   tenant: string;
   timeline: string;
   members: NodeId[];
-  /** Generation of the membership; 1 as a timeline is created. */
+  /** Of the configuration; 1 as a timeline is created. */
   generation?: number;
+  /** Set while the configuration is joint. */
+  newMembers?: NodeId[] | undefined;
   pgVersion: number;
   systemId: bigint;
   /** Where the timeline's own WAL begins. */
@@ -56,11 +63,12 @@ export interface WalproposerOptions {
 export class Walproposer {
   readonly #clock: Clock;
   readonly #log: Log;
-  #generation: number;
+  readonly #options: WalproposerOptions;
   /** What every link says first. */
   readonly #greeting: ProposerGreeting;
   readonly #distributor: WalDistributor;
   readonly #state: ProposerState;
+  /** The distributor holds the same array. */
   readonly #links: MemberLink[];
   readonly #commitWaiters: WaitList;
   readonly #roomWaiters: WaitList;
@@ -78,29 +86,21 @@ export class Walproposer {
     const { clock, spec } = options;
     this.#clock = clock;
     this.#log = options.log;
-    this.#generation = spec.generation ?? 1;
-    this.#state = new ProposerState(spec.members, spec.startLsn);
+    this.#options = options;
+    const { generation = 1, members, newMembers } = spec;
+    const membership = newMembers ? { generation, members, newMembers } : { generation, members };
+    this.#state = new ProposerState(membership, spec.startLsn);
     this.#commitWaiters = new WaitList(clock);
     this.#roomWaiters = new WaitList(clock);
     this.#greeting = {
       tenant: spec.tenant,
       timeline: spec.timeline,
-      membership: { generation: this.#generation, members: spec.members },
+      membership,
       pgVersion: spec.pgVersion,
       systemId: String(spec.systemId),
       segmentBytes: WAL_SEGMENT_BYTES,
     };
-    const listener = {
-      onGreeting: (link: MemberLink, answer: AcceptorGreeting) => this.#onGreeting(link, answer),
-      onVote: (link: MemberLink, response: VoteResponse) => this.#onVote(link, response),
-      onAppendResponse: (link: MemberLink, response: AppendResponse) =>
-        this.#onAppendResponse(link, response),
-      onRefused: (link: MemberLink, error: WireError) => this.#onRefused(link, error),
-      onDown: (link: MemberLink) => this.#onDown(link),
-    };
-    this.#links = spec.members.map(
-      (node) => new MemberLink({ node, dial: options.dial, greeting: this.#greeting, clock, listener }),
-    );
+    this.#links = everyMember(membership).map((node) => this.#newLink(node));
     this.#distributor = new WalDistributor({
       clock,
       log: options.log,
@@ -148,7 +148,9 @@ export class Walproposer {
       await new Promise<void>((resolve, reject) => {
         this.#election = { resolve, reject };
         if (this.#state.commitLsn > 0) return resolve();
-        timer = this.#clock.setTimer(options.timeoutMs, () => reject(this.#noQuorum(options.timeoutMs)));
+        timer = this.#clock.setTimer(options.timeoutMs, () =>
+          reject(noQuorum(this.#links, this.#state.quorum, options.timeoutMs)),
+        );
         for (const link of this.#links) link.connect();
       });
     } finally {
@@ -171,7 +173,9 @@ export class Walproposer {
   committed(lsn: Lsn, options: { timeoutMs: number }): Promise<void> {
     if (this.#over) return Promise.reject(this.#over);
     if (this.commitLsn >= lsn) return Promise.resolve();
-    return this.#commitWaiters.wait(lsn, options.timeoutMs, () => this.#notCommitted(lsn, options.timeoutMs));
+    return this.#commitWaiters.wait(lsn, options.timeoutMs, () =>
+      notCommitted(this.#links, lsn, options.timeoutMs),
+    );
   }
 
   /** Calls back after every advance of the commit LSN. */
@@ -201,7 +205,7 @@ export class Walproposer {
     if (this.#over) return Promise.reject(this.#over);
     if (this.hasRoom) return Promise.resolve();
     return this.#roomWaiters.wait(ZERO_LSN, options.timeoutMs, () =>
-      this.#notCommitted(this.endLsn, options.timeoutMs),
+      notCommitted(this.#links, this.endLsn, options.timeoutMs),
     );
   }
 
@@ -210,16 +214,26 @@ export class Walproposer {
     this.#finish(new PalimpsestError('unavailable', 'the walproposer was closed'));
   }
 
+  get #generation(): number {
+    return this.#state.membership.generation;
+  }
+
   // --- election -----------------------------------------------------------------------------------------------
 
   #onGreeting(link: MemberLink, answer: AcceptorGreeting): void {
     const state = this.#state;
-    if (answer.membership.generation > this.#generation && !this.#adoptMembership(link, answer)) return;
+    if (this.#over) return;
+    if (answer.membership.generation > this.#generation) this.#adopt(answer.membership, link);
     if (answer.membership.generation !== this.#generation) {
       this.#onRefused(link, {
         code: 'conflict',
         message: `${link.node} has membership generation ${answer.membership.generation}, not ${this.#generation}`,
       });
+      return;
+    }
+    if (link.state !== 'greeted') {
+      // It streams, or left with the configuration before.
+      if (state.heardTerm(answer.term)) this.#outvoted(`${link.node} has seen term ${answer.term}`);
       return;
     }
     if (state.phase === 'greeting') {
@@ -234,24 +248,47 @@ export class Walproposer {
     link.askVote({ generation: this.#generation, term: state.term });
   }
 
-  /**
-   * A member knows of a newer generation of the membership: a replica has joined it anew. Before any vote it is taken over, as long
-   * as the members are the same; later this proposer is over, because what it was promised belongs to the generation before.
-   */
-  #adoptMembership(link: MemberLink, { membership }: AcceptorGreeting): boolean {
-    const own = [...this.#greeting.membership.members].sort().join();
-    const isSame = [...membership.members].sort().join() === own;
-    if (this.#state.phase !== 'greeting' || !isSame) {
-      this.#depose(
-        `${link.node} has membership generation ${membership.generation}, not ${this.#generation}`,
-      );
-      return false;
-    }
-    this.#generation = membership.generation;
+  /** A leader goes on with a newer configuration, a candidate begins with greetings again. `teller` has it, all others are told. */
+  #adopt(membership: Membership, teller: MemberLink): void {
+    const state = this.#state;
+    const isElected = state.phase === 'leading' || this.#takingOver;
+    this.#log.info({ ...membership }, 'the configuration of the safekeepers has changed');
     this.#greeting.membership = membership;
-    // The others are greeted once more, so that they take it over, too.
-    for (const other of this.#links) if (other !== link) other.drop('the membership has a newer generation');
-    return true;
+    state.adopt(membership, { keepsVotes: isElected });
+    if (!isElected) this.#cancelAttempt();
+    const nodes = everyMember(membership);
+    for (const link of this.#links.filter(({ node }) => !nodes.includes(node))) {
+      this.#links.splice(this.#links.indexOf(link), 1);
+      link.close();
+    }
+    for (const link of this.#links) {
+      if (link === teller || link.state === 'down') continue;
+      if (link.state === 'streaming') link.greetAgain();
+      else if (!this.#takingOver) link.drop('the configuration has a newer generation');
+    }
+    for (const node of nodes) {
+      if (this.#linkOf(node)) continue;
+      const link = this.#newLink(node);
+      this.#links.push(link);
+      link.connect();
+    }
+  }
+
+  #newLink(node: NodeId): MemberLink {
+    const { dial, clock } = this.#options;
+    return new MemberLink({
+      node,
+      dial,
+      greeting: this.#greeting,
+      clock,
+      listener: {
+        onGreeting: (link, answer) => this.#onGreeting(link, answer),
+        onVote: (link, response) => this.#onVote(link, response),
+        onAppendResponse: (link, response) => this.#onAppendResponse(link, response),
+        onRefused: (link, error) => this.#onRefused(link, error),
+        onDown: (link) => this.#onDown(link),
+      },
+    });
   }
 
   #startVote(): void {
@@ -260,8 +297,7 @@ export class Walproposer {
       this.#depose(`another proposer won ${ELECTION_ATTEMPTS_MAX} elections in a row`);
       return;
     }
-    this.#attemptTimer?.cancel();
-    this.#attemptTimer = undefined;
+    this.#cancelAttempt();
     const term = this.#state.startVote();
     for (const link of this.#links) {
       if (link.state === 'greeted' || link.state === 'voted') {
@@ -290,6 +326,11 @@ export class Walproposer {
     });
   }
 
+  #cancelAttempt(): void {
+    this.#attemptTimer?.cancel();
+    this.#attemptTimer = undefined;
+  }
+
   #onVote(link: MemberLink, response: VoteResponse): void {
     const state = this.#state;
     if (this.#over) return;
@@ -299,6 +340,10 @@ export class Walproposer {
         return;
       }
       this.#tellElected(link, response);
+      return;
+    }
+    if (response.generation !== this.#generation) {
+      link.drop('it voted in another configuration');
       return;
     }
     const outcome = state.voted(link.node, response);
@@ -315,8 +360,7 @@ export class Walproposer {
   /** The vote is won: finds the last whole record in the donor's log, then leads from there. */
   async #takeOver(donor: Donor): Promise<void> {
     this.#takingOver = true;
-    this.#attemptTimer?.cancel();
-    this.#attemptTimer = undefined;
+    this.#cancelAttempt();
     const { term } = this.#state;
     try {
       const window = await this.#readTail(donor, this.#state.knownCommit());
@@ -352,6 +396,7 @@ export class Walproposer {
       );
     }
     const link = this.#linkOf(donor.node);
+    if (!link) throw new PalimpsestError('unavailable', `${donor.node} has left`);
     const boundaries = new RecordBoundaries(commitLsn);
     const window = newWindow(commitLsn);
     while (boundaries.received < flushLsn) {
@@ -389,7 +434,7 @@ export class Walproposer {
     }
     if (link.state !== 'streaming' || response.term !== state.term) return;
     link.followerLsn = response.followerLsn;
-    const moved = state.flushed(link.node, response.flushLsn);
+    const moved = state.flushed(link.node, response.flushLsn, response.generation);
     if (moved) this.#onCommitAdvance();
     this.#distributor.answered(link);
     if (!this.#roomWaiters.isEmpty && this.#distributor.hasRoomAgain) this.#roomWaiters.reached(ZERO_LSN);
@@ -447,28 +492,7 @@ export class Walproposer {
     this.#roomWaiters.fail(error);
   }
 
-  #linkOf(node: NodeId): MemberLink {
-    return this.#links.find((link) => link.node === node)!;
-  }
-
-  #describeMembers(): string {
-    return this.#links
-      .map((link) => `${link.node} ${link.state}${link.lastError ? ` (${link.lastError})` : ''}`)
-      .join(', ');
-  }
-
-  #noQuorum(timeoutMs: number): PalimpsestError {
-    return new PalimpsestError(
-      'unavailable',
-      `no quorum of safekeepers within ${timeoutMs} ms: ${this.#describeMembers()}`,
-      `start at least ${this.#state.quorum} of the ${this.#links.length} safekeepers`,
-    );
-  }
-
-  #notCommitted(lsn: Lsn, timeoutMs: number): PalimpsestError {
-    return new PalimpsestError(
-      'timeout',
-      `${formatLsn(lsn)} was not committed within ${timeoutMs} ms: ${this.#describeMembers()}`,
-    );
+  #linkOf(node: NodeId): MemberLink | undefined {
+    return this.#links.find((link) => link.node === node);
   }
 }

@@ -6,6 +6,9 @@ import { formatLsn, parseLsn } from '../../protocols/lsn.ts';
 import { type ObjectsLocation, parseObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import type { BranchStart } from '../client/control.ts';
 
+const REPLACE_SECONDS_MIN = 5;
+/** A hundred years. */
+const NEVER_SECONDS = 36_500 * 86_400;
 const UNIT_SECONDS: Record<string, number> = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86_400 };
 const DURATION = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$/;
 const BYTES = /^(\d+(?:\.\d+)?)\s*(?:([kmgt])i?)?b?$/i;
@@ -30,6 +33,14 @@ export function parseSuspendAfter(text: string): number {
   const seconds = parseDurationSeconds(text);
   if (seconds <= SUSPEND_SECONDS_MAX) return seconds;
   throw invalid(`"${text}" is too long`, 'at most 7d; 0 switches suspending off');
+}
+
+/** `--replace-after`, in seconds; `never` leaves it to somebody who asks for it. */
+export function parseReplaceAfter(text: string): number {
+  if (text === 'never') return NEVER_SECONDS;
+  const seconds = parseDurationSeconds(text);
+  if (seconds >= REPLACE_SECONDS_MIN && seconds <= NEVER_SECONDS) return seconds;
+  throw invalid(`"${text}" is too soon or too late`, 'at least 5s, which a restart takes; or never');
 }
 
 /** `--gc-interval`: 0 or `never` switch it off. */

@@ -224,6 +224,12 @@ export class PalimpsestClient {
     return (await this.command<{ nodes: NodeView[] }>(command)).nodes;
   }
 
+  /** Has another node of a cluster keep the WAL that `node` keeps; resolves with what was begun. */
+  async replaceSafekeeper(node: string, options: { with?: string } = {}): Promise<Record<string, string>[]> {
+    const command = { type: 'safekeeper.replace' as const, node, ...options };
+    return (await this.command<{ steps: Record<string, string>[] }>(command)).steps;
+  }
+
   /** What runs where in a cluster, and what is going to change. */
   placement(): Promise<PlacementView> {
     return this.command({ type: 'placement' });

@@ -43,6 +43,8 @@ export type ControlCommand =
   /** Of a cluster. */
   | { type: 'node.list' }
   | { type: 'node.drain'; name: string; draining: boolean }
+  /** Another node keeps the WAL that this one keeps: `with`, or one that placement chooses. */
+  | { type: 'safekeeper.replace'; node: string; with?: string }
   | { type: 'placement' }
   /** Events after the cursor `after`, or without one, not older than `sinceMs`. */
   | { type: 'events.read'; pattern: string; after?: number; sinceMs?: number; limit: number };

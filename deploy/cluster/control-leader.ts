@@ -45,8 +45,8 @@ import { GarbageCollector, GC_INTERVAL_MS } from '../node/garbage-collector.ts';
 import { Leases } from '../node/leases.ts';
 import { Moments } from '../node/moments.ts';
 import { LocalActors } from '../node/parent-runtime.ts';
-import { VERSION } from '../version.ts';
 import { drainingNodes, setDraining } from './identity.ts';
+import { aboutCluster, figureNodes } from './leader-views.ts';
 import { templateOf } from './make-template.ts';
 import {
   aliveByObservation,
@@ -58,6 +58,7 @@ import {
   safekeeperNode,
 } from './registry.ts';
 import { RemoteComputes } from './remote-computes.ts';
+import { SafekeeperChanges } from './safekeeper-changes.ts';
 
 /** Where gateways ask which timeline a client's words mean. */
 export const DIRECTORY_KIND = 'gateway-directory';
@@ -87,6 +88,8 @@ export interface ControlLeaderOptions {
   pgVersion: number;
   pgBin?: string;
   suspendAfterSeconds: number;
+  /** A safekeeper whose node is gone for so long is replaced. */
+  replaceAfterSeconds: number;
   /** Whether this process still holds the control lease. */
   isHolder(): boolean;
 }
@@ -94,6 +97,7 @@ export interface ControlLeaderOptions {
 export class ControlLeader {
   readonly #options: ControlLeaderOptions;
   readonly #control: ControlActors;
+  readonly #safekeepers: SafekeeperChanges;
   readonly #computes: Computes;
   readonly #hosts: RemoteComputes;
   readonly #events: NatsEventLog;
@@ -124,6 +128,12 @@ export class ControlLeader {
       spawner,
       ...services,
       pageserverOf: (tenant) => this.#moved.get(tenant) ?? this.#pageserverNow(tenant),
+      safekeepersOf: (tenant) => this.#safekeepers.membersFor(this.#state(), tenant),
+    });
+    this.#safekeepers = new SafekeeperChanges({
+      ...services,
+      control: this.#control,
+      replaceAfterMs: options.replaceAfterSeconds * 1000,
     });
     this.#hosts = new RemoteComputes({ bus, log, choose: () => this.#chooseCompute() });
     this.#computes = this.#makeComputes(spawner);
@@ -191,6 +201,7 @@ export class ControlLeader {
       else if (node.alive) this.#dead.delete(node.name);
     }
     this.#attachToNewLives();
+    this.#safekeepers.observe(this.#nodes);
     for (const step of plan(this.#state())) this.#carryOut(step);
     if (round % RECONCILE_ROUNDS === 0) await this.#reconcile();
   }
@@ -267,6 +278,7 @@ export class ControlLeader {
   #carryOut(step: Step): void {
     if (step.type === 'move-pageserver') this.#movePageserver(step);
     else if (step.type === 'move-compute') void this.#moveCompute(step);
+    else this.#safekeepers.carryOut(step);
   }
 
   #movePageserver({ tenant, from, to, why }: Extract<Step, { type: 'move-pageserver' }>): void {
@@ -299,6 +311,7 @@ export class ControlLeader {
     );
     for (const node of this.#nodes.filter(({ alive }) => alive)) {
       if (node.roles.includes('compute')) await this.#hosts.reconcile(node.name);
+      if (node.roles.includes('safekeeper')) await this.#safekeepers.dismiss(node.name);
       if (node.pageserverLife === undefined) continue;
       const name = pageserverNode(node.name);
       const options = { timeoutMs: ASK_TIMEOUT_MS };
@@ -339,6 +352,7 @@ export class ControlLeader {
       })),
       projects: projects.filter(({ pageserver }) => pageserver !== ''),
       computes: this.#hosts.placed(),
+      ...this.#safekeepers.view(),
     };
   }
 
@@ -408,7 +422,12 @@ export class ControlLeader {
     const service = new ControlService({
       actors: this.#control,
       bus,
-      about: this.#about(),
+      about: aboutCluster({
+        ...this.#options,
+        startedMs: this.#startedMs,
+        safekeepers: SAFEKEEPERS,
+        nodes: () => this.#nodes,
+      }),
       moments,
       momentStatuses: () => this.#computes.moments(),
       disk: async () => ({ freeBytes: 0, totalBytes: 0, isFull: false }),
@@ -417,7 +436,7 @@ export class ControlLeader {
       createProject: (name, pgVersion, history) => this.#createProject(name, pgVersion, history),
       collectGarbage: (timeline) => this.#garbage.collect(timeline),
       readEvents: (query) => this.#events.query(query),
-      metrics: () => collectMetrics(bus, this.#figureNodes(node), log),
+      metrics: () => collectMetrics(bus, figureNodes(node, this.#nodes), log),
     });
     serveCommands<ControlCommand>(bus, CONTROL_KIND, CONTROL_ID, async (command) => {
       switch (command.type) {
@@ -425,46 +444,14 @@ export class ControlLeader {
           return { nodes: this.#nodeViews() };
         case 'node.drain':
           return this.#drain(command.name, command.draining);
+        case 'safekeeper.replace':
+          return { steps: await this.#safekeepers.replace(this.#state(), command.node, command.with) };
         case 'placement':
           return this.#placement();
         default:
           return service.handle(command);
       }
     });
-  }
-
-  #about() {
-    const leader = this;
-    const { suspendAfterSeconds, node } = this.#options;
-    return {
-      version: VERSION,
-      pid: process.pid,
-      get port() {
-        return leader.#gateway()?.port ?? 0;
-      },
-      get host() {
-        return leader.#gateway()?.host ?? '127.0.0.1';
-      },
-      dataDir: `cluster, controlled by node ${node}`,
-      startedAt: new Date(this.#startedMs).toISOString(),
-      safekeepers: SAFEKEEPERS,
-      suspendAfterSeconds,
-    };
-  }
-
-  #gateway(): KnownNode | undefined {
-    return this.#nodes.find(({ alive, port }) => alive && port !== undefined);
-  }
-
-  #figureNodes(own: string): string[] {
-    const alive = this.#nodes.filter(({ alive }) => alive);
-    const safekeepers = alive.filter(({ roles }) => roles.includes('safekeeper'));
-    const pageservers = alive.filter(({ roles }) => roles.includes('pageserver'));
-    return [
-      `control-${own}`,
-      ...safekeepers.map(({ name }) => safekeeperNode(name)),
-      ...pageservers.map(({ name }) => pageserverNode(name)),
-    ];
   }
 
   #nodeViews(): NodeView[] {

@@ -28,6 +28,7 @@ export interface ControlConfiguration {
   pgVersion: number;
   pgBin?: string;
   suspendAfterSeconds: number;
+  replaceAfterSeconds: number;
 }
 
 const LEASE = 'control';

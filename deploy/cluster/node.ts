@@ -63,6 +63,8 @@ export interface NodeOptions {
   pgVersion: number;
   pgBin?: string;
   suspendAfterSeconds: number;
+  /** A safekeeper whose node is gone for so long is replaced (role control). */
+  replaceAfterSeconds: number;
   onStep?(text: string): void;
 }
 
@@ -213,7 +215,7 @@ class ClusterNode {
   }
 
   #startControl(): void {
-    const { name, nats, objects, pgVersion, pgBin, suspendAfterSeconds } = this.#options;
+    const { name, nats, objects, pgVersion, pgBin, suspendAfterSeconds, replaceAfterSeconds } = this.#options;
     const argument = {
       node: name,
       nats,
@@ -222,6 +224,7 @@ class ClusterNode {
       pgVersion,
       ...(pgBin === undefined ? {} : { pgBin }),
       suspendAfterSeconds,
+      replaceAfterSeconds,
     };
     this.#run({ node: `control-${name}`, script: '../cluster/control.ts', flags: CONTROL_FLAGS, argument });
   }

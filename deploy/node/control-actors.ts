@@ -119,11 +119,11 @@ export class ControlActors {
     return attachOrder(this.timelineStatuses(), needed);
   }
 
-  /** The states of timelines that exist. */
-  timelineStatuses(): TimelineStatus[] {
+  /** The states of timelines that exist; with `states`, of those in one of them. */
+  timelineStatuses(states: readonly string[] = ['active']): TimelineStatus[] {
     return [...this.#timelines.values()]
       .map((actor) => timelineStatus(actor.snapshot()))
-      .filter(({ state }) => state === 'active');
+      .filter(({ state }) => states.includes(state));
   }
 
   projects(): TenantStatus[] {
@@ -184,6 +184,8 @@ export class ControlActors {
       systemId: timeline.systemId,
       startLsn: timeline.startLsn,
       safekeepers: timeline.members,
+      membershipGeneration: timeline.membershipGeneration,
+      ...(timeline.newMembers ? { newSafekeepers: timeline.newMembers } : {}),
       // Branches inherit it, so it is set only until Postgres has it in the first one.
       ...(project.passwordSet ? {} : { roles: [{ name: OWNER_ROLE, password: project.password }] }),
     };
@@ -434,7 +436,8 @@ export class ControlActors {
     // After a crash in the middle it may have been attached in an earlier life of the pageserver.
     const isNew = timelineStatus(actor.snapshot()).state === 'absent';
     const pageserver = this.#options.pageserverOf?.(spec.tenant) ?? spec.pageserver;
-    await actor.dispatch({ type: 'create', spec: { ...spec, pageserver } });
+    const members = this.#options.safekeepersOf?.(spec.tenant) ?? spec.members;
+    await actor.dispatch({ type: 'create', spec: { ...spec, pageserver, members } });
     const what = `creating timeline ${id}`;
     const { clock } = this.#options;
     const outcome = await waitForState(actor, timelineCreated, {

@@ -28,4 +28,6 @@ export interface ControlActorsOptions {
   log: Log;
   /** The pageserver of a project's timelines, where there are several; undefined leaves them where they are. */
   pageserverOf?(tenant: string): string | undefined;
+  /** The safekeepers of a new timeline, where they may be others than when the project was made; undefined for those. */
+  safekeepersOf?(tenant: string): string[] | undefined;
 }

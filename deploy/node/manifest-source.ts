@@ -27,10 +27,12 @@ export function manifestSource(
 }
 
 function manifestTimeline(actor: ActorHandle<TimelineCommand>): ManifestTimeline {
-  const { timeline, state, startLsn, ancestor, members, pageserver } = timelineStatus(actor.snapshot());
+  const { timeline, state, startLsn, ancestor, members, membershipGeneration, pageserver } = timelineStatus(
+    actor.snapshot(),
+  );
   return {
     timeline,
     state: () => actor.keep() as KeptState,
-    fingerprint: JSON.stringify([state, startLsn, ancestor, members, pageserver]),
+    fingerprint: JSON.stringify([state, startLsn, ancestor, members, membershipGeneration, pageserver]),
   };
 }

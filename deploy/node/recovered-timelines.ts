@@ -10,6 +10,7 @@
 import { findIndex, makeIndex, putIndex } from '../../actors/pageserver/index-object.ts';
 import type { LayerDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import type { TimelineContext } from '../../actors/timeline/machine.ts';
+import { membershipOf } from '../../actors/timeline/membership.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { KeptState } from '../../runtime/host/actor-state.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
@@ -71,7 +72,8 @@ async function restoreTimeline(
   context: TimelineContext,
   { bus, objects, epoch }: { bus: Bus; objects: Objects; epoch: number },
 ): Promise<RestoredTimeline> {
-  const { tenant, pgVersion, systemId, members } = context.spec!;
+  const { tenant, pgVersion, systemId } = context.spec!;
+  const { members, generation } = membershipOf(context);
   const { startLsn, ancestor } = context;
   let lsn = 0;
   for (const member of members) {
@@ -84,6 +86,7 @@ async function restoreTimeline(
       pgVersion,
       systemId,
       members,
+      generation,
       restore: true,
     };
     const options = { timeoutMs: RESTORE_TIMEOUT_MS };

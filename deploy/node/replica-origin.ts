@@ -1,10 +1,12 @@
 /** Where a new replica's log comes from: nowhere, objects, or the other members of its timeline. */
 import type { CreateReplica } from '../../actors/safekeeper/decide.ts';
 import { safekeeperActorId } from '../../actors/safekeeper/definition.ts';
+import { join } from '../../actors/safekeeper/join.ts';
 import { askPeers } from '../../actors/safekeeper/peer-survey.ts';
 import { rejoin } from '../../actors/safekeeper/rejoin.ts';
 import { findRestorePoint, refuseBesideOthers, writeRestoredTail } from '../../actors/safekeeper/restore.ts';
 import type { ArchiveTools } from '../../actors/safekeeper/wal-archive.ts';
+import { everyMember } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
@@ -14,8 +16,11 @@ import type { Disk } from '../../runtime/ports/disk.ts';
 
 const FENCE_TIMEOUT_MS = 5000;
 
-/** `new`: the timeline just begins. `restore`: no safekeeper has it any more. `rejoin`: this one had it, and lost its disk. */
-export type ReplicaOrigin = 'new' | 'restore' | 'rejoin';
+/**
+ * `new`: the timeline just begins. `restore`: no safekeeper has it any more. `rejoin`: this one had it, and lost its disk. `join`: it
+ * becomes a member.
+ */
+export type ReplicaOrigin = 'new' | 'restore' | 'rejoin' | 'join';
 
 export interface OriginTools {
   archive: ArchiveTools;
@@ -35,6 +40,7 @@ export async function withOrigin(
 ): Promise<CreateReplica> {
   if (origin === 'restore') return restored(create, tools);
   if (origin === 'rejoin') return rejoined(create, tools);
+  if (origin === 'join') return joined(create, tools);
   return create;
 }
 
@@ -46,6 +52,12 @@ async function restored(create: CreateReplica, tools: OriginTools): Promise<Crea
   await writeRestoredTail(disk, directory, point);
   const { tail: _, ...state } = point;
   return { ...create, restored: state };
+}
+
+async function joined(create: CreateReplica, tools: OriginTools): Promise<CreateReplica> {
+  const { node, startLsn } = create;
+  const peers = everyMember({ generation: 0, ...create }).filter((member) => member !== node);
+  return { ...create, restored: await join({ ...tools, peers, startLsn }) };
 }
 
 async function rejoined(create: CreateReplica, tools: OriginTools): Promise<CreateReplica> {

@@ -19,15 +19,14 @@ import { TaskGate } from '../../actors/safekeeper/task-gate.ts';
 import type { ArchiveTools } from '../../actors/safekeeper/wal-archive.ts';
 import { type ExpiryResult, expireWal } from '../../actors/safekeeper/wal-expiry.ts';
 import type { WalFigures } from '../../actors/safekeeper/wal-store.ts';
+import { everyMember, type Membership } from '../../protocols/consensus/membership.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import type { EventEnvelope } from '../../protocols/events.ts';
 import { isHexId, type NodeId, type Term } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import { walPrefix } from '../../protocols/object-keys.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
 import { type ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
-import { publishEvent } from '../../runtime/host/lifecycle.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
 import type { Channel, ChannelNetwork } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -36,6 +35,7 @@ import type { Disk } from '../../runtime/ports/disk.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import { ProgressEvents } from './progress-events.ts';
 import { type ReplicaOrigin, withOrigin } from './replica-origin.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
@@ -64,7 +64,15 @@ export type SafekeeperNodeCommand =
       restore?: boolean;
       /** Joins a timeline anew whose replica here was lost with its disk. */
       rejoin?: boolean;
+      /** Joins the members of a timeline: what they have is copied first. */
+      join?: boolean;
+      /** Of the configuration; 1 when absent. */
+      generation?: number;
+      /** Set while the configuration is joint. */
+      newMembers?: NodeId[];
     }
+  /** The timeline goes on without this node, as its configuration says: the replica goes, what is in objects stays. */
+  | { type: 'leave'; timeline: string; membership: Membership }
   /** With `tenant`, objects are found also when nothing else is known of the timeline. */
   | { type: 'delete'; timeline: string; tenant?: string }
   /**
@@ -85,7 +93,9 @@ export type ReplicaCommand =
   /** Answers with `{lsn}`: the end of the last whole record here at or before `to`, committed or not; `from` ends one. */
   | { type: 'record-end'; from: number; to: number }
   /** Takes over a newer generation of the membership; answers with the status after it. */
-  | { type: 'fence'; generation: number };
+  | { type: 'fence'; generation: number }
+  /** Takes over a newer configuration, and a term seen elsewhere; answers with the status after it. */
+  | { type: 'configure'; membership: Membership; term?: Term };
 
 export interface SafekeeperNodeOptions {
   node: NodeId;
@@ -118,12 +128,14 @@ export class SafekeeperNode {
   readonly #archive: ArchiveTools;
   /** By timeline. A promise, so that two commands never open one replica twice. */
   readonly #hosted = new Map<string, Promise<Hosted>>();
+  readonly #leaving = new Map<string, Promise<void>>();
   readonly #subscriptions = new Map<string, Subscription>();
-  #eventSequence = 0;
+  readonly #progress: ProgressEvents;
 
   constructor(options: SafekeeperNodeOptions) {
     this.#options = options;
     const { disk, objects, compression } = options;
+    this.#progress = new ProgressEvents(options);
     this.#archive = {
       objects,
       compression,
@@ -179,6 +191,8 @@ export class SafekeeperNode {
         return this.#create(command);
       case 'delete':
         return this.#delete(checkTimeline(command.timeline), command.tenant);
+      case 'leave':
+        return this.#leave(checkTimeline(command.timeline), command.membership);
       case 'expire-wal':
         return this.#expireWal(checkTimeline(command.timeline), command.belowLsn as Lsn);
       case 'list':
@@ -202,7 +216,11 @@ export class SafekeeperNode {
       systemId: String(command.systemId),
       startLsn: command.startLsn as Lsn,
       members: command.members,
+      ...(command.generation === undefined ? {} : { generation: command.generation }),
+      ...(command.newMembers === undefined ? {} : { newMembers: command.newMembers }),
     };
+    const before = await this.#hosted.get(timeline)?.catch(() => undefined);
+    if (before && hasLeft(before)) await this.#finishLeaving(timeline, before);
     const known = this.#hosted.get(timeline);
     if (known) {
       // Idempotent: the same again changes nothing, something else is a conflict.
@@ -210,7 +228,7 @@ export class SafekeeperNode {
       if ('reject' in decision) throw PalimpsestError.fromWire(decision.reject);
       return { lsn: (await known).replica.flushLsn };
     }
-    const origin = command.restore ? 'restore' : command.rejoin ? 'rejoin' : 'new';
+    const origin = command.restore ? 'restore' : command.rejoin ? 'rejoin' : command.join ? 'join' : 'new';
     const { replica } = await this.#open(timeline, create, origin);
     return { lsn: replica.flushLsn };
   }
@@ -220,7 +238,7 @@ export class SafekeeperNode {
     if (!hosted) throw new PalimpsestError('not-found', `this safekeeper has no timeline ${timeline}`);
     const { clock, node } = this.#options;
     const { replica } = hosted;
-    const wanted = replica.context.membership.members.filter((member) => member !== node);
+    const wanted = everyMember(replica.context.membership).filter((member) => member !== node);
     const answers = await surveyPeers({ peers: wanted, dial: this.#dialer(timeline), clock });
     return expireWal(replica, this.#archive, belowLsn, { wanted, answers });
   }
@@ -283,11 +301,12 @@ export class SafekeeperNode {
     const snapshot = actor.snapshot() as SafekeeperSnapshot;
     if (snapshot.value === 'removed' || snapshot.value === 'empty') {
       // A crash came between the decision to delete and its completion, or before the creation was decided.
-      await this.#erase(timeline, actor, snapshot.context.identity.tenant);
+      const { hasLeft, identity } = snapshot.context;
+      await this.#erase(timeline, actor, hasLeft ? undefined : identity.tenant);
       this.#forget(timeline);
       throw new PalimpsestError('not-found', `timeline ${timeline} was deleted`);
     }
-    const { identity, membership } = snapshot.context;
+    const { identity } = snapshot.context;
     const replica = await Replica.open({
       actor,
       disk,
@@ -301,7 +320,7 @@ export class SafekeeperNode {
           log.error({}, `the failed replica cannot be closed: ${error.message}`),
         );
       },
-      tell: (type, data) => this.#publish({ type, data, tenant: identity.tenant, timeline, id }),
+      tell: (type, data) => this.#progress.tell(id, identity, type, data),
     }).catch(async (error) => {
       // The next attempt starts the actor anew: two of them would fence each other.
       await actor.stop();
@@ -309,7 +328,7 @@ export class SafekeeperNode {
     });
     const neighbours = {
       replica,
-      peers: membership.members.filter((member) => member !== node),
+      peers: () => everyMember(replica.context.membership).filter((member) => member !== node),
       dial: this.#dialer(timeline),
       clock,
       log,
@@ -359,6 +378,8 @@ export class SafekeeperNode {
           await hosted.replica.noteCommit(command.lsn as Lsn, command.term as Term);
           if (command.storedBy === node) hosted.offloader.storeSoon();
           return {};
+        case 'configure':
+          return hosted.replica.configure(command.membership, command.term);
         default:
           throw new PalimpsestError(
             'invalid-argument',
@@ -380,6 +401,37 @@ export class SafekeeperNode {
     }
     await this.#erase(timeline, hosted?.actor, tenant ?? hosted?.replica.context.identity.tenant);
     this.#forget(timeline);
+  }
+
+  async #leave(timeline: string, membership: Membership): Promise<void> {
+    const known = this.#hosted.get(timeline);
+    if (!known) return;
+    const { node } = this.#options;
+    const hosted = await known;
+    const isMember = (of: Membership) => everyMember(of).includes(node);
+    if (!hasLeft(hosted)) {
+      const { replica, actor } = hosted;
+      if (isMember(membership)) throw new PalimpsestError('conflict', `${node} is a member of ${timeline}`);
+      if (replica.view.generation < membership.generation) await replica.configure(membership);
+      if (isMember(replica.context.membership)) {
+        throw new PalimpsestError('conflict', `${node} belongs to a newer configuration of ${timeline}`);
+      }
+      await actor.dispatch({ type: 'remove', left: true });
+    }
+    await this.#finishLeaving(timeline, hosted);
+  }
+
+  /** May be asked for again, also after a failure. */
+  #finishLeaving(timeline: string, hosted: Hosted): Promise<void> {
+    const underWay = this.#leaving.get(timeline);
+    if (underWay) return underWay;
+    const leaving = this.#closeReplica(hosted)
+      .catch(() => {})
+      .then(() => this.#erase(timeline, hosted.actor, undefined))
+      .then(() => this.#forget(timeline))
+      .finally(() => this.#leaving.delete(timeline));
+    this.#leaving.set(timeline, leaving);
+    return leaving;
   }
 
   /** Removes all there is, the journal last: until then a restart comes here again. */
@@ -417,31 +469,12 @@ export class SafekeeperNode {
     await this.#closeReplica(hosted);
     await hosted.actor.stop();
   }
+}
 
-  /** Tells subscribers of progress that is not journaled event by event. */
-  #publish(event: {
-    type: string;
-    data: Record<string, unknown>;
-    tenant: string;
-    timeline: string;
-    id: string;
-  }): void {
-    const { bus, clock } = this.#options;
-    const time = clock.now();
-    const sequence = ++this.#eventSequence;
-    const envelope: EventEnvelope = {
-      id: `${SAFEKEEPER_KIND}/${event.id}/${time}-${sequence}`,
-      type: event.type,
-      version: 1,
-      time,
-      tenant: event.tenant,
-      timeline: event.timeline,
-      actor: { kind: SAFEKEEPER_KIND, id: event.id },
-      sequence,
-      data: event.data,
-    };
-    publishEvent(bus, envelope);
-  }
+/** The timeline goes on without this replica; its files may still be there. */
+function hasLeft({ actor }: Hosted): boolean {
+  const { value, context } = actor.snapshot() as SafekeeperSnapshot;
+  return value === 'removed' && context.hasLeft === true;
 }
 
 function replicaDirectory(timeline: string): string {

@@ -16,6 +16,7 @@ import type { NodeId, Term } from '../ids.ts';
 import type { Lsn } from '../lsn.ts';
 import { readU32, readU64, writeU32, writeU64 } from '../postgres/bytes.ts';
 import type { TermStart } from './history.ts';
+import type { Membership } from './membership.ts';
 
 export const FRAME_PROPOSER_GREETING = 40;
 export const FRAME_ACCEPTOR_GREETING = 41;
@@ -26,11 +27,7 @@ export const FRAME_APPEND_REQUEST = 45;
 export const FRAME_APPEND_RESPONSE = 46;
 export const FRAME_REFUSED = 47;
 
-/** Who takes part in the consensus. A higher generation replaces a lower one. */
-export interface Membership {
-  generation: number;
-  members: NodeId[];
-}
+export type { Membership } from './membership.ts';
 
 export interface ProposerGreeting {
   tenant: string;

@@ -188,6 +188,7 @@ export class BranchingCluster {
       pgVersion: PG_VERSION,
       walDirectory: `timelines/${branch.timeline}/wal`,
       storages: this.safekeepers.map(({ machine }) => machine.storage),
+      configurations: () => [{ generation: 1, members: this.storageNames as NodeId[] }],
       ...(ancestor ? { previousStart: ancestor.history.recordStartBefore(startLsn) } : {}),
     });
     const model = new PageModel(ancestor && { model: ancestor.model, lsn: startLsn });

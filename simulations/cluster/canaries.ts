@@ -4,6 +4,7 @@
  */
 import type { PageCache } from '../../actors/pageserver/page-cache.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
+import type { Membership } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
@@ -12,6 +13,7 @@ import type { Objects } from '../../runtime/ports/objects.ts';
 import type { SimRandom } from '../world/random.ts';
 import { CONSENSUS_CANARIES } from './consensus-canaries.ts';
 import { HISTORY_CANARIES } from './history-canaries.ts';
+import { MEMBERSHIP_CANARIES } from './membership-canaries.ts';
 import { OFFLOAD_CANARIES } from './offload-canaries.ts';
 import { PAGESERVER_CANARIES } from './pageserver-canaries.ts';
 import type { DecideWrapper } from './safekeeper-process.ts';
@@ -28,6 +30,8 @@ export interface Canary {
   /** Between a safekeeper that catches up and its peer. */
   wrapPeerChannel?: (channel: Channel) => Channel;
   membersSeen?: (members: NodeId[], random: SimRandom) => NodeId[];
+  /** What a compute is told of the members when it starts. */
+  membershipSeen?: (membership: Membership) => Membership;
   pageserver?: PageserverBug;
   /** Between the control plane and the others. */
   wrapControlBus?: (bus: Bus) => Bus;
@@ -45,7 +49,13 @@ export interface PageserverBug {
 /** Finds a canary by name; undefined for none. Throws a RangeError for a name that does not exist. */
 export function findCanary(name: string | undefined): Canary | undefined {
   if (name === undefined) return undefined;
-  const all = [...CONSENSUS_CANARIES, ...PAGESERVER_CANARIES, ...OFFLOAD_CANARIES, ...HISTORY_CANARIES];
+  const all = [
+    ...CONSENSUS_CANARIES,
+    ...MEMBERSHIP_CANARIES,
+    ...PAGESERVER_CANARIES,
+    ...OFFLOAD_CANARIES,
+    ...HISTORY_CANARIES,
+  ];
   const canary = all.find((each) => each.name === name);
   if (!canary) throw new RangeError(`no canary '${name}'`);
   return canary;

@@ -25,6 +25,10 @@ export interface Timeline {
   tenant: string;
   timeline: string;
   members: NodeId[];
+  /** Of the configuration; 1 when absent. */
+  generation?: number;
+  /** Set while the configuration is joint. */
+  newMembers?: NodeId[];
   pgVersion: number;
   systemId: bigint;
   startLsn: Lsn;

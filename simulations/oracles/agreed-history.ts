@@ -3,11 +3,13 @@
  *
  * It grows when a proposer's commit LSN advances, and holds for ever:
  * 1. The same committed LSN has the same bytes, whoever committed it.
- * 2. When something is called committed, a quorum of the disks holds it already, durably.
+ * 2. When something is called committed, a quorum of the disks holds it already, durably: of a configuration that was decided, where
+ *    the members change.
  * 3. A commit LSN ends a whole record.
  * 4. What a lower term committed lies below the start of every higher elected term: nothing acknowledged is lost.
  * 5. One proposer per term is elected.
  */
+import { isQuorum, type Membership } from '../../protocols/consensus/membership.ts';
 import {
   formatLsn,
   type Lsn,
@@ -27,6 +29,8 @@ export interface HistoryOptions {
   /** Directory of the WAL on a safekeeper's disk. */
   walDirectory: string;
   storages: SimStorage[];
+  /** The configurations of the members in which something may be committed now, the newest first. */
+  configurations(): readonly Membership[];
   /** Where the record before the first one begins; a branch continues its ancestor's chain. */
   previousStart?: Lsn;
 }
@@ -37,7 +41,6 @@ export class AgreedHistory {
   onRecord: ((record: DecodedRecord) => void) | undefined;
   readonly #world: World;
   readonly #options: HistoryOptions;
-  readonly #quorum: number;
   readonly #decoder: WalStreamDecoder;
   /** Start of the record that ends at an LSN. */
   readonly #recordStarts = new Map<number, number>();
@@ -52,7 +55,6 @@ export class AgreedHistory {
     this.#world = options.world;
     this.startLsn = options.startLsn;
     this.#end = options.startLsn;
-    this.#quorum = Math.floor(options.storages.length / 2) + 1;
     this.#decoder = new WalStreamDecoder(options.startLsn, { pgVersion: options.pgVersion });
     this.#recordStarts.set(options.startLsn, options.previousStart ?? 0);
   }
@@ -175,7 +177,7 @@ export class AgreedHistory {
     const copies = this.#options.storages.map((storage) =>
       readWal(storage, this.#options.walDirectory, from, lsn),
     );
-    const wanted = own && own.start <= from ? own.read(from, lsn) : majority(copies, this.#quorum);
+    const wanted = own && own.start <= from ? own.read(from, lsn) : this.#agreed(copies);
     // What a lost disk had acknowledged counts: the acknowledgement may have been on its way.
     const { storages, walDirectory } = this.#options;
     const holders = storages.filter(({ lost }, at) => {
@@ -184,11 +186,11 @@ export class AgreedHistory {
         ...lost.map((names) => readWal(storages[at]!, walDirectory, from, lsn, names)),
       ];
       return wanted !== undefined && kept.some((copy) => firstDifference(copy, wanted) < 0);
-    }).length;
-    if (!wanted || holders < this.#quorum) {
+    });
+    if (!wanted || !this.#options.configurations().some((each) => holdsQuorum(each, holders))) {
       this.#world.fail(
         'an acknowledged commit is on a quorum of disks',
-        `${name} calls ${formatLsn(from)} to ${formatLsn(lsn)} committed, but only ${holders} disks hold it`,
+        `${name} calls ${formatLsn(from)} to ${formatLsn(lsn)} committed, but only ${holders.length} disks hold it`,
       );
       return;
     }
@@ -200,6 +202,21 @@ export class AgreedHistory {
         `${name} committed up to ${formatLsn(lsn)}, the last record ends at ${formatLsn(this.#decoder.position)}`,
       );
     }
+  }
+
+  /** What a quorum of the disks holds. Disks of members that left hold the same, too: nothing. So the newest configuration comes first. */
+  #agreed(copies: Uint8Array[]): Uint8Array | undefined {
+    const { storages, configurations } = this.#options;
+    for (const configuration of configurations()) {
+      const found = copies.find((copy) =>
+        holdsQuorum(
+          configuration,
+          storages.filter((_, at) => firstDifference(copy, copies[at]!) < 0),
+        ),
+      );
+      if (found) return found;
+    }
+    return undefined;
   }
 
   #append(from: Lsn, bytes: Uint8Array): void {
@@ -250,6 +267,6 @@ export function firstDifference(a: Uint8Array, b: Uint8Array): number {
   return length;
 }
 
-function majority(copies: Uint8Array[], quorum: number): Uint8Array | undefined {
-  return copies.find((copy) => copies.filter((other) => firstDifference(copy, other) < 0).length >= quorum);
+function holdsQuorum(configuration: Membership, holders: SimStorage[]): boolean {
+  return isQuorum(configuration, (node) => holders.some(({ label }) => label === node));
 }

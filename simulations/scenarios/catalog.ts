@@ -2,6 +2,7 @@
 import { BRANCH_SCENARIOS } from './branches.ts';
 import { CONSENSUS_SCENARIOS } from './consensus.ts';
 import { PAGESERVER_SCENARIOS } from './pageserver.ts';
+import { REPLACED_SAFEKEEPER } from './replaced-safekeeper.ts';
 import type { Scenario } from './scenario.ts';
 import { LOST_DISK, TRIMMED_WAL } from './trimmed-wal.ts';
 import { ZOMBIE_PAGESERVER } from './zombie-pageserver.ts';
@@ -10,6 +11,7 @@ export const SCENARIOS: Scenario[] = [
   ...CONSENSUS_SCENARIOS,
   TRIMMED_WAL,
   LOST_DISK,
+  REPLACED_SAFEKEEPER,
   ...PAGESERVER_SCENARIOS,
   ZOMBIE_PAGESERVER,
   ...BRANCH_SCENARIOS,

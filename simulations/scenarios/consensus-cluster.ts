@@ -4,6 +4,7 @@
 
 import { positionsOf } from '../../actors/safekeeper/offload-state.ts';
 import type { OffloadTimings } from '../../actors/safekeeper/offloader.ts';
+import type { Membership } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import { walPageHeaderBytes } from '../../protocols/postgres/wal/page-header.ts';
@@ -26,6 +27,7 @@ const TENANT = '7e'.repeat(16);
 const TIMELINE = '71'.repeat(16);
 const RESTART_MS = 200;
 const CREATE_TIMEOUT_MS = 5000;
+const CONFIGURATIONS_MAX = 4;
 
 export interface ClusterOptions {
   safekeepers: number;
@@ -36,6 +38,8 @@ export interface ClusterOptions {
   clockDrift: number;
   syncMs: number;
   offload?: Partial<OffloadTimings>;
+  /** Safekeepers beyond those that the timeline begins with. */
+  spares?: number;
   /** Where the timeline begins, as a share of what `drawStart` tells apart; drawn when absent. */
   startAt?: number;
 }
@@ -48,6 +52,10 @@ export class ConsensusCluster {
   readonly injector: FaultInjector;
   readonly surroundings: Surroundings;
   readonly bucket: SimBucket;
+  /** The configuration of the members as a compute is told of it when it starts; for ever that of the beginning when absent. */
+  membershipToldTo: (() => Membership) | undefined;
+  /** Every configuration that was decided, where the members change. */
+  configurations: readonly Membership[] | undefined;
   /** A machine from which somebody uses the system; no fault happens to it. */
   readonly user: SimMachine;
   readonly #context: ScenarioContext;
@@ -65,7 +73,11 @@ export class ConsensusCluster {
   constructor(
     context: ScenarioContext,
     options: ClusterOptions,
-    more: (makeMachine: (name: string) => SimMachine, bucket: SimBucket) => FaultTarget[] = () => [],
+    more: (
+      makeMachine: (name: string) => SimMachine,
+      bucket: SimBucket,
+      timeline: Timeline,
+    ) => FaultTarget[] = () => [],
   ) {
     const { world, random } = context;
     this.#context = context;
@@ -74,11 +86,12 @@ export class ConsensusCluster {
     const network = new SimNetwork(world, options.network);
     this.surroundings = { world, network, broker: new SimBroker(network) };
     this.bucket = new SimBucket(world);
-    const names = Array.from({ length: options.safekeepers }, (_, n) => `sk${n + 1}`);
+    const count = options.safekeepers + (options.spares ?? 0);
+    const names = Array.from({ length: count }, (_, n) => `sk${n + 1}`);
     this.timeline = {
       tenant: TENANT,
       timeline: TIMELINE,
-      members: names as NodeId[],
+      members: names.slice(0, options.safekeepers) as NodeId[],
       pgVersion: 17,
       systemId: 7_000_000_000_000_000_001n,
       startLsn: drawStart(options.startAt ?? random.stream('start lsn').float()),
@@ -90,6 +103,11 @@ export class ConsensusCluster {
       pgVersion: this.timeline.pgVersion,
       walDirectory: `timelines/${TIMELINE}/wal`,
       storages: this.safekeepers.map(({ machine }) => machine.storage),
+      configurations: () => {
+        const { members } = this.timeline;
+        // What is committed in one of them may be told when the next ones have been decided already.
+        return this.configurations?.slice(-CONFIGURATIONS_MAX).reverse() ?? [{ generation: 1, members }];
+      },
     });
     this.ledger = new CommitLedger(world);
     this.#oracle = new ReplicaOracle(world, this.history);
@@ -97,7 +115,7 @@ export class ConsensusCluster {
     this.#computes = Array.from({ length: options.computes }, (_, n) => this.#machine(`compute${n + 1}`));
     this.#operator = this.#machine('operator');
     this.user = this.#machine('user');
-    const targets = more((name) => this.#machine(name), this.bucket);
+    const targets = more((name) => this.#machine(name), this.bucket, this.timeline);
     this.injector = new FaultInjector({
       world,
       network,
@@ -151,7 +169,7 @@ export class ConsensusCluster {
       const postgres = new SimPostgres(
         {
           machine,
-          timeline: this.timeline,
+          timeline: { ...this.timeline, ...this.#membershipTold() },
           workload: this.#options.workload,
           history: this.history,
           ledger: this.ledger,
@@ -168,6 +186,17 @@ export class ConsensusCluster {
       this.#running.set(name, postgres);
       void postgres.run();
     });
+  }
+
+  #membershipTold(): Partial<Membership> {
+    const told = this.membershipToldTo?.() ?? {};
+    return this.#canary?.membershipSeen?.(told as Membership) ?? told;
+  }
+
+  /** Those that are members for good, as far as was decided. */
+  get #members(): SafekeeperMachine[] {
+    const { members, newMembers } = this.configurations?.at(-1) ?? this.timeline;
+    return this.safekeepers.filter(({ node }) => (newMembers ?? members).includes(node));
   }
 
   /** Some compute leads, as far as it knows. */
@@ -218,6 +247,18 @@ export class ConsensusCluster {
     void this.#rejoin(node);
   }
 
+  /** The same of a member that will be replaced: nobody has it join again. */
+  loseDiskForGood(safekeeper: SafekeeperMachine): void {
+    const { world } = this.surroundings;
+    const { node, machine } = safekeeper;
+    if (machine.isUp) this.#target(safekeeper).crash();
+    machine.storage.wipe();
+    this.#oracle.lost(node);
+    world.mark('safekeeper: a disk was lost');
+    world.tell(node, 'its disk is lost');
+    this.startSafekeeper(safekeeper);
+  }
+
   async #rejoin(node: NodeId): Promise<void> {
     const { world } = this.surroundings;
     const { bus, clock } = this.#operator.process!.ports;
@@ -250,7 +291,8 @@ export class ConsensusCluster {
     const isWorking = () =>
       this.history.end > target &&
       this.ledger.acknowledged > acknowledged &&
-      this.safekeepers.every((each) => this.#commitOf(each) > target);
+      this.#members.every((each) => this.#commitOf(each) > target) &&
+      this.configurations?.at(-1)?.newMembers === undefined;
     const began = world.nowMs;
     await world.run({ untilMs: world.nowMs + withinMs, isDone: isWorking });
     if (world.violation) return;
@@ -258,7 +300,7 @@ export class ConsensusCluster {
       world.fail(
         'convergence',
         `${withinMs} ms after everything was mended: committed ${formatLsn(this.history.end)} ` +
-          `(was ${formatLsn(target)}), ${this.safekeepers.map((each) => `${each.node} ${formatLsn(this.#commitOf(each))}`).join(', ')}`,
+          `(was ${formatLsn(target)}), ${this.#members.map((each) => `${each.node} ${formatLsn(this.#commitOf(each))}`).join(', ')}`,
       );
       return;
     }
@@ -283,7 +325,7 @@ export class ConsensusCluster {
   /** What a replica knows to be committed is on its disk, or in objects where it was given up. */
   #checkWal(safekeeper: SafekeeperMachine, { snapshot }: ReplicaProbe, why: string): void {
     const { commitLsn, offload, identity } = snapshot.context;
-    if (identity.timeline === '') return;
+    if (identity.timeline === '' || snapshot.value === 'removed') return;
     const { localLsn } = positionsOf(offload, identity.startLsn);
     this.history.checkDisk(safekeeper.machine.storage, { from: localLsn, end: commitLsn, why });
     this.#objects.checkHeld(safekeeper.node, offload, identity);

@@ -10,6 +10,8 @@ import { eventually, pause } from '../support/processes.ts';
 
 /** What a lost node may cost; the target is 5 s, and this machine may be busy. */
 const RECOVERY_LIMIT_MS = 20_000;
+/** What may pass between two commits while a safekeeper is replaced: this machine is busy with much else. */
+const PAUSE_LIMIT_MS = 1_500;
 
 let cluster: TestCluster;
 let url: string;
@@ -44,6 +46,21 @@ async function computeNode(): Promise<string> {
   const { computes } = await (await cluster.client()).placement();
   expect(computes.length).toBe(1);
   return computes[0]!.node;
+}
+
+/** Watches the longest time between two acknowledged commits. */
+function longestPause(lastMs: () => number): { stop(): number } {
+  let longest = 0;
+  const look = () => {
+    longest = Math.max(longest, performance.now() - lastMs());
+  };
+  const timer = setInterval(look, 5);
+  return {
+    stop() {
+      clearInterval(timer);
+      return longest;
+    },
+  };
 }
 
 async function settled(): Promise<void> {
@@ -174,6 +191,48 @@ describe('a cluster', () => {
     await cluster.cli('node', 'drain', before, '--undo');
     await settled();
     expect((await client.nodes()).every(({ state }) => state === 'alive')).toBe(true);
+    await checkLedger();
+  });
+
+  it('replaces the safekeeper of a node that is gone for good, and then another, while commits go on', async () => {
+    const client = await cluster.client();
+    const compute = await computeNode();
+    const before = (await client.placement()).projects[0]!.safekeepers;
+    // Neither the compute, nor the pages, nor the gateway are to move: only WAL is lost.
+    const plain = before.filter(
+      (name) => name !== compute && cluster.node(name).spec.roles === 'safekeeper,control',
+    );
+    const errors = ledger.errors.size;
+    let pauseMs = 0;
+    for (const gone of plain.slice(0, 1)) {
+      await cluster.node(gone).kill();
+      const watch = longestPause(() => ledger.lastAcknowledgedMs);
+      const began = performance.now();
+      await eventually(
+        'the safekeeper is replaced',
+        async () => {
+          const placement = await client.placement().catch(() => undefined);
+          return placement?.steps.length === 0 && !placement.projects[0]!.safekeepers.includes(gone);
+        },
+        { limitMs: 2 * RECOVERY_LIMIT_MS },
+      );
+      console.log(`safekeeper ${gone} replaced after ${Math.round(performance.now() - began)} ms`);
+      pauseMs = watch.stop();
+    }
+    const now = (await client.placement()).projects[0]!.safekeepers;
+    expect(now.length).toBe(3);
+    console.log(
+      `longest pause of commits meanwhile ${Math.round(pauseMs)} ms; safekeepers ${before} -> ${now}`,
+    );
+    expect(pauseMs).toBeLessThan(PAUSE_LIMIT_MS);
+    // A second one of the old three: without the new one there is no quorum any more.
+    const second = plain[1]!;
+    await cluster.node(second).kill();
+    await untilItGoesOn('commits with the new safekeeper');
+    expect(ledger.errors.size).toBe(errors);
+    // It comes back with all it had, and is not needed any more when it stays away long enough.
+    for (const name of plain) await cluster.node(name).start();
+    await settled();
     await checkLedger();
     await ledger.stop();
   });

@@ -24,8 +24,8 @@ export const SIX_NODES: NodeSpec[] = [
   { name: 'a', zone: 'z1', roles: 'safekeeper,control' },
   { name: 'b', zone: 'z2', roles: 'safekeeper,control' },
   { name: 'c', zone: 'z3', roles: 'safekeeper,gateway' },
-  { name: 'd', zone: 'z1', roles: 'pageserver' },
-  { name: 'e', zone: 'z2', roles: 'pageserver,compute' },
+  { name: 'd', zone: 'z1', roles: 'pageserver,safekeeper' },
+  { name: 'e', zone: 'z2', roles: 'pageserver,compute,safekeeper' },
   { name: 'f', zone: 'z3', roles: 'compute' },
 ];
 
@@ -128,7 +128,8 @@ export class TestCluster {
   #arguments({ name, zone, roles }: NodeSpec): string[] {
     const places = ['--data', join(this.folder, name), '--objects', join(this.folder, 'objects')];
     const about = ['--name', name, '--zone', zone, '--roles', roles, '--port', String(this.port)];
-    return ['node', ...about, ...places, '--nats', this.nats.url, '--suspend-after', '0', '--json'];
+    const times = ['--suspend-after', '0', '--replace-after', '8s'];
+    return ['node', ...about, ...places, '--nats', this.nats.url, ...times, '--json'];
   }
 
   node(name: string): TestNode {

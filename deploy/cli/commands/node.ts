@@ -15,8 +15,11 @@ import {
 } from '../command.ts';
 import { type Output, Progress, table } from '../output.ts';
 import { stopSignal } from '../stop-signal.ts';
-import { parseObjects, parsePgVersion, parsePort, parseSuspendAfter } from '../values.ts';
+import { parseObjects, parsePgVersion, parsePort, parseReplaceAfter, parseSuspendAfter } from '../values.ts';
 import { DEFAULT_PORT } from './start.ts';
+
+/** Longer than a machine takes to start again. */
+const REPLACE_AFTER_SECONDS = 600;
 
 interface NodeOptions extends CommonOptions {
   roles: Role[];
@@ -26,6 +29,7 @@ interface NodeOptions extends CommonOptions {
   insecureNetwork?: boolean;
   port: number;
   suspendAfter: number;
+  replaceAfter: number;
   pgVersion: number;
   pgBin?: string;
   objects?: string;
@@ -57,6 +61,12 @@ export function addNodeCommands(program: Command): void {
       parser(parseSuspendAfter),
       300,
     )
+    .option(
+      '--replace-after <time>',
+      'replace safekeepers of a node that is gone for this long (role control)',
+      parser(parseReplaceAfter),
+      REPLACE_AFTER_SECONDS,
+    )
     .option('--pg-version <major>', 'Postgres version of new projects: 15 to 18', parser(parsePgVersion), 17)
     .option('--pg-bin <dir>', 'folder of the Postgres programs, if not those that come with Palimpsest')
     .action((options: NodeOptions) => runCommand(options, (output) => run(options, output)));
@@ -76,6 +86,24 @@ export function addNodeCommands(program: Command): void {
       runWithClient(options, async (client, output) => {
         const nodes = await client.drainNode(name, { undo: options.undo === true });
         output.result({ nodes }, nodeTable(nodes));
+        return 0;
+      }),
+    );
+  withCommonOptions(
+    program
+      .command('safekeeper')
+      .description('the nodes that keep the WAL of a cluster')
+      .command('replace <node>')
+      .description('have another node keep the WAL that this one keeps; commits go on meanwhile'),
+  )
+    .option('--with <node>', 'that node; chosen by placement without it')
+    .action((node: string, options: CommonOptions & { with?: string }) =>
+      runWithClient(options, async (client, output) => {
+        const steps = await client.replaceSafekeeper(
+          node,
+          options.with === undefined ? {} : { with: options.with },
+        );
+        output.result({ steps }, stepText(steps));
         return 0;
       }),
     );
@@ -99,7 +127,7 @@ async function run(options: NodeOptions, output: Output): Promise<number> {
   const stop = stopSignal();
   const { startNode } = await import('../../cluster/node.ts');
   const { checkNodeName } = await import('../../cluster/registry.ts');
-  const { roles, port, pgVersion, pgBin, suspendAfter, natsCreds, natsCa } = options;
+  const { roles, port, pgVersion, pgBin, suspendAfter, replaceAfter, natsCreds, natsCa } = options;
   const host = checkHost(options.host, options.insecureNetwork === true);
   const running = await startNode({
     name: checkNodeName(options.name),
@@ -117,6 +145,7 @@ async function run(options: NodeOptions, output: Output): Promise<number> {
     pgVersion,
     ...(pgBin === undefined ? {} : { pgBin }),
     suspendAfterSeconds: suspendAfter,
+    replaceAfterSeconds: replaceAfter,
     onStep: (text) => progress.step(text),
   });
   progress.done();

@@ -166,7 +166,7 @@ export class SafekeeperProcess {
     network.listen(this.node, clock, (channel) => replica.accept(channel));
     this.#recovery = new PeerRecovery({
       replica,
-      peers: members.filter((member) => member !== this.node),
+      peers: () => members.filter((member) => member !== this.node),
       dial: (peer) => network.dial({ name: this.node, clock }, peer),
       clock,
       log,

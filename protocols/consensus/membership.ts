@@ -1,0 +1,50 @@
+/**
+ * Who takes part in a timeline's consensus: a configuration with a generation. A higher generation replaces a lower one.
+ *
+ * While the members change, the configuration is *joint*: it has the old members and the new ones, and whatever needs a majority (a vote,
+ * a commit) needs one of each of the two sets. Counted over their union instead, two majorities need not meet.
+ */
+import type { NodeId } from '../ids.ts';
+
+export interface Membership {
+  generation: number;
+  members: NodeId[];
+  /** Set while the configuration is joint: the members that will be the only ones. */
+  newMembers?: NodeId[];
+}
+
+/** All nodes of the configuration, each once; the old members come first. */
+export function everyMember({ members, newMembers = [] }: Membership): NodeId[] {
+  return [...members, ...newMembers.filter((node) => !members.includes(node))];
+}
+
+/** How many of a set of members are its majority. */
+export function majorityOf(members: readonly unknown[]): number {
+  return Math.floor(members.length / 2) + 1;
+}
+
+/** Whether those that `has` tells are a majority of the members, and of the new members where there are some. */
+export function isQuorum({ members, newMembers }: Membership, has: (node: NodeId) => boolean): boolean {
+  return isMajority(members, has) && (newMembers === undefined || isMajority(newMembers, has));
+}
+
+/** Whether those that `has` tells are more than half of the set. */
+export function isMajority(members: readonly NodeId[], has: (node: NodeId) => boolean): boolean {
+  let count = 0;
+  for (const node of members) if (has(node)) count++;
+  return count >= majorityOf(members);
+}
+
+/** The highest value that a quorum has reached; `reachedBy` is 0 for a node of which nothing is known. */
+export function quorumValue(
+  { members, newMembers }: Membership,
+  reachedBy: (node: NodeId) => number,
+): number {
+  const value = majorityValue(members, reachedBy);
+  return newMembers === undefined ? value : Math.min(value, majorityValue(newMembers, reachedBy));
+}
+
+function majorityValue(members: readonly NodeId[], reachedBy: (node: NodeId) => number): number {
+  const values = members.map(reachedBy).sort((a, b) => b - a);
+  return values[majorityOf(members) - 1] ?? 0;
+}
