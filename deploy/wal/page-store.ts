@@ -212,12 +212,13 @@ export class PageStore implements StateSink {
   #scanFolder(spc: number, db: number, folder: string): void {
     const map = join(folder, 'pg_filenode.map');
     if (existsSync(map)) this.values.set(`relmap/${db}`, readFileSync(map));
-    for (const name of readdirSync(folder)) {
+    const names = new Set(readdirSync(folder));
+    for (const name of names) {
       const match = /^(\d+)(_fsm|_vm|_init)?$/.exec(name);
       if (!match) continue;
       const relation = this.relation(spc, db, Number(match[1]), FORK_SUFFIXES.indexOf(match[2] ?? ''));
       relation.baseFile = join(folder, name);
-      relation.blocks = blocksOf(relation.baseFile);
+      relation.blocks = blocksOf(folder, name, names);
       relation.baseBlocks = relation.blocks;
     }
   }
@@ -259,10 +260,12 @@ function emptyRelation(spc: number, db: number, rel: number, fork: number): Stor
   };
 }
 
-function blocksOf(file: string): number {
-  for (let segment = 0, blocks = 0; ; segment++) {
-    const path = segment === 0 ? file : `${file}.${segment}`;
-    if (!existsSync(path)) return blocks;
-    blocks += Math.floor(statSync(path).size / PAGE_BYTES);
+/** Blocks in the file `name` and those that continue it; `names` are all that the folder holds. */
+function blocksOf(folder: string, name: string, names: ReadonlySet<string>): number {
+  let blocks = 0;
+  for (let segment = 0; ; segment++) {
+    const part = segment === 0 ? name : `${name}.${segment}`;
+    if (!names.has(part)) return blocks;
+    blocks += Math.floor(statSync(join(folder, part)).size / PAGE_BYTES);
   }
 }

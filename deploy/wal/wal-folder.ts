@@ -134,10 +134,8 @@ export class WalFolder {
           if (count === 0) throw new CorruptWalError(start + at, 'the segment was cut off');
           decoder.feed(start + at, count === FEED_BYTES ? piece : piece.subarray(0, count));
           try {
-            while (decoder.next()) {
-              if (decoder.record.lsn >= toLsn) return { lsn: decoder.record.lsn, isWhole: true };
-              if (onRecord(decoder.record) === false) return { lsn: decoder.position, isWhole: true };
-            }
+            const stop = readFed(decoder, onRecord, toLsn);
+            if (stop >= 0) return { lsn: stop, isWhole: true };
           } catch (error) {
             if (error instanceof CorruptWalError && error.lsn >= decoder.position)
               return this.#endAt(decoder, error);
@@ -175,13 +173,14 @@ export class WalFolder {
     const at = error.lsn % WAL_SEGMENT_BYTES;
     const inPage = at % PAGE_BYTES !== 0;
     const isEmpty = inPage ? readU32(bytes, at) === 0 : !isOwnPage(bytes, at, error.lsn);
-    if (isEmpty && !this.#goesOnAfter(error.lsn)) {
+    const goesOn = this.#goesOnAfter(error.lsn);
+    if (isEmpty && !goesOn) {
       return { lsn: decoder.position, isWhole: inPage || recordStartAt(decoder.position) >= error.lsn };
     }
     throw new PalimpsestError(
       'corrupt',
       `${error.message}, in ${this.#segments.get(segmentNumber(error.lsn))}`,
-      this.#goesOnAfter(error.lsn)
+      goesOn
         ? 'the log goes on after it, so this is damage and not its end'
         : 'this is damage, or the last record that was being written when Postgres was killed',
       error,
@@ -190,15 +189,30 @@ export class WalFolder {
 
   #goesOnAfter(lsn: number): boolean {
     const nextPage = lsn - (lsn % PAGE_BYTES) + PAGE_BYTES;
+    const piece = new Uint8Array(FEED_BYTES);
     for (let number = segmentNumber(nextPage); number <= this.lastSegment; number++) {
       if (!this.has(number)) continue;
       const start = number * WAL_SEGMENT_BYTES;
-      const bytes = this.read(number);
-      for (let at = Math.max(0, nextPage - start); at < bytes.length; at += PAGE_BYTES) {
-        if (isOwnPage(bytes, at, start + at)) return true;
-      }
+      if (this.#hasOwnPage(number, Math.max(0, nextPage - start), piece)) return true;
     }
     return false;
+  }
+
+  /** Whether a page of the segment, from `from` on, carries its own address; `piece` is for reading. */
+  #hasOwnPage(number: number, from: number, piece: Uint8Array): boolean {
+    const file = this.#open(number);
+    try {
+      for (let at = from; at < WAL_SEGMENT_BYTES; at += FEED_BYTES) {
+        const count = readSync(file, piece, 0, FEED_BYTES, at);
+        const lsn = number * WAL_SEGMENT_BYTES + at;
+        for (let page = 0; page + PAGE_BYTES <= count; page += PAGE_BYTES) {
+          if (isOwnPage(piece, page, lsn + page)) return true;
+        }
+      }
+      return false;
+    } finally {
+      closeSync(file);
+    }
   }
 
   /** A later segment that was written, not only set aside under its future name, means that this one was lost. */
@@ -210,4 +224,21 @@ export class WalFolder {
       'bring the missing segment, or move the later ones away',
     );
   }
+}
+
+/**
+ * Gives the records that were fed to `onRecord`. Returns where it stopped, because the record there begins at `toLsn` or later or
+ * `onRecord` said so, and -1 when more bytes are needed. A function of its own, so that the engine compiles the loop as a whole.
+ */
+function readFed(
+  decoder: WalStreamDecoder,
+  onRecord: (record: DecodedRecord) => unknown,
+  toLsn: number,
+): number {
+  const { record } = decoder;
+  while (decoder.next()) {
+    if (record.lsn >= toLsn) return record.lsn;
+    if (onRecord(record) === false) return decoder.position;
+  }
+  return -1;
 }

@@ -28,8 +28,8 @@ export const FAULTS: Fault[] = [
   {
     what: 'Heap: a delete stores another xmax',
     file: 'redo/heap/heap.ts',
-    find: 'else writeU32(page, tuple + T_XMAX, readU32(bytes, mainOffset));',
-    replace: 'else writeU32(page, tuple + T_XMAX, readU32(bytes, mainOffset) + 1);',
+    find: 'readU32(page, tuple + T_XMAX) : readU32(bytes, mainOffset);',
+    replace: 'readU32(page, tuple + T_XMAX) : readU32(bytes, mainOffset) + 1;',
     workload: 'heap',
   },
   {
@@ -42,8 +42,8 @@ export const FAULTS: Fault[] = [
   {
     what: 'Heap2: pruning leaves the last tuples where they lie',
     file: 'redo/compaction.ts',
-    find: '  if (end > from) page.copyWithin(target - (end - from), from, end);\n}',
-    replace: '}',
+    find: 'for (let piece = 0; piece < pieces; piece++) {',
+    replace: 'for (let piece = 0; piece < pieces - 1; piece++) {',
     workload: 'heap',
   },
   {
@@ -56,8 +56,8 @@ export const FAULTS: Fault[] = [
   {
     what: 'Heap2: a lock of an updated row forgets its kind',
     file: 'redo/heap/heap2.ts',
-    find: '  applyInfoBits(page, tuple, bytes[mainOffset + 6]!);\n',
-    replace: '',
+    find: 'readU32(bytes, mainOffset), bytes[mainOffset + 6]!, false);',
+    replace: 'readU32(bytes, mainOffset), 0, false);',
     workload: 'heap',
   },
   {

@@ -29,6 +29,8 @@ import {
 } from './page.ts';
 
 const STATE_BITS = 3 << 15;
+/** The one of STATE_BITS that is in a line pointer's lower half. */
+const STATE_LOW_BIT = 1 << 15;
 const OFFSET_BITS = 0x7fff;
 /** Up to here a loop over words beats a call. */
 const LOOP_BYTES = 256;
@@ -41,8 +43,12 @@ const words = new Int32Array(both.buffer);
 const before = both.subarray(0, PAGE_BYTES);
 const after = both.subarray(PAGE_BYTES);
 
-/** Line pointers, by number, of a page whose tuples move in place. */
-const pointers = new Int32Array(PAGE_BYTES / LINE_POINTER_BYTES);
+/** The lower halves of line pointers, by number, once the tuples of a page have moved in place. */
+const newOffsets = new Uint16Array(PAGE_BYTES / LINE_POINTER_BYTES);
+/** Tuples that lie side by side move as one piece: where it lies, and where its end goes. */
+const pieceStarts = new Uint16Array(PAGE_BYTES / LINE_POINTER_BYTES);
+const pieceEnds = new Uint16Array(PAGE_BYTES / LINE_POINTER_BYTES);
+const pieceTargets = new Uint16Array(PAGE_BYTES / LINE_POINTER_BYTES);
 
 /**
  * What pruning does at the end, when the line pointers are set: clears unused ones, drops those at the end, compacts the tuples.
@@ -72,32 +78,39 @@ export function compactPruned(page: Uint8Array): void {
   }
   if (upper < oldUpper) throw misplaced(number - 1, upper);
   const first = number;
-  const firstUpper = upper;
+  let pieces = 0;
   let previous = upper;
   let isInOrder = true;
   for (; number <= lines; number++) {
     const pointer = linePointer(page, number);
-    pointers[number] = pointer;
+    newOffsets[number] = pointer;
     if (isStored(pointer)) {
       lastUsed = number;
       const offset = pointer & OFFSET_BITS;
       const length = storedBytes(pointer);
-      if (offset < oldUpper || offset + length > special || (offset & 7) !== 0)
-        throw misplaced(number, offset);
-      if (offset + length > previous) isInOrder = false;
+      const end = offset + length;
+      if (offset < oldUpper || end > special || (offset & 7) !== 0) throw misplaced(number, offset);
+      if (end !== previous || pieces === 0) {
+        if (end > previous) isInOrder = false;
+        if (pieces > 0) pieceStarts[pieces - 1] = previous;
+        pieceEnds[pieces] = end;
+        pieceTargets[pieces++] = upper;
+      }
       previous = offset;
       upper -= length;
+      newOffsets[number] = (pointer & STATE_LOW_BIT) | upper;
     } else if ((pointer & STATE_BITS) !== 0) {
       lastUsed = number;
     } else {
       if (pointer !== 0) setLinePointerBits(page, number, 0);
-      pointers[number] = 0;
+      newOffsets[number] = 0;
       unused++;
     }
   }
   if (upper < PAGE_HEADER_BYTES + lines * LINE_POINTER_BYTES) throw new PageContentError('tuples overlap');
   if (isInOrder) {
-    moveInPlace(page, first, lastUsed, firstUpper);
+    if (pieces > 0) pieceStarts[pieces - 1] = previous;
+    moveInPlace(page, first, lastUsed, pieces);
     writeU16(page, PD_LOWER, PAGE_HEADER_BYTES + lastUsed * LINE_POINTER_BYTES);
     writeU16(page, PD_UPPER, upper);
   } else {
@@ -150,30 +163,21 @@ function misplaced(number: number, offset: number): PageContentError {
 }
 
 /**
- * Moves the tuples of `pointers` from `first` on up to `start`, which lie in order. Those side by side move as one piece, and none is
- * overwritten before its turn.
+ * Moves the pieces up, in order, so that none is overwritten before its turn, and points the line pointers `first` to `last` to
+ * where their tuples are now: of a pointer only the lower half changes.
  */
-function moveInPlace(page: Uint8Array, first: number, last: number, start: number): void {
-  let upper = start;
-  // The piece under way: where it lies, and where its end goes.
-  let from = start;
-  let end = start;
-  let target = start;
-  for (let number = first; number <= last; number++) {
-    const pointer = pointers[number]!;
-    if (!isStored(pointer)) continue;
-    const length = storedBytes(pointer);
-    const offset = pointer & OFFSET_BITS;
-    if (offset + length !== from) {
-      if (end > from) page.copyWithin(target - (end - from), from, end);
-      end = offset + length;
-      target = upper;
-    }
-    from = offset;
-    upper -= length;
-    setLinePointerBits(page, number, (pointer & ~OFFSET_BITS) | upper);
+function moveInPlace(page: Uint8Array, first: number, last: number, pieces: number): void {
+  for (let piece = 0; piece < pieces; piece++) {
+    const start = pieceStarts[piece]!;
+    const end = pieceEnds[piece]!;
+    page.copyWithin(pieceTargets[piece]! - (end - start), start, end);
   }
-  if (end > from) page.copyWithin(target - (end - from), from, end);
+  let at = PAGE_HEADER_BYTES + (first - 1) * LINE_POINTER_BYTES;
+  for (let number = first; number <= last; number++, at += LINE_POINTER_BYTES) {
+    const bits = newOffsets[number]!;
+    page[at] = bits;
+    page[at + 1] = bits >>> 8;
+  }
 }
 
 /** Puts the page together anew of the old half with its first `count` line pointers: they, zeros, tuples, special space. */

@@ -29,14 +29,42 @@ export const LP_DEAD = 3;
 const LAYOUT_VERSION = 4;
 export const LINE_POINTER_BYTES = 4;
 
+// The errors of the hot paths, made apart from them: the shorter a function, the more of it the engine inlines.
+
+function beyondPage(lower: number): PageContentError {
+  return new PageContentError(`lower is ${lower}`);
+}
+
+function noLinePointer(number: number): PageContentError {
+  return new PageContentError(`no line pointer ${number}`);
+}
+
+function pointsOutside(number: number): PageContentError {
+  return new PageContentError(`line pointer ${number} points outside the page`);
+}
+
+function beyondLimit(number: number, limit: number): PageContentError {
+  return new PageContentError(`item ${number} is beyond ${limit}`);
+}
+
+function lineInUse(number: number): PageContentError {
+  return new PageContentError(`line pointer ${number} is in use`);
+}
+
+function noRoom(): PageContentError {
+  return new PageContentError('item does not fit');
+}
+
 /** Whether the page was never initialised (all zeros). */
 export function isNewPage(page: Uint8Array): boolean {
   return readU16(page, PD_UPPER) === 0;
 }
 
 export function setPageLsn(page: Uint8Array, lsn: number): void {
-  writeU32(page, 0, Math.floor(lsn / 4294967296));
-  writeU32(page, 4, lsn % 4294967296);
+  const high = Math.floor(lsn / 4294967296);
+  writeU32(page, 0, high);
+  // A remainder of doubles is a call.
+  writeU32(page, 4, lsn - high * 4294967296);
 }
 
 export function pageLsn(page: Uint8Array): number {
@@ -55,9 +83,13 @@ export function initPage(page: Uint8Array, specialBytes: number): void {
 
 /** Number of line pointers. */
 export function lineCount(page: Uint8Array): number {
-  const lower = readU16(page, PD_LOWER);
+  return linesBelow(readU16(page, PD_LOWER));
+}
+
+/** Number of line pointers of a page whose pd_lower is `lower`. */
+function linesBelow(lower: number): number {
   if (lower <= PAGE_HEADER_BYTES) return 0;
-  if (lower > PAGE_BYTES) throw new PageContentError(`lower is ${lower}`);
+  if (lower > PAGE_BYTES) throw beyondPage(lower);
   return (lower - PAGE_HEADER_BYTES) >> 2;
 }
 
@@ -93,18 +125,16 @@ export function linePointerBits(offset: number, state: number, length: number): 
 }
 
 export function setLinePointerBits(page: Uint8Array, number: number, bits: number): void {
-  if (number < 1 || number > 2041) throw new PageContentError(`line pointer ${number}`);
+  if (number < 1 || number > 2041) throw noLinePointer(number);
   writeU32(page, PAGE_HEADER_BYTES - LINE_POINTER_BYTES + number * LINE_POINTER_BYTES, bits);
 }
 
 /** The line pointer's bits, after checking that it exists and its tuple lies on the page. */
 export function requireTuple(page: Uint8Array, number: number): number {
-  if (number < 1 || number > lineCount(page)) throw new PageContentError(`no line pointer ${number}`);
+  if (number < 1 || number > lineCount(page)) throw noLinePointer(number);
   const pointer = linePointer(page, number);
   const offset = lineOffset(pointer);
-  if (offset < PAGE_HEADER_BYTES || offset + lineLength(pointer) > PAGE_BYTES) {
-    throw new PageContentError(`line pointer ${number} points outside the page`);
-  }
+  if (offset < PAGE_HEADER_BYTES || offset + lineLength(pointer) > PAGE_BYTES) throw pointsOutside(number);
   return pointer;
 }
 
@@ -126,26 +156,23 @@ export function addItem(
  */
 export function addItemSpace(page: Uint8Array, size: number, number: number, overwrite: boolean): number {
   const oldLower = readU16(page, PD_LOWER);
-  const limit = lineCount(page) + 1;
+  const limit = linesBelow(oldLower) + 1;
   let lower = oldLower;
   let shuffles = false;
-  if (number < 1 || number > limit) throw new PageContentError(`item ${number} is beyond ${limit}`);
+  if (number < 1 || number > limit) throw beyondLimit(number, limit);
   if (number < limit) {
     if (!overwrite) shuffles = true;
-    else if (lineState(linePointer(page, number)) !== LP_UNUSED) {
-      throw new PageContentError(`line pointer ${number} is in use`);
-    }
+    else if (lineState(linePointer(page, number)) !== LP_UNUSED) throw lineInUse(number);
   }
   if (number === limit || shuffles) lower += LINE_POINTER_BYTES;
   const upper = readU16(page, PD_UPPER) - maxAlign(size);
-  if (lower > upper || upper + size > PAGE_BYTES || readU16(page, PD_SPECIAL) > PAGE_BYTES)
-    throw new PageContentError('item does not fit');
+  if (lower > upper || upper + size > PAGE_BYTES || readU16(page, PD_SPECIAL) > PAGE_BYTES) throw noRoom();
   if (shuffles) {
     const at = PAGE_HEADER_BYTES + (number - 1) * LINE_POINTER_BYTES;
     page.copyWithin(at + LINE_POINTER_BYTES, at, oldLower);
   }
   setLinePointer(page, number, upper, LP_NORMAL, size);
-  writeU16(page, PD_LOWER, lower);
+  if (lower !== oldLower) writeU16(page, PD_LOWER, lower);
   writeU16(page, PD_UPPER, upper);
   return upper;
 }

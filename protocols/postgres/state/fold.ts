@@ -81,6 +81,10 @@ export class TimelineStateFold {
   lastWasShutdownCheckpoint: boolean;
   readonly origins: ReplicationOrigins;
 
+  /** The lower 32 bits of a next transaction id, which is in `#lowOf`. */
+  #low = 0;
+  #lowOf = -1;
+
   constructor(from: TimelineStateFields) {
     this.fields = { ...from.checkpoint };
     this.parameters = { ...from.parameters };
@@ -137,7 +141,13 @@ export class TimelineStateFold {
 
   /** Notes that `xid` was used: the next one is beyond it. */
   sawXid(xid: number): void {
-    this.fields.nextXid = advanceXid(this.fields.nextXid, xid);
+    const { fields } = this;
+    if (fields.nextXid !== this.#lowOf) {
+      this.#lowOf = fields.nextXid;
+      this.#low = (fields.nextXid % 2 ** 32) | 0;
+    }
+    // Nearly always it was seen before, and small integers tell so.
+    if (((xid - this.#low) | 0) >= 0) fields.nextXid = advanceXid(fields.nextXid, xid);
   }
 
   /** All that a later fold needs to go on from here. */

@@ -40,7 +40,6 @@ export const T_INFOMASK = 20;
 export const T_HOFF = 22;
 export const T_BITS = 23;
 
-export const HEAP_HOT_UPDATED = 0x4000;
 const FORK_MAIN = 0;
 
 /**

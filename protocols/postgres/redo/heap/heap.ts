@@ -9,7 +9,7 @@
  * INPLACE 0x70: 0 offset u16 (since 18 invalidations follow); block 0 data: the new content after the tuple's header.
  * TRUNCATE 0x30 is for logical decoding only. Updates are in update.ts.
  */
-import { copyBytes, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
+import { copyBytes, readU16, readU32, writeU32 } from '../../bytes.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
 import { PageContentError } from '../errors.ts';
 import { requireBlockData, requireMain } from '../main-data.ts';
@@ -26,7 +26,6 @@ import {
   HEAP_CONFIRM,
   HEAP_DELETE,
   HEAP_HOT_UPDATE,
-  HEAP_HOT_UPDATED,
   HEAP_INIT_PAGE,
   HEAP_INPLACE,
   HEAP_INSERT,
@@ -35,20 +34,17 @@ import {
   HEAP_UPDATE,
   T_BITS,
   T_HOFF,
-  T_INFOMASK,
-  T_INFOMASK2,
   T_XMAX,
   T_XMIN,
 } from './formats.ts';
 import {
-  applyInfoBits,
-  clearXmaxBits,
   heapTupleAt,
   isLockedOnly,
   RECORD_TUPLE_HEADER_BYTES,
   setCtid,
-  setFirstCommandMax,
+  setHotUpdated,
   setPrunable,
+  setXmax,
   writeTupleHeader,
 } from './tuple.ts';
 import { redoUpdate } from './update.ts';
@@ -112,12 +108,11 @@ function redoDelete(record: DecodedRecord, page: Uint8Array): void {
   const number = readU16(bytes, mainOffset + 4);
   const flags = bytes[mainOffset + 7]!;
   const tuple = heapTupleAt(page, number);
-  clearXmaxBits(page, tuple);
-  clearHotUpdated(page, tuple);
-  applyInfoBits(page, tuple, bytes[mainOffset + 6]!);
-  if (flags & DELETE_IS_SUPER) writeU32(page, tuple + T_XMIN, 0);
-  else writeU32(page, tuple + T_XMAX, readU32(bytes, mainOffset));
-  setFirstCommandMax(page, tuple);
+  setHotUpdated(page, tuple, false);
+  const isSuper = (flags & DELETE_IS_SUPER) !== 0;
+  const xmax = isSuper ? readU32(page, tuple + T_XMAX) : readU32(bytes, mainOffset);
+  setXmax(page, tuple, xmax, bytes[mainOffset + 6]!, true);
+  if (isSuper) writeU32(page, tuple + T_XMIN, 0);
   setPrunable(page, record.xid);
   if (flags & ALL_VISIBLE_CLEARED) clearAllVisible(page);
   if (flags & DELETE_IS_PARTITION_MOVE) setCtid(page, tuple, MOVED_BLOCK, MOVED_OFFSET);
@@ -135,14 +130,11 @@ function redoLock(record: DecodedRecord, page: Uint8Array): void {
   const { bytes, mainOffset } = record;
   const number = readU16(bytes, mainOffset + 4);
   const tuple = heapTupleAt(page, number);
-  clearXmaxBits(page, tuple);
-  applyInfoBits(page, tuple, bytes[mainOffset + 6]!);
-  if (isLockedOnly(readU16(page, tuple + T_INFOMASK))) {
-    clearHotUpdated(page, tuple);
+  const infomask = setXmax(page, tuple, readU32(bytes, mainOffset), bytes[mainOffset + 6]!, true);
+  if (isLockedOnly(infomask)) {
+    setHotUpdated(page, tuple, false);
     setCtid(page, tuple, record.block[0]!, number);
   }
-  writeU32(page, tuple + T_XMAX, readU32(bytes, mainOffset));
-  setFirstCommandMax(page, tuple);
 }
 
 function redoInplace(record: DecodedRecord, page: Uint8Array): void {
@@ -154,10 +146,6 @@ function redoInplace(record: DecodedRecord, page: Uint8Array): void {
   if (header + length !== lineLength(linePointer(page, number)))
     throw new PageContentError('tuple length differs');
   copyBytes(page, tuple + header, record.bytes, record.dataOffset[0]!, length);
-}
-
-function clearHotUpdated(page: Uint8Array, tuple: number): void {
-  writeU16(page, tuple + T_INFOMASK2, readU16(page, tuple + T_INFOMASK2) & ~HEAP_HOT_UPDATED);
 }
 
 function clearAllVisible(page: Uint8Array): void {

@@ -9,7 +9,7 @@
  * LOCK_UPDATED 0x60: 0 xmax u32, 4 offset u16, 6 info bits u8, 7 flags u8.
  * NEW_CID 0x70 and REWRITE 0x00 are for logical decoding only.
  */
-import { copyBytes, readU16, readU32, writeU32 } from '../../bytes.ts';
+import { copyBytes, readU16, readU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
 import { requireMain } from '../main-data.ts';
@@ -25,10 +25,9 @@ import {
   HEAP2_VACUUM,
   HEAP2_VISIBLE,
   T_BITS,
-  T_XMAX,
 } from './formats.ts';
 import { redoFreeze15, redoFreeze16, redoPrune15, redoPruneFreeze17, redoVacuum15 } from './prune.ts';
-import { applyInfoBits, clearXmaxBits, heapTupleAt, writeTupleHeader } from './tuple.ts';
+import { heapTupleAt, setXmax, writeTupleHeader } from './tuple.ts';
 
 const ALL_VISIBLE_CLEARED = 1;
 const ALL_FROZEN_SET = 32;
@@ -112,7 +111,5 @@ function redoLockUpdated(record: DecodedRecord, page: Uint8Array): void {
   requireMain(record, 8);
   const { bytes, mainOffset } = record;
   const tuple = heapTupleAt(page, readU16(bytes, mainOffset + 4));
-  clearXmaxBits(page, tuple);
-  applyInfoBits(page, tuple, bytes[mainOffset + 6]!);
-  writeU32(page, tuple + T_XMAX, readU32(bytes, mainOffset));
+  setXmax(page, tuple, readU32(bytes, mainOffset), bytes[mainOffset + 6]!, false);
 }

@@ -8,8 +8,9 @@ import { T_CID, T_CTID, T_INFOMASK, T_INFOMASK2, T_XMAX, T_XMIN } from './format
 
 /** Everything in infomask that says something about xmax, and whether tuples moved. */
 const INFOMASK_XMAX_AND_MOVED = 0xdcd0;
-const INFOMASK_XMAX_KIND = 0x10d0;
-const INFOMASK2_KEYS_UPDATED = 0x2000;
+/** Of infomask2's upper byte: HEAP_KEYS_UPDATED 0x2000 and HEAP_HOT_UPDATED 0x4000 of the whole. */
+const INFOMASK2_KEYS_UPDATED_HIGH = 0x20;
+const INFOMASK2_HOT_UPDATED_HIGH = 0x40;
 const INFOMASK_COMBO_CID = 0x20;
 
 const XLHL_XMAX_IS_MULTI = 1;
@@ -20,38 +21,50 @@ const XLHL_KEYS_UPDATED = 16;
 
 /** Offset of tuple `number` on the page; it must be an ordinary one. */
 export function heapTupleAt(page: Uint8Array, number: number): number {
+  return lineOffset(heapPointerAt(page, number));
+}
+
+/** Line pointer `number` of the page, which must be that of an ordinary tuple. */
+export function heapPointerAt(page: Uint8Array, number: number): number {
   const pointer = requireTuple(page, number);
   if (lineState(pointer) !== LP_NORMAL) throw new PageContentError(`tuple ${number} is not a normal one`);
-  return lineOffset(pointer);
+  return pointer;
 }
 
-/** Forgets what the tuple says about xmax. */
-export function clearXmaxBits(page: Uint8Array, tuple: number): void {
-  writeU16(page, tuple + T_INFOMASK, readU16(page, tuple + T_INFOMASK) & ~INFOMASK_XMAX_AND_MOVED);
-  writeU16(page, tuple + T_INFOMASK2, readU16(page, tuple + T_INFOMASK2) & ~INFOMASK2_KEYS_UPDATED);
-}
-
-/** Sets the infomask bits that a delete, update or lock record carries in its own encoding. */
-export function applyInfoBits(page: Uint8Array, tuple: number, bits: number): void {
-  let mask = readU16(page, tuple + T_INFOMASK) & ~INFOMASK_XMAX_KIND;
-  let mask2 = readU16(page, tuple + T_INFOMASK2) & ~INFOMASK2_KEYS_UPDATED;
+/**
+ * Gives the tuple another xmax, of the kind that `bits` says in the records' own encoding: what delete, update and lock records have
+ * in common. With `startsCommand` the command id begins anew, as it does for all but LOCK_UPDATED. Returns the new infomask.
+ */
+export function setXmax(
+  page: Uint8Array,
+  tuple: number,
+  xmax: number,
+  bits: number,
+  startsCommand: boolean,
+): number {
+  const forgotten = startsCommand ? INFOMASK_XMAX_AND_MOVED | INFOMASK_COMBO_CID : INFOMASK_XMAX_AND_MOVED;
+  let mask = readU16(page, tuple + T_INFOMASK) & ~forgotten;
   if (bits & XLHL_XMAX_IS_MULTI) mask |= 0x1000;
   if (bits & XLHL_XMAX_LOCK_ONLY) mask |= 0x80;
   if (bits & XLHL_XMAX_EXCL_LOCK) mask |= 0x40;
   if (bits & XLHL_XMAX_KEYSHR_LOCK) mask |= 0x10;
-  if (bits & XLHL_KEYS_UPDATED) mask2 |= INFOMASK2_KEYS_UPDATED;
   writeU16(page, tuple + T_INFOMASK, mask);
-  writeU16(page, tuple + T_INFOMASK2, mask2);
+  const high = page[tuple + T_INFOMASK2 + 1]! & ~INFOMASK2_KEYS_UPDATED_HIGH;
+  page[tuple + T_INFOMASK2 + 1] = bits & XLHL_KEYS_UPDATED ? high | INFOMASK2_KEYS_UPDATED_HIGH : high;
+  writeU32(page, tuple + T_XMAX, xmax);
+  if (startsCommand) writeU32(page, tuple + T_CID, 0);
+  return mask;
+}
+
+/** Says whether an update put the next version on the same page, without a new index entry. */
+export function setHotUpdated(page: Uint8Array, tuple: number, isHot: boolean): void {
+  const high = page[tuple + T_INFOMASK2 + 1]! & ~INFOMASK2_HOT_UPDATED_HIGH;
+  page[tuple + T_INFOMASK2 + 1] = isHot ? high | INFOMASK2_HOT_UPDATED_HIGH : high;
 }
 
 /** Whether an infomask says that xmax only locks the tuple. */
 export function isLockedOnly(infomask: number): boolean {
   return (infomask & 0x80) !== 0 || (infomask & 0x1050) === 0x40;
-}
-
-export function setFirstCommandMax(page: Uint8Array, tuple: number): void {
-  writeU32(page, tuple + T_CID, 0);
-  writeU16(page, tuple + T_INFOMASK, readU16(page, tuple + T_INFOMASK) & ~INFOMASK_COMBO_CID);
 }
 
 export function setCtid(page: Uint8Array, tuple: number, block: number, number: number): void {
@@ -81,7 +94,12 @@ export function writeTupleHeader(
   writeU32(page, tuple + T_XMAX, xmax);
   writeU32(page, tuple + T_CID, 0);
   setCtid(page, tuple, block, number);
-  for (let i = 0; i < RECORD_TUPLE_HEADER_BYTES; i++) page[tuple + T_INFOMASK2 + i] = source[offset + i]!;
+  const to = tuple + T_INFOMASK2;
+  page[to] = source[offset]!;
+  page[to + 1] = source[offset + 1]!;
+  page[to + 2] = source[offset + 2]!;
+  page[to + 3] = source[offset + 3]!;
+  page[to + 4] = source[offset + 4]!;
 }
 
 /** Notes that a tuple of `xid` may be pruned, if that is older than what the page knows. */

@@ -7,30 +7,26 @@
  * the tuple's bytes between prefix and suffix (the null bitmap and padding come before the prefix). Block 1 is the old page if it is
  * another one. Prefix and suffix are used only when both tuples are on one page.
  */
-import { copyBytes, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
+import { copyBytes, readU16, readU32 } from '../../bytes.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
 import { PageContentError } from '../errors.ts';
 import { requireBlockData, requireMain } from '../main-data.ts';
-import { addItemSpace, initPage, lineLength, linePointer, PD_ALL_VISIBLE, PD_FLAGS } from '../page.ts';
+import { addItemSpace, initPage, lineLength, lineOffset, PD_ALL_VISIBLE, PD_FLAGS } from '../page.ts';
 import {
   HEAP_HOT_UPDATE,
-  HEAP_HOT_UPDATED,
   HEAP_INIT_PAGE,
   HEAP_OPERATION_MASK,
   oldTupleBlock,
   T_BITS,
   T_HOFF,
-  T_INFOMASK2,
-  T_XMAX,
 } from './formats.ts';
 import {
-  applyInfoBits,
-  clearXmaxBits,
-  heapTupleAt,
+  heapPointerAt,
   RECORD_TUPLE_HEADER_BYTES,
   setCtid,
-  setFirstCommandMax,
+  setHotUpdated,
   setPrunable,
+  setXmax,
   writeTupleHeader,
 } from './tuple.ts';
 
@@ -38,6 +34,8 @@ const OLD_ALL_VISIBLE_CLEARED = 1;
 const NEW_ALL_VISIBLE_CLEARED = 2;
 const PREFIX_FROM_OLD = 32;
 const SUFFIX_FROM_OLD = 64;
+/** No line pointer of a tuple: it would be an unused one. */
+const NO_POINTER = 0;
 /** From here on a call is cheaper than a loop. */
 const CALL_BYTES = 16;
 
@@ -45,29 +43,31 @@ const CALL_BYTES = 16;
 export function redoUpdate(record: DecodedRecord, id: number, page: Uint8Array): void {
   requireMain(record, 14);
   const oldId = oldTupleBlock(record);
-  if (id === oldId) markOldTuple(record, page);
+  let oldPointer = id === oldId ? markOldTuple(record, page) : NO_POINTER;
   if (id === 0) {
-    if ((record.info & HEAP_INIT_PAGE) !== 0) initPage(page, 0);
-    addNewTuple(record, page, oldId === 0);
+    if ((record.info & HEAP_INIT_PAGE) !== 0) {
+      initPage(page, 0);
+      oldPointer = NO_POINTER;
+    }
+    addNewTuple(record, page, oldPointer);
   }
 }
 
-function markOldTuple(record: DecodedRecord, page: Uint8Array): void {
+/** Returns the old tuple's line pointer. */
+function markOldTuple(record: DecodedRecord, page: Uint8Array): number {
   const { bytes, mainOffset } = record;
-  const tuple = heapTupleAt(page, readU16(bytes, mainOffset + 4));
-  clearXmaxBits(page, tuple);
-  const mask2 = readU16(page, tuple + T_INFOMASK2);
-  const isHot = (record.info & HEAP_OPERATION_MASK) === HEAP_HOT_UPDATE;
-  writeU16(page, tuple + T_INFOMASK2, isHot ? mask2 | HEAP_HOT_UPDATED : mask2 & ~HEAP_HOT_UPDATED);
-  applyInfoBits(page, tuple, bytes[mainOffset + 6]!);
-  writeU32(page, tuple + T_XMAX, readU32(bytes, mainOffset));
-  setFirstCommandMax(page, tuple);
+  const pointer = heapPointerAt(page, readU16(bytes, mainOffset + 4));
+  const tuple = lineOffset(pointer);
+  setXmax(page, tuple, readU32(bytes, mainOffset), bytes[mainOffset + 6]!, true);
+  setHotUpdated(page, tuple, (record.info & HEAP_OPERATION_MASK) === HEAP_HOT_UPDATE);
   setCtid(page, tuple, record.block[0]!, readU16(bytes, mainOffset + 12));
   setPrunable(page, record.xid);
   if (bytes[mainOffset + 7]! & OLD_ALL_VISIBLE_CLEARED) page[PD_FLAGS] = page[PD_FLAGS]! & ~PD_ALL_VISIBLE;
+  return pointer;
 }
 
-function addNewTuple(record: DecodedRecord, page: Uint8Array, samePage: boolean): void {
+/** `oldPointer` is the old tuple's line pointer if it is on the same page. */
+function addNewTuple(record: DecodedRecord, page: Uint8Array, oldPointer: number): void {
   const { bytes, mainOffset } = record;
   const flags = bytes[mainOffset + 7]!;
   const number = readU16(bytes, mainOffset + 12);
@@ -86,11 +86,12 @@ function addNewTuple(record: DecodedRecord, page: Uint8Array, samePage: boolean)
   requireBlockData(record, 0, at - record.dataOffset[0]! + RECORD_TUPLE_HEADER_BYTES);
   const header = at;
   at += RECORD_TUPLE_HEADER_BYTES;
-  if (prefix + suffix > 0 && !samePage) throw new PageContentError('compressed update across pages');
+  if (prefix + suffix > 0 && oldPointer === NO_POINTER)
+    throw new PageContentError('compressed update across pages');
   const tuple = addItemSpace(page, T_BITS + end - at + prefix + suffix, number, true);
   const newXmax = readU32(bytes, mainOffset + 8);
   writeTupleHeader(page, tuple, record.xid, newXmax, record.block[0]!, number, bytes, header);
-  if (prefix + suffix > 0) addSharedParts(record, page, tuple, at, end, prefix, suffix);
+  if (prefix + suffix > 0) addSharedParts(record, page, oldPointer, tuple, at, end, prefix, suffix);
   else copyBytes(page, tuple + T_BITS, bytes, at, end - at);
   if (flags & NEW_ALL_VISIBLE_CLEARED) page[PD_FLAGS] = page[PD_FLAGS]! & ~PD_ALL_VISIBLE;
 }
@@ -99,16 +100,16 @@ function addNewTuple(record: DecodedRecord, page: Uint8Array, samePage: boolean)
 function addSharedParts(
   record: DecodedRecord,
   page: Uint8Array,
+  oldPointer: number,
   tuple: number,
   from: number,
   end: number,
   prefix: number,
   suffix: number,
 ): void {
-  const { bytes, mainOffset } = record;
-  const oldNumber = readU16(bytes, mainOffset + 4);
-  const old = heapTupleAt(page, oldNumber);
-  const oldLength = lineLength(linePointer(page, oldNumber));
+  const { bytes } = record;
+  const old = lineOffset(oldPointer);
+  const oldLength = lineLength(oldPointer);
   let at = from;
   let to = tuple + T_BITS;
   if (prefix > 0) {
@@ -119,6 +120,13 @@ function addSharedParts(
     copyBytes(page, to, bytes, at, bitmap);
     at += bitmap;
     to += bitmap;
+    const middle = end - at;
+    if (oldData + prefix + middle + suffix === oldLength) {
+      // As long as before: one call copies everything, and what changed is written over it.
+      copyWithinPage(page, to, old + oldData, prefix + middle + suffix);
+      copyBytes(page, to + prefix, bytes, at, middle);
+      return;
+    }
     copyWithinPage(page, to, old + oldData, prefix);
     to += prefix;
   } else if (suffix > oldLength) {
