@@ -126,8 +126,8 @@ export const FAULTS: Fault[] = [
   {
     what: 'Transaction: used ids are not counted',
     file: 'state/fold.ts',
-    find: '    this.fields.nextXid = advanceXid(this.fields.nextXid, xid);\n',
-    replace: '',
+    find: '(xid - this.#low) | 0) >= 0)',
+    replace: '(xid - this.#low) | 0) > 2 ** 30)',
     workload: 'heap',
   },
   {
