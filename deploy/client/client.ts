@@ -41,6 +41,8 @@ const ARCHIVE_TIMEOUT_MS = 200_000;
 const DETACH_TIMEOUT_MS = 3_610_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const EVENTS_PER_READ = 500;
+/** Most events of a durable subscription that are handled before they are acknowledged. */
+const DURABLE_EVENTS = 50;
 /** A library does not write to its user's terminal; failures reach the caller as errors. */
 const QUIET: Log = { debug() {}, info() {}, warn() {}, error() {}, child: () => QUIET };
 /** A subscriber looks at least this often, should the hint that there is something new be lost. */
@@ -59,6 +61,13 @@ export interface ConnectOptions {
 export interface SubscribeOptions {
   /** Milliseconds since 1970, or 'now' (the default): only events after it. */
   from?: number | 'now';
+  /**
+   * A name under which the system remembers how far this subscription has got: it goes on there when it is made again, and `from` counts only
+   * the first time. What was handled is acknowledged for up to `DURABLE_EVENTS` events at once, so an event may come again.
+   */
+  durable?: string;
+  /** False: ends at the newest event instead of waiting for more. */
+  follow?: boolean;
   signal?: AbortSignal;
 }
 
@@ -272,6 +281,12 @@ export class PalimpsestClient {
     try {
       const { from = 'now' } = options;
       let position: EventPosition = { sinceMs: from === 'now' ? Date.now() : from };
+      const { durable } = options;
+      if (durable !== undefined) {
+        const known = await this.command<{ after?: number }>({ type: 'events.position', name: durable });
+        if (known.after !== undefined) position = { after: known.after };
+      }
+      const limit = durable === undefined ? EVENTS_PER_READ : DURABLE_EVENTS;
       while (!options.signal?.aborted) {
         if (failure) throw failure;
         const quiet = new Promise<void>((done) => {
@@ -281,12 +296,16 @@ export class PalimpsestClient {
             done();
           };
         });
-        const page: EventsView = await this.#read(pattern, position);
+        const page: EventsView = await this.#read(pattern, position, limit);
         for (const event of page.events) {
           if (options.signal?.aborted) return;
           await handle(event);
         }
         position = { after: page.next };
+        if (durable !== undefined) {
+          await this.command({ type: 'events.acknowledge', name: durable, after: page.next });
+        }
+        if (!page.more && options.follow === false) return;
         if (!page.more) await quiet;
       }
     } finally {
@@ -306,7 +325,7 @@ export class PalimpsestClient {
     await this.#bus.close();
   }
 
-  #read(pattern: string, position: EventPosition): Promise<EventsView> {
-    return this.command({ type: 'events.read', pattern, ...position, limit: EVENTS_PER_READ });
+  #read(pattern: string, position: EventPosition, limit = EVENTS_PER_READ): Promise<EventsView> {
+    return this.command({ type: 'events.read', pattern, ...position, limit });
   }
 }

@@ -46,6 +46,9 @@ export type ControlCommand =
   /** Another node keeps the WAL that this one keeps: `with`, or one that placement chooses. */
   | { type: 'safekeeper.replace'; node: string; with?: string }
   | { type: 'placement' }
+  /** How far a durable subscription has got: `{after}`, a cursor, or nothing for a new one; and that it has got further. */
+  | { type: 'events.position'; name: string }
+  | { type: 'events.acknowledge'; name: string; after: number }
   /** Events after the cursor `after`, or without one, not older than `sinceMs`. */
   | { type: 'events.read'; pattern: string; after?: number; sinceMs?: number; limit: number };
 

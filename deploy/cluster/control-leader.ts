@@ -45,6 +45,7 @@ import { GarbageCollector, GC_INTERVAL_MS } from '../node/garbage-collector.ts';
 import { Leases } from '../node/leases.ts';
 import { Moments } from '../node/moments.ts';
 import { LocalActors } from '../node/parent-runtime.ts';
+import { Subscriptions } from '../node/subscriptions.ts';
 import { drainingNodes, setDraining } from './identity.ts';
 import { aboutCluster, figureNodes } from './leader-views.ts';
 import { templateOf } from './make-template.ts';
@@ -436,6 +437,7 @@ export class ControlLeader {
       createProject: (name, pgVersion, history) => this.#createProject(name, pgVersion, history),
       collectGarbage: (timeline) => this.#garbage.collect(timeline),
       readEvents: (query) => this.#events.query(query),
+      subscriptions: new Subscriptions(this.#options.journals),
       metrics: () => collectMetrics(bus, figureNodes(node, this.#nodes), log),
     });
     serveCommands<ControlCommand>(bus, CONTROL_KIND, CONTROL_ID, async (command) => {

@@ -26,6 +26,7 @@ import type {
 import type { ControlActors } from './control-actors.ts';
 import type { Collection } from './garbage-collector.ts';
 import { branchPoint, type Moments } from './moments.ts';
+import type { Subscriptions } from './subscriptions.ts';
 
 const WAKE_TIMEOUT_MS = 60_000;
 const SUSPEND_TIMEOUT_MS = 60_000;
@@ -55,6 +56,7 @@ export interface ControlServiceOptions {
     limit: number;
   }): Promise<EventsView>;
   metrics(): Promise<string>;
+  subscriptions: Subscriptions;
 }
 
 export class ControlService {
@@ -130,6 +132,11 @@ export class ControlService {
         return this.#findMoment(command);
       case 'events.read':
         return this.#options.readEvents({ ...command, limit: Math.min(command.limit, EVENTS_MAX) });
+      case 'events.position':
+        return this.#options.subscriptions.position(command.name);
+      case 'events.acknowledge':
+        await this.#options.subscriptions.acknowledge(command.name, command.after);
+        return {};
       default:
         throw new PalimpsestError('unsupported', `unknown command "${(command as { type: string }).type}"`);
     }

@@ -50,6 +50,7 @@ import { ParentRuntime } from './parent-runtime.ts';
 import { ReplicaRepair } from './replica-repair.ts';
 import { busAddress } from './run-paths.ts';
 import { type PageserverLimits, StorageProcesses } from './storage-processes.ts';
+import { Subscriptions } from './subscriptions.ts';
 import { Templates } from './templates.ts';
 
 const HOST = '127.0.0.1';
@@ -197,6 +198,7 @@ class EmbeddedSystem {
       createProject,
       collectGarbage: (timeline) => garbage.collect(timeline),
       readEvents: (query) => this.#runtime.readEvents(query),
+      subscriptions: new Subscriptions(this.#runtime.journals),
       metrics: () => collectMetrics(bus, ['parent', PAGESERVER, ...storage.safekeeperNodes], log),
     });
     const first = control.projects().find(({ name }) => name === DEFAULT_PROJECT);

@@ -3,6 +3,7 @@
  * journals give the state that was there before.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connect } from '../../deploy/client/index.ts';
 import type { EventEnvelope } from '../../protocols/events.ts';
 import { eventually } from '../support/processes.ts';
 import { TestSystem } from '../support/system.ts';
@@ -58,6 +59,35 @@ describe('events', () => {
     const picked = await events('--since', '0', 'pal.evt.*.*.compute.>');
     expect(picked.length).toBeGreaterThan(0);
     expect(picked.every(({ actor }) => actor.kind === 'compute')).toBe(true);
+  });
+
+  it('are read on where a durable subscription stopped, also after a crash; what failed comes again', async () => {
+    const pattern = 'pal.evt.*.*.tenant.>';
+    const audit = () => events('--durable', 'audit', pattern);
+    const first = await audit();
+    expect(first.map(({ type }) => type)).toContain('branch.created');
+    expect(await audit()).toEqual([]);
+    await system.createBranch('audited');
+    await system.crash();
+    await system.start();
+    // An audit log as a program writes it: a line that could not be written is written again.
+    const client = await connect({ dataDir: system.dataDir });
+    const lines: string[] = [];
+    let isFull = true;
+    const follow = () =>
+      client.subscribe(pattern, { durable: 'audit', follow: false }, ({ type, data }) => {
+        if (isFull && type === 'branch.created') throw new Error('no space for the audit log');
+        lines.push(`${type} ${String(data.name)}`);
+      });
+    await expect(follow()).rejects.toThrow('no space');
+    isFull = false;
+    lines.length = 0;
+    await follow();
+    expect(lines).toContain('branch.requested audited');
+    expect(lines).toContain('branch.created audited');
+    await follow();
+    expect(lines.filter((line) => line === 'branch.created audited')).toHaveLength(1);
+    await client.close();
   });
 
   it('are still there after a crash, each once', async () => {

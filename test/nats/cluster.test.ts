@@ -98,6 +98,9 @@ describe('a cluster', () => {
       .map((line) => JSON.parse(line).type);
     expect(types).toContain('compute.started');
     expect(types).toContain('compute.suspended');
+    const audit = () => cluster.cli('events', 'compute.*', '--durable', 'audit', '--json');
+    expect((await audit()).stdout).toContain('compute.suspended');
+    expect((await audit()).stdout).not.toContain('compute.suspended');
     ledger = new Ledger(() => PgClient.connect(url));
     ledger.start(2);
     await untilItGoesOn('commits');

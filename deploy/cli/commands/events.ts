@@ -8,6 +8,7 @@ import { parseSince } from '../values.ts';
 interface EventsOptions extends CommonOptions {
   follow?: boolean;
   since?: number;
+  durable?: string;
 }
 
 const ID_LETTERS = 8;
@@ -24,15 +25,21 @@ export function addEventsCommand(program: Command): void {
       'a time, how long ago (10m), or milliseconds since 1970; all events when absent',
       parser((text) => parseSince(text, Date.now())),
     )
+    .option(
+      '--durable <name>',
+      'go on where the last `events` under this name stopped; --since counts the first time',
+    )
     .action((pattern: string | undefined, options: EventsOptions) =>
       runWithClient(options, async (client, output) => {
         const subject = subjectPattern(pattern);
-        if (options.follow) {
+        if (options.follow || options.durable !== undefined) {
           const stop = new AbortController();
           for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
           // With nothing said, following begins now; with --since, at that point.
-          const from = options.since ?? 'now';
-          await client.subscribe(subject, { from, signal: stop.signal }, (event) => print(output, event));
+          const from = options.since ?? (options.follow ? ('now' as const) : 0);
+          const durable = options.durable === undefined ? {} : { durable: options.durable };
+          const how = { from, ...durable, follow: options.follow === true, signal: stop.signal };
+          await client.subscribe(subject, how, (event) => print(output, event));
         } else {
           const since = options.since === undefined ? {} : { from: options.since };
           for await (const event of client.events(subject, since)) print(output, event);
