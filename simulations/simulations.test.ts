@@ -15,6 +15,7 @@ const MARKS_SEEDS_MAX = 16;
 /** Where the usual seeds would take long to reach a mark: a link that is blocked until its keepalive is over. */
 const FIXED_SEEDS: Record<string, { first: number; effort: number }> = {
   'lagging-safekeeper': { first: 4, effort: 1 },
+  'replaced-safekeeper': { first: 1, effort: 1 },
 };
 
 const kitchenSink = findScenario('consensus-kitchen-sink')!;
