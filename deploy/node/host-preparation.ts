@@ -37,7 +37,7 @@ function prepareHost(): HostPreparation {
 
 async function mountRelations(mountPoint: string): Promise<FuseDevice> {
   const { runDirectory, withoutMount, namespaces } = configuration;
-  if (withoutMount || namespaces === 'none') {
+  if (withoutMount || !hasOwnMounts(namespaces)) {
     throw new PalimpsestError('unsupported', 'mounting is switched off');
   }
   const device = FuseDevice.open();
@@ -53,11 +53,16 @@ async function mountRelations(mountPoint: string): Promise<FuseDevice> {
  * instead of staying in the machine's memory.
  */
 function separateSharedMemory(): Promise<boolean> {
-  if (configuration.namespaces === 'none') return Promise.resolve(false);
+  if (!hasOwnMounts(configuration.namespaces)) return Promise.resolve(false);
   const args = ['-t', 'tmpfs', '-o', 'mode=1777,nosuid,nodev', 'palimpsest-shm', '/dev/shm'];
   return new Promise((resolve) => {
     const child = spawn('mount', args, { stdio: 'ignore', timeout: MOUNT_TIMEOUT_MS });
     child.on('error', () => resolve(false));
     child.on('close', (code) => resolve(code === 0));
   });
+}
+
+/** Only who was told so has mounts of its own: anybody else's would stay on the machine when the process is gone. */
+function hasOwnMounts(namespaces: ComputeHostConfiguration['namespaces'] | undefined): boolean {
+  return namespaces === 'root' || namespaces === 'user';
 }
