@@ -191,10 +191,9 @@ test('a replica that lost its disk joins again, never at the price of what it ha
 
   await world.boot(third);
   expect(await world.create(second, { rejoin: true })).toEqual({ lsn: writer.end });
-  // The compute of before was promised things by replicas of the generation before: it is over.
+  // The compute goes on in the new generation, where only what is acknowledged anew counts.
+  await proposer.committed(writer.append(100), { timeoutMs: 10_000 });
   const committed = { end: writer.end, bytes: writer.bytes.slice() };
-  writer.append(100);
-  await expect.poll(() => failureOf(proposer), { timeout: 10_000 }).toBe('deposed');
 
   await world.kill(first);
   const next = world.proposer();
@@ -209,6 +208,7 @@ test('a replica that lost its disk joins again, never at the price of what it ha
     expect((await world.status(node)).generation).toBe(2);
   }
   next.close();
+  await expect.poll(() => failureOf(proposer), { timeout: 10_000 }).toBe('deposed');
 });
 
 function expire(node: string, belowLsn: Lsn): Promise<{ expiredLsn: Lsn; deleted: number }> {
