@@ -17,7 +17,7 @@ import {
   historyFault,
   lastLogTerm,
 } from '../../protocols/consensus/history.ts';
-import { everyMember } from '../../protocols/consensus/membership.ts';
+import { everyMember, membershipFrom } from '../../protocols/consensus/membership.ts';
 import type {
   AcceptorGreeting,
   AppendHeader,
@@ -131,7 +131,7 @@ export function decideSafekeeper(
 
 function decideCreate(snapshot: SafekeeperSnapshot, command: CreateReplica): SafekeeperDecision {
   const { type: _, members, newMembers, restored, generation = 1, ...identity } = command;
-  const membership = newMembers ? { generation, members, newMembers } : { generation, members };
+  const membership = membershipFrom(generation, members, newMembers);
   if (snapshot.value === 'removed') {
     return reject('conflict', `timeline ${command.timeline} was deleted; its id cannot be used again`);
   }

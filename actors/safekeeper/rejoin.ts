@@ -16,7 +16,8 @@
  * to it. Under the new generation the replica has neither voted nor acknowledged anything before, and its log is one
  * that a member had.
  */
-import { lastLogTerm } from '../../protocols/consensus/history.ts';
+import { compareLogEnds, logEnd } from '../../protocols/consensus/history.ts';
+import { majorityOf } from '../../protocols/consensus/membership.ts';
 import { READ_WAL_BYTES_MAX, type ReplicaStatus } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
@@ -51,7 +52,7 @@ export interface Rejoined {
 export async function rejoin(options: RejoinOptions): Promise<Rejoined> {
   const { members, node, startLsn } = options;
   const peers = members.filter((member) => member !== node);
-  const needed = Math.floor(members.length / 2) + 1;
+  const needed = majorityOf(members);
   const before = await askPeers({ ...options, peers });
   if (before.length < needed) throw tooFew(before.length, needed, peers);
   const backupLsn = Math.max(startLsn, ...before.map(({ offload }) => offload?.backupLsn ?? 0)) as Lsn;
@@ -95,10 +96,9 @@ function moreCommitted(a: ReplicaStatus, b: ReplicaStatus): ReplicaStatus {
   return b.commitLsn > a.commitLsn ? b : a;
 }
 
-/** The better of two logs: that of the higher last term; of one term, the longer. */
+/** The better of two logs. */
 export function betterLog(a: ReplicaStatus, b: ReplicaStatus): ReplicaStatus {
-  const terms = lastLogTerm(b.termHistory, b.flushLsn) - lastLogTerm(a.termHistory, a.flushLsn);
-  return (terms || b.flushLsn - a.flushLsn) > 0 ? b : a;
+  return compareLogEnds(logEnd(b.termHistory, b.flushLsn), logEnd(a.termHistory, a.flushLsn)) > 0 ? b : a;
 }
 
 function tooFew(answers: number, needed: number, peers: NodeId[]): PalimpsestError {

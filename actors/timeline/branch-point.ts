@@ -10,6 +10,7 @@
  * 4. A point before the history window of the timeline that has it is refused, unless somebody keeps exactly this one.
  */
 import { type TermStart, termBefore } from '../../protocols/consensus/history.ts';
+import { majorityOf } from '../../protocols/consensus/membership.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -180,7 +181,7 @@ async function newestCommit(question: PointQuestion, status: TimelineStatus): Pr
  */
 function onEnoughDisks(status: TimelineStatus, positions: number[]): number {
   const unknown = status.members.length - positions.length;
-  return [...positions].sort((a, b) => b - a)[quorumOf(status) - unknown - 1] ?? 0;
+  return [...positions].sort((a, b) => b - a)[majorityOf(status.members) - unknown - 1] ?? 0;
 }
 
 /** Whether what is on enough disks beyond the head is no whole record: such a record is never acknowledged. */
@@ -196,10 +197,6 @@ async function endsWhole(question: PointQuestion, status: TimelineStatus, head: 
     }),
   );
   return onEnoughDisks(status, ends) <= head.lsn;
-}
-
-function quorumOf({ members }: TimelineStatus): number {
-  return Math.floor(members.length / 2) + 1;
 }
 
 /**
@@ -241,7 +238,7 @@ async function askReplicas<T>(
   status: TimelineStatus,
   command: { type: string } & Record<string, unknown>,
 ): Promise<{ member: string; reply: T }[]> {
-  const quorum = quorumOf(status);
+  const quorum = majorityOf(status.members);
   const replies: { member: string; reply: T }[] = [];
   const failures: unknown[] = [];
   await new Promise<void>((resolve) => {

@@ -2,6 +2,7 @@
  * What a timeline does to the world: creates its replicas on safekeepers, attaches it to a pageserver, removes both.
  * Every effect may run twice: all commands sent here are idempotent.
  */
+import { majorityOf } from '../../protocols/consensus/membership.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -159,17 +160,15 @@ async function place(
   clock: Clock,
 ): Promise<TimelineEvent[]> {
   const members = context.spec!.members;
+  const quorum = majorityOf(members);
   const missing = new Set(members);
   const creations = members.map((member) =>
     createReplica(services, context, member).then(() => {
       missing.delete(member);
     }),
   );
-  const [failures] = await Promise.all([
-    quorumOf(creations, Math.floor(members.length / 2) + 1, clock),
-    attach(services, context),
-  ]);
-  if (missing.size > 0 && members.length - missing.size <= members.length / 2) throw failures[0];
+  const [failures] = await Promise.all([quorumOf(creations, quorum, clock), attach(services, context)]);
+  if (missing.size > 0 && members.length - missing.size < quorum) throw failures[0];
   return [{ type: 'timeline.activated', missing: [...missing] }];
 }
 

@@ -15,7 +15,7 @@
  *    what it acknowledged. Such a change is given up, and another one decided.
  * 5. A joint configuration may be given up for the old members at any time: what is committed in it, they have.
  */
-import { lastLogTerm } from '../../protocols/consensus/history.ts';
+import { compareLogEnds, type LogEnd, logEnd } from '../../protocols/consensus/history.ts';
 import {
   everyMember,
   isMajority,
@@ -27,12 +27,9 @@ import type { NodeId } from '../../protocols/ids.ts';
 import type { Decision } from '../../runtime/host/definition.ts';
 import type { TimelineEvent } from './events.ts';
 
-/** What the new members have to reach. */
-export interface Mark {
+/** What the new members have to reach: the highest term, and the end of the best log. */
+export interface Mark extends LogEnd {
   term: number;
-  /** Of the best log: the term that wrote its end, and its end. */
-  logTerm: number;
-  flushLsn: number;
 }
 
 /** A change that is under way. */
@@ -155,22 +152,15 @@ export function foldMembership(
 /** Rule 2; undefined while they are no majority of the old members. */
 export function markOf({ members }: Membership, statuses: ReplicaStatus[]): Mark | undefined {
   if (!isMajority(members, (node) => statuses.some((status) => status.node === node))) return undefined;
-  const mark: Mark = { term: 0, logTerm: 0, flushLsn: 0 };
-  for (const status of statuses) {
-    mark.term = Math.max(mark.term, status.term);
-    const logTerm = lastLogTerm(status.termHistory, status.flushLsn);
-    if (logTerm < mark.logTerm || (logTerm === mark.logTerm && status.flushLsn <= mark.flushLsn)) continue;
-    mark.logTerm = logTerm;
-    mark.flushLsn = status.flushLsn;
-  }
-  return mark;
+  const ends = statuses.map(({ termHistory, flushLsn }) => logEnd(termHistory, flushLsn));
+  const best = ends.reduce((a, b) => (compareLogEnds(b, a) > 0 ? b : a));
+  return { term: Math.max(...statuses.map(({ term }) => term)), ...best };
 }
 
 /** Whether a member is as far as the mark, in the joint configuration. */
 export function hasReached(mark: Mark, generation: number, status: ReplicaStatus): boolean {
   if (status.generation !== generation || status.term < mark.term) return false;
-  const logTerm = lastLogTerm(status.termHistory, status.flushLsn);
-  return logTerm > mark.logTerm || (logTerm === mark.logTerm && status.flushLsn >= mark.flushLsn);
+  return compareLogEnds(logEnd(status.termHistory, status.flushLsn), mark) >= 0;
 }
 
 /** Rule 3. */

@@ -12,9 +12,10 @@
  *    only when a member says it anew, as a member of the newer one.
  */
 import {
+  compareLogEnds,
   extendHistory,
   highestCommonPoint,
-  lastLogTerm,
+  logEnd,
   type TermStart,
 } from '../../protocols/consensus/history.ts';
 import {
@@ -214,7 +215,7 @@ export class ProposerState {
 
 /** Positive when `a` is the better donor. */
 function compareLogs(a: VoteResponse, b: VoteResponse): number {
-  return lastLogTerm(a.history, a.flushLsn) - lastLogTerm(b.history, b.flushLsn) || a.flushLsn - b.flushLsn;
+  return compareLogEnds(logEnd(a.history, a.flushLsn), logEnd(b.history, b.flushLsn));
 }
 
 /** Which record's end is safe to commit once WAL up to some chunk's end is durable. */

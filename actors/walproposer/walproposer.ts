@@ -12,8 +12,7 @@
  * A member that comes back later is greeted, elected and brought up to date like any other: from the window of recent
  * WAL, or from a member that has what the window has lost. A higher term seen anywhere deposes this proposer for good.
  */
-
-import { everyMember, type Membership } from '../../protocols/consensus/membership.ts';
+import { everyMember, type Membership, membershipFrom } from '../../protocols/consensus/membership.ts';
 import type {
   AcceptorGreeting,
   AppendResponse,
@@ -88,7 +87,7 @@ export class Walproposer {
     this.#log = options.log;
     this.#options = options;
     const { generation = 1, members, newMembers } = spec;
-    const membership = newMembers ? { generation, members, newMembers } : { generation, members };
+    const membership = membershipFrom(generation, members, newMembers);
     this.#state = new ProposerState(membership, spec.startLsn);
     this.#commitWaiters = new WaitList(clock);
     this.#roomWaiters = new WaitList(clock);

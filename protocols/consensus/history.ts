@@ -40,6 +40,21 @@ export function lastLogTerm(history: TermHistory, end: Lsn): Term {
   return term;
 }
 
+/** Where a log ends: the term that wrote its end, and the end. */
+export interface LogEnd {
+  logTerm: number;
+  flushLsn: number;
+}
+
+export function logEnd(history: TermHistory, flushLsn: Lsn): LogEnd {
+  return { logTerm: lastLogTerm(history, flushLsn), flushLsn };
+}
+
+/** Above 0 when log `a` is the better one: that of the higher last term; of one term, the longer. */
+export function compareLogEnds(a: LogEnd, b: LogEnd): number {
+  return a.logTerm - b.logTerm || a.flushLsn - b.flushLsn;
+}
+
 /** Term that wrote the last byte before `end`; 0 when no entry tells. Logs that agree in it are the same up to `end`. */
 export function termBefore(history: TermHistory, end: Lsn): Term {
   let term = 0 as Term;

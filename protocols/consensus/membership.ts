@@ -13,6 +13,15 @@ export interface Membership {
   newMembers?: NodeId[];
 }
 
+/** The configuration of these parts, joint when it has new members. */
+export function membershipFrom(
+  generation: number,
+  members: NodeId[],
+  newMembers: NodeId[] | undefined,
+): Membership {
+  return newMembers ? { generation, members, newMembers } : { generation, members };
+}
+
 /** All nodes of the configuration, each once; the old members come first. */
 export function everyMember({ members, newMembers = [] }: Membership): NodeId[] {
   return [...members, ...newMembers.filter((node) => !members.includes(node))];

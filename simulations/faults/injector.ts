@@ -4,6 +4,7 @@
  * Fault budget: disks keep what they have synced, always; a disk's syncs fail on fewer machines than would break a quorum at
  * one time. What else breaks (all machines down, all links blocked) only costs time.
  */
+import { majorityOf } from '../../protocols/consensus/membership.ts';
 import type { SimEvent } from '../world/event-queue.ts';
 import type { SimMachine } from '../world/machine.ts';
 import type { SimNetwork } from '../world/network.ts';
@@ -127,7 +128,7 @@ export class FaultInjector {
     if (fault.kind !== 'failing disk') return true;
     const storages = [...this.#targets.values()].filter((target) => target.isStorage);
     const failing = storages.filter((target) => target.machine.storage.faults.failShare > 0);
-    return failing.length + 1 < Math.floor(storages.length / 2) + 1;
+    return failing.length + 1 < majorityOf(storages);
   }
 
   /** Begins a fault; returns what ends it. */
