@@ -18,19 +18,14 @@ import { formatObjectsLocation, type ObjectsLocation } from '../../runtime/adapt
 import { MetricsRegistry } from '../../runtime/adapters/open-metrics.ts';
 import { openObjects } from '../../runtime/adapters/open-objects.ts';
 import { createLog } from '../../runtime/adapters/pino-log.ts';
-import {
-  findPostgres,
-  obtainPostgres,
-  type PostgresBinaries,
-  postgresUser,
-  reachablePostgres,
-} from '../../runtime/adapters/postgres-binaries.ts';
+import { postgresUser, reachablePostgres } from '../../runtime/adapters/postgres-binaries.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { type DataDirectory, openDataDirectory } from '../node/data-directory.ts';
 import type { MarkOwner } from '../node/fenced-objects.ts';
 import type { NatsLocation } from '../node/join-bus.ts';
+import { KnownBinaries } from '../node/known-binaries.ts';
 import { claimObjects } from '../node/objects-mark.ts';
 import { busAddress } from '../node/run-paths.ts';
 import {
@@ -40,6 +35,7 @@ import {
   StorageProcess,
   type StorageProcessSpec,
 } from '../node/storage-processes.ts';
+import { UndoStack } from '../node/undo-stack.ts';
 import { VERSION } from '../version.ts';
 import { ComputeNode } from './compute-node.ts';
 import { bindDirectory, type ClusterIdentity, joinCluster } from './identity.ts';
@@ -90,8 +86,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
 
 class ClusterNode {
   readonly #options: NodeOptions;
-  readonly #undo: { what: string; undo: () => Promise<void> | void }[] = [];
-  readonly #binaries = new Map<number, PostgresBinaries>();
+  readonly #undo = new UndoStack();
+  readonly #binaries: KnownBinaries;
   readonly #clock = new SystemClock();
   readonly #random = new SystemRandom();
   readonly #metrics = new MetricsRegistry();
@@ -102,17 +98,17 @@ class ClusterNode {
   #connection!: NatsConnection;
   #bus!: NatsBus;
   #registration!: Registration;
-  #stopping: Promise<void> | undefined;
 
   constructor(options: NodeOptions) {
     this.#options = options;
+    this.#binaries = new KnownBinaries(options);
   }
 
   async start(): Promise<RunningNode> {
     const { dataDir, objects, roles, name, nats, pgVersion } = this.#options;
-    if (this.#has('compute') || this.#has('control')) await this.#obtainBinaries(pgVersion);
+    if (this.#has('compute') || this.#has('control')) await this.#binaries.obtain(pgVersion);
     this.#directory = await openDataDirectory(dataDir, { objects });
-    this.#then('data directory', () => this.#directory.release());
+    this.#undo.add('data directory', () => this.#directory.release());
     const { root } = this.#directory;
     this.#log = createLog({ file: join(root, 'logs', 'node.log'), bindings: { node: name } });
     const failed = new Promise<Error>((resolve) => {
@@ -124,7 +120,7 @@ class ClusterNode {
     this.#step('joining the cluster');
     const clock = this.#clock;
     this.#connection = await NatsConnection.connect({ ...nats, name: `node ${name}`, clock, log: this.#log });
-    this.#then('NATS', () => this.#connection.close());
+    this.#undo.add('NATS', () => this.#connection.close());
     this.#bus = new NatsBus(this.#connection, clock);
     const cluster = await this.#join();
     this.#step(`starting ${roles.join(', ')}`);
@@ -138,22 +134,9 @@ class ClusterNode {
   }
 
   stop(): Promise<void> {
-    this.#stopping ??= this.#undoAll();
-    return this.#stopping;
-  }
-
-  async #undoAll(): Promise<void> {
-    for (const { what, undo } of this.#undo.splice(0).reverse()) {
-      try {
-        await undo();
-      } catch (error) {
-        this.#log?.error({ error, what }, 'a part could not be stopped in order');
-      }
-    }
-  }
-
-  #then(what: string, undo: () => Promise<void> | void): void {
-    this.#undo.push({ what, undo });
+    return this.#undo.run((what, error) =>
+      this.#log?.error({ error, what }, 'a part could not be stopped in order'),
+    );
   }
 
   #step(text: string): void {
@@ -188,7 +171,7 @@ class ClusterNode {
     };
     this.#registration = new Registration(natsLeases(jetstream, clock), record, { clock, log: this.#log });
     await this.#registration.register();
-    this.#then('registration', () => this.#registration.leave());
+    this.#undo.add('registration', () => this.#registration.leave());
     return cluster;
   }
 
@@ -237,7 +220,7 @@ class ClusterNode {
       onRestart,
     });
     process.start();
-    this.#then(spec.node, () => process.stop());
+    this.#undo.add(spec.node, () => process.stop());
     return process;
   }
 
@@ -258,13 +241,13 @@ class ClusterNode {
       runDirectory,
       logDirectory: join(root, 'logs'),
       pgVersion,
-      binariesOf: (version) => reachablePostgres(this.#binariesOf(version), user, runDirectory),
+      binariesOf: (version) => reachablePostgres(this.#binaries.of(version), user, runDirectory),
       user,
     });
-    this.#then('compute hosts', () => hosts.close());
+    this.#undo.add('compute hosts', () => hosts.close());
     const computes = new ComputeNode({ node: name, host, bus: this.#bus, hosts });
     await computes.serve();
-    this.#then('computes', () => computes.suspendAll(STOP_COMPUTES_TIMEOUT_MS));
+    this.#undo.add('computes', () => computes.suspendAll(STOP_COMPUTES_TIMEOUT_MS));
     hosts.fillReserve();
   }
 
@@ -279,20 +262,8 @@ class ClusterNode {
     });
     const port = await gateway.listen({ host: this.#options.host, port: this.#options.port });
     gateway.open();
-    this.#then('gateway', () => gateway.close());
+    this.#undo.add('gateway', () => gateway.close());
     await this.#registration.tell({ port });
     return port;
-  }
-
-  #binariesOf(version: number): PostgresBinaries {
-    const known = this.#binaries.get(version) ?? findPostgres(version, this.#options.pgBin);
-    this.#binaries.set(version, known);
-    return known;
-  }
-
-  async #obtainBinaries(version: number): Promise<void> {
-    const { pgBin, onStep } = this.#options;
-    const found = await obtainPostgres(version, { directory: pgBin, ...(onStep ? { onStep } : {}) });
-    this.#binaries.set(version, found);
   }
 }

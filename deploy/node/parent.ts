@@ -16,9 +16,6 @@ import { LocalDirectoryReader } from '../../runtime/adapters/directory-reader.ts
 import { formatObjectsLocation, type ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import { openObjects, removeAbandonedUploads } from '../../runtime/adapters/open-objects.ts';
 import {
-  findPostgres,
-  obtainPostgres,
-  type PostgresBinaries,
   type PostgresUser,
   postgresUser,
   reachablePostgres,
@@ -43,6 +40,7 @@ import { ControlService, type ControlServiceOptions } from './control-service.ts
 import { type DataDirectory, type InstallationFile, openDataDirectory } from './data-directory.ts';
 import { FencedObjects, type MarkOwner } from './fenced-objects.ts';
 import { GarbageCollector } from './garbage-collector.ts';
+import { KnownBinaries } from './known-binaries.ts';
 import { Leases } from './leases.ts';
 import { Moments } from './moments.ts';
 import { claimObjects } from './objects-mark.ts';
@@ -52,6 +50,7 @@ import { busAddress } from './run-paths.ts';
 import { type PageserverLimits, StorageProcesses } from './storage-processes.ts';
 import { Subscriptions } from './subscriptions.ts';
 import { Templates } from './templates.ts';
+import { UndoStack } from './undo-stack.ts';
 
 const HOST = '127.0.0.1';
 const PAGESERVER = 'ps1';
@@ -115,32 +114,32 @@ export async function startSystem(options: SystemOptions): Promise<RunningSystem
 
 class EmbeddedSystem {
   readonly #options: SystemOptions;
-  readonly #undo: { what: string; undo: () => Promise<void> | void }[] = [];
-  readonly #binaries = new Map<number, PostgresBinaries>();
+  readonly #undo = new UndoStack();
+  readonly #binaries: KnownBinaries;
   readonly #user: PostgresUser = postgresUser();
   #runtime!: ParentRuntime;
   #directory!: DataDirectory;
   #objects!: Objects;
   #computes: Computes | undefined;
   #repair: ReplicaRepair | undefined;
-  #stopping: Promise<void> | undefined;
 
   constructor(options: SystemOptions) {
     this.#options = options;
+    this.#binaries = new KnownBinaries(options);
   }
 
   async start(): Promise<RunningSystem> {
     const { safekeepers, objects, pgVersion, dataDir } = this.#options;
-    await this.#obtainBinaries(pgVersion);
+    await this.#binaries.obtain(pgVersion);
     this.#directory = await openDataDirectory(dataDir, {
       ...(safekeepers === undefined ? {} : { safekeepers }),
       ...(objects === undefined ? {} : { objects }),
       ...(this.#options.recovery ? { recovering: this.#options.recovery } : {}),
     });
-    this.#then('data directory', () => this.#directory.release());
+    this.#undo.add('data directory', () => this.#directory.release());
     const { root, runDirectory } = this.#directory;
     this.#runtime = await ParentRuntime.start({ root, runDirectory });
-    this.#then('runtime', () => this.#runtime.close());
+    this.#undo.add('runtime', () => this.#runtime.close());
     const { bus, clock, log } = this.#runtime;
 
     const control = new ControlActors({ spawner: this.#runtime.actors, ...this.#runtime.services });
@@ -166,7 +165,7 @@ class EmbeddedSystem {
       timelines: () => control.timelineStatuses(),
     });
     this.#repair = repair;
-    this.#then('repair of replicas', () => repair.stop());
+    this.#undo.add('repair of replicas', () => repair.stop());
 
     const createProject = await this.#projectMaker(control, storage);
     const garbage = new GarbageCollector({
@@ -177,7 +176,7 @@ class EmbeddedSystem {
       metrics: this.#runtime.metrics,
       intervalMs: this.#options.gcIntervalSeconds * 1000,
     });
-    this.#then('garbage collection', () => garbage.stop());
+    this.#undo.add('garbage collection', () => garbage.stop());
     const service = new ControlService({
       actors: control,
       bus,
@@ -212,7 +211,7 @@ class EmbeddedSystem {
     gateway.open();
     garbage.start();
     // First of all when it stops: a client that comes back at once must not wake what is being suspended.
-    this.#then('clients', () => gateway.close());
+    this.#undo.add('clients', () => gateway.close());
     await this.#directory.publish(port);
     log.info({ port, pid: process.pid }, 'ready');
     return {
@@ -227,22 +226,9 @@ class EmbeddedSystem {
 
   /** Undoes what the start has done, newest first; one failure does not keep the rest from being undone. */
   stop(): Promise<void> {
-    this.#stopping ??= this.#undoAll();
-    return this.#stopping;
-  }
-
-  async #undoAll(): Promise<void> {
-    for (const { what, undo } of this.#undo.splice(0).reverse()) {
-      try {
-        await undo();
-      } catch (error) {
-        this.#runtime?.log.error({ error, what }, 'a part could not be stopped in order');
-      }
-    }
-  }
-
-  #then(what: string, undo: () => Promise<void> | void): void {
-    this.#undo.push({ what, undo });
+    return this.#undo.run((what, error) =>
+      this.#runtime?.log.error({ error, what }, 'a part could not be stopped in order'),
+    );
   }
 
   #step(text: string): void {
@@ -252,23 +238,6 @@ class EmbeddedSystem {
 
   #giveUpIfAsked(): void {
     if (this.#options.signal?.aborted) throw new PalimpsestError('unavailable', 'the start was interrupted');
-  }
-
-  /** Finds the programs of each version once; looking takes a process. */
-  #binariesOf(version: number): PostgresBinaries {
-    const known = this.#binaries.get(version) ?? findPostgres(version, this.#options.pgBin);
-    this.#binaries.set(version, known);
-    return known;
-  }
-
-  /** The same for a version that may have to be installed first. */
-  async #obtainBinaries(version: number): Promise<PostgresBinaries> {
-    const { pgBin, onStep } = this.#options;
-    const known =
-      this.#binaries.get(version) ??
-      (await obtainPostgres(version, { directory: pgBin, ...(onStep ? { onStep } : {}) }));
-    this.#binaries.set(version, known);
-    return known;
   }
 
   /** Takes the port early, so that a taken one is known before anything is started; clients wait for `open`. */
@@ -288,7 +257,7 @@ class EmbeddedSystem {
       },
     });
     const port = await gateway.listen({ host: HOST, port: this.#options.port });
-    this.#then('gateway', () => gateway.close());
+    this.#undo.add('gateway', () => gateway.close());
     return { gateway, port };
   }
 
@@ -337,7 +306,7 @@ class EmbeddedSystem {
       },
     });
     storage.start();
-    this.#then('storage processes', () => storage.stop());
+    this.#undo.add('storage processes', () => storage.stop());
     return storage;
   }
 
@@ -355,10 +324,10 @@ class EmbeddedSystem {
       runDirectory,
       logDirectory: join(root, 'logs'),
       pgVersion: this.#options.pgVersion,
-      binariesOf: (version) => reachablePostgres(this.#binariesOf(version), this.#user, runDirectory),
+      binariesOf: (version) => reachablePostgres(this.#binaries.of(version), this.#user, runDirectory),
       user: this.#user,
     });
-    this.#then('compute hosts', () => hosts.close());
+    this.#undo.add('compute hosts', () => hosts.close());
     return hosts;
   }
 
@@ -385,7 +354,7 @@ class EmbeddedSystem {
     await computes.clean();
     computes.serve();
     this.#computes = computes;
-    this.#then('computes', () => computes.suspendAll());
+    this.#undo.add('computes', () => computes.suspendAll());
   }
 
   /** The pageserver has started again and has forgotten everything. */
@@ -428,7 +397,7 @@ class EmbeddedSystem {
     const templates = new Templates({
       objects,
       workDirectory: join(root, 'templates'),
-      binaries: (version) => this.#obtainBinaries(version),
+      binaries: (version) => this.#binaries.obtain(version),
       importCluster: async ({ directory, prefix }) => {
         const reader = new LocalDirectoryReader(directory);
         const imported = await importTemplate({ directory: reader, objects, key: prefix });
