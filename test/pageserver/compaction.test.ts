@@ -4,30 +4,26 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Shard } from '../../actors/pageserver/shard.ts';
-import { type OracleRun, recordRun } from '../redo/cluster.ts';
-
 import { compareWithMoment } from './check.ts';
-import { type Reference, replayReference } from './reference.ts';
-import { readWalFiles, ShardWorld, type ShardWorldOptions } from './shard-world.ts';
+import { RecordedWorlds } from './recorded-worlds.ts';
+import type { Reference } from './reference.ts';
+import { readWalFiles, type ShardWorld, type ShardWorldOptions } from './shard-world.ts';
 import { runSmallWorkload } from './small-workload.ts';
 
 const MAIN = '1'.repeat(32);
 /** Small numbers, so that much happens in little WAL. */
 const COMPACTION = { mergeLayers: 4, targetBytes: 128 * 1024, imagePages: 300 };
 
-let recorded: OracleRun;
 let reference: Reference;
-const worlds: ShardWorld[] = [];
+const worlds = new RecordedWorlds();
 
 async function makeWorld(options: ShardWorldOptions = {}): Promise<{ world: ShardWorld; main: Shard }> {
-  const world = new ShardWorld(recorded.wal, {
+  const world = await worlds.add({
     layerBytesMax: 150_000,
     pageCacheBytes: 2 ** 20,
     compaction: COMPACTION,
     ...options,
   });
-  worlds.push(world);
-  await world.importFrom(worlds[0]!);
   return { world, main: await world.open(mainSpec(world)) };
 }
 
@@ -52,17 +48,11 @@ const kinds = (shard: Shard) => {
 };
 
 beforeAll(async () => {
-  recorded = await recordRun({ full_page_writes: 'off', track_commit_timestamp: 'on' }, runSmallWorkload);
-  const world = new ShardWorld(recorded.wal);
-  worlds.push(world);
-  await world.import(recorded.base);
-  reference = replayReference(recorded.base, recorded.wal, world.template.startLsn, 9_000);
+  await worlds.record({ track_commit_timestamp: 'on' }, runSmallWorkload, 9_000);
+  reference = worlds.reference;
 }, 180_000);
 
-afterAll(() => {
-  for (const world of worlds) world.destroy();
-  recorded?.destroy();
-});
+afterAll(() => worlds.destroy());
 
 describe('a shard with compaction', () => {
   test('merges what was flushed into few layers by key, adds images, and serves the same at every moment', async () => {
@@ -98,7 +88,7 @@ describe('a shard with compaction', () => {
       let received = shard.lastLsn;
       const feed = async () => {
         for (let pieces = next(20); pieces > 0 && received < reference.endLsn; pieces--) {
-          const bytes = readWalFiles(recorded.wal, received, Math.min(60_000, reference.endLsn - received));
+          const bytes = readWalFiles(worlds.wal, received, Math.min(60_000, reference.endLsn - received));
           await shard.takeWal(received, bytes);
           received += bytes.length;
         }

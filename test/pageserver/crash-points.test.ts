@@ -4,41 +4,26 @@
  */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { findIndex } from '../../actors/pageserver/index-object.ts';
-import { type OracleRun, recordRun } from '../redo/cluster.ts';
 import { Life } from './crashing.ts';
 import { objectFindings, TestNode, TIMELINE } from './node-world.ts';
-import { type Moment, type Reference, replayReference } from './reference.ts';
-import { ShardWorld } from './shard-world.ts';
+import { RecordedWorlds } from './recorded-worlds.ts';
+import type { Moment } from './reference.ts';
+import type { ShardWorld } from './shard-world.ts';
 import { runSmallWorkload } from './small-workload.ts';
 
 const DB = 5;
 /** Kills over all steps of a life, one after the other: more of them with PALIMPSEST_LONG. */
 const KILLS = process.env.PALIMPSEST_LONG ? 200 : 8;
 
-let recorded: OracleRun;
-let reference: Reference;
 let moments: Moment[];
-const worlds: ShardWorld[] = [];
-
-async function makeWorld(): Promise<ShardWorld> {
-  const world = new ShardWorld(recorded.wal);
-  worlds.push(world);
-  if (worlds.length === 1) await world.import(recorded.base);
-  else await world.importFrom(worlds[0]!);
-  return world;
-}
+const worlds = new RecordedWorlds();
 
 beforeAll(async () => {
-  recorded = await recordRun({ full_page_writes: 'off' }, runSmallWorkload);
-  const world = await makeWorld();
-  reference = replayReference(recorded.base, recorded.wal, world.template.startLsn, 5_000);
-  moments = reference.moments.slice(0, 4);
+  await worlds.record({}, runSmallWorkload, 5_000);
+  moments = worlds.reference.moments.slice(0, 4);
 }, 120_000);
 
-afterAll(() => {
-  for (const world of worlds) world.destroy();
-  recorded?.destroy();
-});
+afterAll(() => worlds.destroy());
 
 /** An image that was just made is uploaded before the index lists it: what is under way comes to rest by itself. */
 async function expectNoOrphans(world: ShardWorld, where: string): Promise<void> {
@@ -47,7 +32,7 @@ async function expectNoOrphans(world: ShardWorld, where: string): Promise<void> 
 
 test('killed at any step, it goes on with the same content and without objects that nobody lists', async () => {
   const walEnd = moments.at(-1)!.lsn;
-  const counting = await makeWorld();
+  const counting = await worlds.add();
   const whole = await TestNode.start(counting, { folder: 'ps', walEnd });
   await whole.attach(1);
   await whole.settle();
@@ -58,7 +43,7 @@ test('killed at any step, it goes on with the same content and without objects t
   expect(steps).toBeGreaterThan(50);
 
   for (let kill = 0; kill < KILLS; kill++) {
-    const world = await makeWorld();
+    const world = await worlds.add();
     const end = 1 + Math.floor(((kill + 0.5) * steps) / KILLS);
     const first = await TestNode.start(world, { folder: 'ps', walEnd, life: new Life(end, kill % 2 === 0) });
     await first
@@ -82,7 +67,7 @@ test('killed at any step, it goes on with the same content and without objects t
 }, 120_000);
 
 test('of two pageservers the older one deletes nothing, and nobody reads what it writes', async () => {
-  const world = await makeWorld();
+  const world = await worlds.add();
   const [early, , late] = moments.map(({ lsn }) => lsn) as [number, number, number];
   const older = await TestNode.start(world, { folder: 'older', walEnd: early });
   await older.attach(1);
@@ -114,7 +99,7 @@ test('of two pageservers the older one deletes nothing, and nobody reads what it
 }, 60_000);
 
 test('with little room on its disk a node reads objects by ranges and keeps within its budget', async () => {
-  const world = await makeWorld();
+  const world = await worlds.add();
   const walEnd = moments.at(-1)!.lsn;
   const diskBytesMax = 300_000;
   const options = {

@@ -5,28 +5,25 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Shard } from '../../actors/pageserver/shard.ts';
 import { basebackupAt } from '../../actors/pageserver/shard-queries.ts';
-import { type OracleRun, recordRun } from '../redo/cluster.ts';
 import { compareWithMoment } from './check.ts';
-import { type Moment, type Reference, replayReference } from './reference.ts';
-import { ShardWorld } from './shard-world.ts';
+import { RecordedWorlds } from './recorded-worlds.ts';
+import type { Moment, Reference } from './reference.ts';
+import type { ShardWorld } from './shard-world.ts';
 import { runSmallWorkload } from './small-workload.ts';
 
 const MAIN = '1'.repeat(32);
 /** Small numbers, so that much happens in little WAL. */
 const COMPACTION = { mergeLayers: 3, targetBytes: 128 * 1024, imagePages: 300 };
 
-let recorded: OracleRun;
 let reference: Reference;
-const worlds: ShardWorld[] = [];
+const worlds = new RecordedWorlds();
 
 async function makeWorld(): Promise<{ world: ShardWorld; main: Shard }> {
-  const world = new ShardWorld(recorded.wal, {
+  const world = await worlds.add({
     layerBytesMax: 150_000,
     pageCacheBytes: 2 ** 20,
     compaction: COMPACTION,
   });
-  worlds.push(world);
-  await world.import(recorded.base);
   return { world, main: await world.open(world.spec(MAIN, { startLsn: world.template.startLsn })) };
 }
 
@@ -46,17 +43,11 @@ async function feedAll(world: ShardWorld, shard: Shard, end: number): Promise<vo
 }
 
 beforeAll(async () => {
-  recorded = await recordRun({ full_page_writes: 'off', track_commit_timestamp: 'on' }, runSmallWorkload);
-  const world = new ShardWorld(recorded.wal);
-  worlds.push(world);
-  await world.import(recorded.base);
-  reference = replayReference(recorded.base, recorded.wal, world.template.startLsn, 9_000);
+  await worlds.record({ track_commit_timestamp: 'on' }, runSmallWorkload, 9_000);
+  reference = worlds.reference;
 }, 180_000);
 
-afterAll(() => {
-  for (const world of worlds) world.destroy();
-  recorded?.destroy();
-});
+afterAll(() => worlds.destroy());
 
 describe('garbage collection of a shard', () => {
   test('keeps what is after the cutoff and the points of branches and readers; the rest goes, from objects too', async () => {

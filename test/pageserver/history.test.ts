@@ -6,38 +6,29 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Shard } from '../../actors/pageserver/shard.ts';
 import { basebackupAt } from '../../actors/pageserver/shard-queries.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { type OracleRun, recordRun } from '../redo/cluster.ts';
 import { runWorkload } from '../redo/workload.ts';
 import { compareWithMoment } from './check.ts';
-import { type Reference, replayReference } from './reference.ts';
-import { ShardWorld } from './shard-world.ts';
+import { RecordedWorlds } from './recorded-worlds.ts';
+import type { Reference } from './reference.ts';
+import type { ShardWorld } from './shard-world.ts';
 
 const MAIN = '1'.repeat(32);
 
-let recorded: OracleRun;
 let reference: Reference;
-const worlds: ShardWorld[] = [];
+const worlds = new RecordedWorlds();
 
 async function makeWorld(layerBytesMax: number): Promise<{ world: ShardWorld; main: Shard }> {
-  const world = new ShardWorld(recorded.wal, { layerBytesMax, pageCacheBytes: 2 ** 21 });
-  worlds.push(world);
-  await world.import(recorded.base);
+  const world = await worlds.add({ layerBytesMax, pageCacheBytes: 2 ** 21 });
   const main = await world.open(world.spec(MAIN, { startLsn: world.template.startLsn }));
   return { world, main };
 }
 
 beforeAll(async () => {
-  recorded = await recordRun({ full_page_writes: 'off', track_commit_timestamp: 'on' }, runWorkload);
-  const world = new ShardWorld(recorded.wal);
-  worlds.push(world);
-  await world.import(recorded.base);
-  reference = replayReference(recorded.base, recorded.wal, world.template.startLsn, 60_000);
+  await worlds.record({ track_commit_timestamp: 'on' }, runWorkload, 60_000);
+  reference = worlds.reference;
 }, 180_000);
 
-afterAll(() => {
-  for (const world of worlds) world.destroy();
-  recorded?.destroy();
-});
+afterAll(() => worlds.destroy());
 
 describe('a shard fed with the WAL of a stock Postgres', () => {
   test('serves every page at every moment from memory', async () => {
