@@ -55,19 +55,9 @@ export function recordCrc32c(words: Int32Array, offset: number, length: number):
   let crc = CRC32C_INIT;
   let word = (offset + 24) >> 2;
   const payload = length - 24;
-  for (const last = word + ((payload >> 3) << 1); word < last; word += 2) {
-    const low = crc ^ words[word]!;
-    const high = words[word + 1]!;
-    crc =
-      t[1792 + (low & 255)]! ^
-      t[1536 + ((low >>> 8) & 255)]! ^
-      t[1280 + ((low >>> 16) & 255)]! ^
-      t[1024 + (low >>> 24)]! ^
-      t[768 + (high & 255)]! ^
-      t[512 + ((high >>> 8) & 255)]! ^
-      t[256 + ((high >>> 16) & 255)]! ^
-      t[high >>> 24]!;
-  }
+  const last = word + ((payload >> 3) << 1);
+  crc = crcOfPairs(crc, words, word, last);
+  word = last;
   if ((payload & 4) !== 0) crc = crcOfWord(crc, words[word++]!);
   // One to three bytes are left: the same step with as many tables.
   const left = payload & 3;
@@ -78,10 +68,18 @@ export function recordCrc32c(words: Int32Array, offset: number, length: number):
     else crc = (crc >>> 24) ^ t[512 + (low & 255)]! ^ t[256 + ((low >>> 8) & 255)]! ^ t[(low >>> 16) & 255]!;
   }
   word = offset >> 2;
-  for (const last = word + 4; word < last; word += 2) {
-    const low = crc ^ words[word]!;
+  crc = crcOfPairs(crc, words, word, word + 4);
+  return ~crcOfWord(crc, words[word + 4]!);
+}
+
+/** Over an even number of words, two at a time. */
+function crcOfPairs(crc: number, words: Int32Array, from: number, end: number): number {
+  const t = TABLES;
+  let sum = crc;
+  for (let word = from; word < end; word += 2) {
+    const low = sum ^ words[word]!;
     const high = words[word + 1]!;
-    crc =
+    sum =
       t[1792 + (low & 255)]! ^
       t[1536 + ((low >>> 8) & 255)]! ^
       t[1280 + ((low >>> 16) & 255)]! ^
@@ -91,7 +89,7 @@ export function recordCrc32c(words: Int32Array, offset: number, length: number):
       t[256 + ((high >>> 16) & 255)]! ^
       t[high >>> 24]!;
   }
-  return ~crcOfWord(crc, words[word]!);
+  return sum;
 }
 
 function crcOfWord(crc: number, word: number): number {
