@@ -24,6 +24,11 @@ export class LsnWaiters {
     this.#clock = clock;
   }
 
+  /** Whether nobody waits. */
+  get isEmpty(): boolean {
+    return this.#waiters.size === 0;
+  }
+
   /** Resolves once `advance` has reached `lsn`; rejects with `timeout` after `timeoutMs`. */
   wait(lsn: number, current: number, timeoutMs: number): Promise<void> {
     if (this.#failed) return Promise.reject(this.#failed);

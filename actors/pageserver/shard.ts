@@ -14,6 +14,7 @@ import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts'
 import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
 import { WalStream } from '../safekeeper/wal-client.ts';
 import { Arena } from './arena.ts';
+import { BulkPace } from './bulk-pace.ts';
 import { Collector } from './collector.ts';
 import type { CompactionOptions } from './compaction-plan.ts';
 import type { ShardSpec } from './events.ts';
@@ -64,6 +65,7 @@ export class Shard {
   readonly #tools: ShardTools;
   readonly #parent: ShardParent | undefined;
   readonly #waiters: LsnWaiters;
+  readonly #pace: BulkPace;
   readonly layers: ShardLayers;
   readonly collector: Collector;
   readonly #layerBytesMax: number;
@@ -89,6 +91,7 @@ export class Shard {
     this.history.ancestor = options.parent;
     this.reader = new PageReader(this.history, tools);
     this.#waiters = new LsnWaiters(tools.clock);
+    this.#pace = new BulkPace(tools.clock);
     this.layers = new ShardLayers({
       spec,
       tools,
@@ -139,7 +142,7 @@ export class Shard {
       dial: (node) => this.#tools.dialSafekeeper(node, this.spec.timeline),
       safekeepers: this.spec.safekeepers,
       from: this.#lastLsn as Lsn,
-      onWal: (beginLsn, bytes) => this.takeWal(beginLsn, bytes),
+      onWal: (beginLsn, bytes, commitLsn) => this.#takeAtPace(beginLsn, bytes, commitLsn),
       onError: (error) => this.#fail(error),
       feedback: () => ({
         receivedLsn: this.#lastLsn as Lsn,
@@ -178,6 +181,7 @@ export class Shard {
   waitFor(lsn: number, timeoutMs: number): Promise<void> | undefined {
     this.#throwFailure();
     if (lsn <= this.#lastLsn) return undefined;
+    this.#pace.hurry();
     return this.#waiters.wait(lsn, this.#lastLsn, timeoutMs);
   }
 
@@ -286,12 +290,23 @@ export class Shard {
     this.#stream?.close();
     if (!this.#failure && this.#ingest && this.openBytes >= flushBytesMin) await this.flush();
     this.#closed = true;
+    this.#pace.hurry();
     this.#waiters.fail(new PalimpsestError('unavailable', 'the pageserver is stopping'));
     await this.layers.close();
     this.history.close();
     for (const layer of this.history.memory) layer.arena.release();
     this.history.memory = [];
     this.#tools.cache.forget(this.history.source);
+  }
+
+  #takeAtPace(beginLsn: number, bytes: Uint8Array, commitLsn: number): void | Promise<void> {
+    const taking = this.takeWal(beginLsn, bytes);
+    return taking ? taking.then(() => this.#restAt(commitLsn)) : this.#restAt(commitLsn);
+  }
+
+  #restAt(commitLsn: number): Promise<void> | undefined {
+    if (this.#closed) return undefined;
+    return this.#pace.taken(this.#lastLsn, commitLsn, !this.#waiters.isEmpty);
   }
 
   #drain(): void | Promise<void> {
