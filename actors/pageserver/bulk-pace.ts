@@ -11,7 +11,7 @@ import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 const MIB = 1024 * 1024;
 export const BULK_BYTES = 24 * MIB;
 export const REST_MS = 1_000;
-export const BEHIND_BYTES_MAX = 192 * MIB;
+export const BEHIND_BYTES_MAX = 224 * MIB;
 /** Between two small pieces of WAL during a load; each tells how far the load is. */
 export const STEP_MS = 50;
 
