@@ -17,6 +17,11 @@ import { writeReplyHeader } from '../../protocols/fuse/replies.ts';
 import { MountWatch, type WatchedMountOptions } from './mount-watch.ts';
 
 const DEVICE_PATH = '/dev/fuse';
+/**
+ * Written pages that the kernel may hold before the file server has them. Its default for FUSE is a hundredth of what it allows other
+ * file systems, 20 to 40 MiB: a load is held up by that, and new pages are sent twice, as zeros and as what is written into them soon after.
+ */
+const WRITTEN_BYTES_MAX = 512 * 1024 * 1024;
 
 /** Calls back for each request; `request` is valid only during the call. */
 export interface RequestReader {
@@ -36,7 +41,7 @@ export class FuseDevice {
   readonly #header = Buffer.allocUnsafeSlow(REPLY_HEADER_BYTES);
   #reader: RequestReader | undefined;
   /** Still to be raised. */
-  #readahead: MountOptions | undefined;
+  #untuned: MountOptions | undefined;
 
   private constructor(descriptor: number) {
     this.#descriptor = descriptor;
@@ -59,7 +64,7 @@ export class FuseDevice {
   /** Mounts on an existing directory; the kernel's first request (INIT) comes once `serve` was called. */
   async mount(options: MountOptions): Promise<void> {
     await runMount(mountArguments(options), this.#descriptor);
-    this.#readahead = options;
+    this.#untuned = options;
   }
 
   /**
@@ -72,7 +77,7 @@ export class FuseDevice {
       mountArguments(options, options.readOnly),
       this.#descriptor,
     );
-    this.#readahead = options;
+    this.#untuned = options;
     return watch;
   }
 
@@ -80,14 +85,14 @@ export class FuseDevice {
     this.#reader = new PolledReader(this.#descriptor);
     this.#reader.start((request) => {
       onRequest(request);
-      if (this.#readahead) this.#raiseReadahead(this.#readahead);
+      if (this.#untuned) this.#raiseLimits(this.#untuned);
     }, onEnd);
   }
 
-  /** Once the first request (INIT) is answered: the kernel sets it then, to at most 128 KiB. */
-  #raiseReadahead({ directory, readaheadKib }: MountOptions): void {
-    this.#readahead = undefined;
-    raiseReadahead(directory, readaheadKib);
+  /** Once the first request (INIT) is answered: the kernel sets its own limits then. */
+  #raiseLimits({ directory, readaheadKib }: MountOptions): void {
+    this.#untuned = undefined;
+    raiseLimits(directory, readaheadKib);
   }
 
   /** Answers a request. A request that the kernel has given up meanwhile is no error. */
@@ -164,14 +169,19 @@ function runMount(args: string[], descriptor: number): Promise<void> {
   });
 }
 
-/** The kernel caps read-ahead of a new mount at 128 KiB; only root may raise it, and it is only a matter of speed. */
-function raiseReadahead(directory: string, kib: number): void {
+/** The kernel caps a new mount's read-ahead at 128 KiB, and what it keeps of written pages; only root may raise that, and it is only a matter of speed. */
+function raiseLimits(directory: string, readaheadKib: number): void {
   const device = mountEntry(directory)?.device;
   if (!device) return;
+  raiseLimit(device, 'read_ahead_kb', readaheadKib);
+  raiseLimit(device, 'max_bytes', WRITTEN_BYTES_MAX);
+}
+
+function raiseLimit(device: string, name: string, value: number): void {
   try {
-    writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, String(kib));
+    writeFileSync(`/sys/class/bdi/${device}/${name}`, String(value));
   } catch {
-    // Not root, or no sysfs here: the kernel's default stays.
+    // Not root, no sysfs here, a kernel without this limit (max_bytes: before 6.2), or less memory than that: the default stays.
   }
 }
 

@@ -104,6 +104,15 @@ class LazyHost {
     return JSON.parse(line);
   }
 
+  /** A limit of the kernel for this mount, as the folder of its device has it. */
+  kernelLimit(name: string): string {
+    const outer = this.#child.pid;
+    const inner = readFileSync(`/proc/${outer}/task/${outer}/children`, 'utf8').trim();
+    const mounts = readFileSync(`/proc/${inner}/mountinfo`, 'utf8').split('\n');
+    const device = mounts.find((line) => line.includes(this.work))!.split(' ')[2];
+    return readFileSync(`/sys/class/bdi/${device}/${name}`, 'utf8').trim();
+  }
+
   kill(): void {
     this.#child.kill('SIGKILL');
   }
@@ -192,6 +201,16 @@ describe.runIf(canMount)('a stock Postgres over the lazy mount', () => {
     expect(await client.value('select 2')).toBe('2');
     await host.command('fail off');
     expect(await client.number('select count(*) from t')).toBe(40_000);
+    await client.close();
+  });
+
+  it('lets the kernel read further ahead and keep more of what is written than it would by itself', async () => {
+    const host = start();
+    const client = await host.connect();
+    await client.query('select count(*) from t');
+    expect(host.kernelLimit('read_ahead_kb')).toBe('1024');
+    // A share of the memory that written pages may take in all, so not to the byte.
+    expect(Number(host.kernelLimit('max_bytes'))).toBeGreaterThan(400 * 1024 * 1024);
     await client.close();
   });
 
