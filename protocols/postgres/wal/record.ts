@@ -54,8 +54,6 @@ export class DecodedRecord {
   lsn = 0;
   /** MAXALIGNed end; the segment's end for an XLOG_SWITCH. The LSN that redo gives to pages. */
   end = 0;
-  /** Start of the record before. */
-  prev = 0;
   xid = 0;
   info = 0;
   rmid = 0;
@@ -85,6 +83,11 @@ export class DecodedRecord {
     this.pgVersion = pgVersion;
   }
 
+  /** Start of the record before. */
+  get prev(): number {
+    return readU64(this.bytes, this.offset + 8);
+  }
+
   hasBlock(id: number): boolean {
     return id <= this.maxBlock && this.inUse[id] === 1;
   }
@@ -110,11 +113,19 @@ export function decodeRecord(bytes: Uint8Array, offset: number, length: number, 
     throw new CorruptWalError(record.lsn, `record length ${length}`);
   }
   record.xid = readU32(bytes, offset + 4);
-  record.prev = readU64(bytes, offset + 8);
   record.info = bytes[offset + 16]!;
   record.rmid = bytes[offset + 17]!;
   beginReferences(bytes, offset, length, record);
-  decodeReferences(offset + RECORD_HEADER_BYTES, 0, record);
+  const at = offset + RECORD_HEADER_BYTES;
+  if ((readI32(bytes, at) & NOT_PLAIN) !== 0 || length < RECORD_HEADER_BYTES + PLAIN_REFERENCE_BYTES) {
+    decodeReferences(at, 0, record);
+    return;
+  }
+  record.spc[0] = readI32(bytes, at + 4);
+  record.db[0] = readI32(bytes, at + 8);
+  record.rel[0] = readI32(bytes, at + 12);
+  record.block[0] = readI32(bytes, at + 16);
+  endPlainReference(bytes[at + 1]!, readU16(bytes, at + 2), record);
 }
 
 /**
@@ -136,8 +147,18 @@ export function decodeAlignedReferences(
     decodeReferences(offset + RECORD_HEADER_BYTES, 0, record);
     return;
   }
-  const flags = (reference >>> 8) & 255;
-  const dataLength = reference >>> 16;
+  record.spc[0] = words[word + 1]!;
+  record.db[0] = words[word + 2]!;
+  record.rel[0] = words[word + 3]!;
+  record.block[0] = words[word + 4]!;
+  endPlainReference((reference >>> 8) & 255, reference >>> 16, record);
+}
+
+/**
+ * Goes on after a plain first reference. Mostly it is the only one and short main data follows, so that all is in its place at
+ * once.
+ */
+function endPlainReference(flags: number, dataLength: number, record: DecodedRecord): void {
   record.maxBlock = 0;
   record.inUse[0] = 1;
   record.flags[0] = flags;
@@ -145,11 +166,16 @@ export function decodeAlignedReferences(
   record.dataLength[0] = dataLength;
   record.imageLength[0] = 0;
   record.imageInfo[0] = 0;
-  record.spc[0] = words[word + 1]!;
-  record.db[0] = words[word + 2]!;
-  record.rel[0] = words[word + 3]!;
-  record.block[0] = words[word + 4]!;
-  decodeReferences(offset + RECORD_HEADER_BYTES + PLAIN_REFERENCE_BYTES, dataLength, record);
+  const at = record.offset + RECORD_HEADER_BYTES + PLAIN_REFERENCE_BYTES;
+  const left = record.length - (RECORD_HEADER_BYTES + PLAIN_REFERENCE_BYTES + 2) - dataLength;
+  if (record.bytes[at] === BLOCK_ID_DATA_SHORT && record.bytes[at + 1] === left) {
+    record.mainLength = left;
+    record.imageOffset[0] = at + 2;
+    record.dataOffset[0] = at + 2;
+    record.mainOffset = at + 2 + dataLength;
+    return;
+  }
+  decodeReferences(at, dataLength, record);
 }
 
 function beginReferences(bytes: Uint8Array, offset: number, length: number, record: DecodedRecord): void {

@@ -213,7 +213,6 @@ export class WalStreamDecoder {
     record.lsn = start;
     record.end = end;
     record.xid = words[word + 1]! >>> 0;
-    record.prev = prev;
     record.info = kind & 255;
     record.rmid = rmid;
     decodeAlignedReferences(bytes, words, offset, length, record);

@@ -9,7 +9,7 @@
  * INPLACE 0x70: 0 offset u16 (since 18 invalidations follow); block 0 data: the new content after the tuple's header.
  * TRUNCATE 0x30 is for logical decoding only. Updates are in update.ts.
  */
-import { copyBytes, readU16, readU32, writeU32 } from '../../bytes.ts';
+import { copyBytes, copyU32, readU16, writeU32 } from '../../bytes.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
 import { PageContentError } from '../errors.ts';
 import { requireBlockData, requireMain } from '../main-data.ts';
@@ -44,7 +44,7 @@ import {
   setCtid,
   setHotUpdated,
   setPrunable,
-  setXmax,
+  setXmaxKind,
   writeTupleHeader,
 } from './tuple.ts';
 import { redoUpdate } from './update.ts';
@@ -96,7 +96,8 @@ function redoInsert(record: DecodedRecord, page: Uint8Array): void {
   const data = record.dataOffset[0]!;
   const length = record.dataLength[0]! - RECORD_TUPLE_HEADER_BYTES;
   const tuple = addItemSpace(page, T_BITS + length, number, true);
-  writeTupleHeader(page, tuple, record.xid, 0, record.block[0]!, number, bytes, data);
+  writeTupleHeader(page, tuple, record.xid, record.block[0]!, number, bytes, data);
+  writeU32(page, tuple + T_XMAX, 0);
   copyBytes(page, tuple + T_BITS, bytes, data + RECORD_TUPLE_HEADER_BYTES, length);
   if (flags & ALL_VISIBLE_CLEARED) clearAllVisible(page);
   if (flags & INSERT_ALL_FROZEN_SET) page[PD_FLAGS] = page[PD_FLAGS]! | PD_ALL_VISIBLE;
@@ -110,9 +111,9 @@ function redoDelete(record: DecodedRecord, page: Uint8Array): void {
   const tuple = heapTupleAt(page, number);
   setHotUpdated(page, tuple, false);
   const isSuper = (flags & DELETE_IS_SUPER) !== 0;
-  const xmax = isSuper ? readU32(page, tuple + T_XMAX) : readU32(bytes, mainOffset);
-  setXmax(page, tuple, xmax, bytes[mainOffset + 6]!, true);
+  setXmaxKind(page, tuple, bytes[mainOffset + 6]!, true);
   if (isSuper) writeU32(page, tuple + T_XMIN, 0);
+  else copyU32(page, tuple + T_XMAX, bytes, mainOffset);
   setPrunable(page, record.xid);
   if (flags & ALL_VISIBLE_CLEARED) clearAllVisible(page);
   if (flags & DELETE_IS_PARTITION_MOVE) setCtid(page, tuple, MOVED_BLOCK, MOVED_OFFSET);
@@ -130,7 +131,8 @@ function redoLock(record: DecodedRecord, page: Uint8Array): void {
   const { bytes, mainOffset } = record;
   const number = readU16(bytes, mainOffset + 4);
   const tuple = heapTupleAt(page, number);
-  const infomask = setXmax(page, tuple, readU32(bytes, mainOffset), bytes[mainOffset + 6]!, true);
+  const infomask = setXmaxKind(page, tuple, bytes[mainOffset + 6]!, true);
+  copyU32(page, tuple + T_XMAX, bytes, mainOffset);
   if (isLockedOnly(infomask)) {
     setHotUpdated(page, tuple, false);
     setCtid(page, tuple, record.block[0]!, number);

@@ -9,7 +9,7 @@
  * LOCK_UPDATED 0x60: 0 xmax u32, 4 offset u16, 6 info bits u8, 7 flags u8.
  * NEW_CID 0x70 and REWRITE 0x00 are for logical decoding only.
  */
-import { copyBytes, readU16, readU32 } from '../../bytes.ts';
+import { copyBytes, copyU32, readU16, writeU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
 import { requireMain } from '../main-data.ts';
@@ -25,9 +25,10 @@ import {
   HEAP2_VACUUM,
   HEAP2_VISIBLE,
   T_BITS,
+  T_XMAX,
 } from './formats.ts';
 import { redoFreeze15, redoFreeze16, redoPrune15, redoPruneFreeze17, redoVacuum15 } from './prune.ts';
-import { heapTupleAt, setXmax, writeTupleHeader } from './tuple.ts';
+import { heapTupleAt, setXmaxKind, writeTupleHeader } from './tuple.ts';
 
 const ALL_VISIBLE_CLEARED = 1;
 const ALL_FROZEN_SET = 32;
@@ -98,7 +99,8 @@ function redoMultiInsert(record: DecodedRecord, page: Uint8Array): void {
     if (at + MULTI_TUPLE_HEADER_BYTES + length > end)
       throw new CorruptWalError(record.lsn, 'multi-insert tuple is too long');
     const tuple = addItemSpace(page, T_BITS + length, number, true);
-    writeTupleHeader(page, tuple, record.xid, 0, record.block[0]!, number, bytes, at + 2);
+    writeTupleHeader(page, tuple, record.xid, record.block[0]!, number, bytes, at + 2);
+    writeU32(page, tuple + T_XMAX, 0);
     at += MULTI_TUPLE_HEADER_BYTES;
     copyBytes(page, tuple + T_BITS, bytes, at, length);
     at += length;
@@ -111,5 +113,6 @@ function redoLockUpdated(record: DecodedRecord, page: Uint8Array): void {
   requireMain(record, 8);
   const { bytes, mainOffset } = record;
   const tuple = heapTupleAt(page, readU16(bytes, mainOffset + 4));
-  setXmax(page, tuple, readU32(bytes, mainOffset), bytes[mainOffset + 6]!, false);
+  setXmaxKind(page, tuple, bytes[mainOffset + 6]!, false);
+  copyU32(page, tuple + T_XMAX, bytes, mainOffset);
 }

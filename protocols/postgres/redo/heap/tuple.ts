@@ -1,10 +1,10 @@
 /**
  * Changes to heap tuple headers that several records share.
  */
-import { readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
+import { copyU32, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { PageContentError } from '../errors.ts';
 import { LP_NORMAL, lineOffset, lineState, PD_PRUNE_XID, requireTuple } from '../page.ts';
-import { T_CID, T_CTID, T_INFOMASK, T_INFOMASK2, T_XMAX, T_XMIN } from './formats.ts';
+import { T_CID, T_CTID, T_INFOMASK, T_INFOMASK2, T_XMIN } from './formats.ts';
 
 /** Everything in infomask that says something about xmax, and whether tuples moved. */
 const INFOMASK_XMAX_AND_MOVED = 0xdcd0;
@@ -13,11 +13,13 @@ const INFOMASK2_KEYS_UPDATED_HIGH = 0x20;
 const INFOMASK2_HOT_UPDATED_HIGH = 0x40;
 const INFOMASK_COMBO_CID = 0x20;
 
-const XLHL_XMAX_IS_MULTI = 1;
-const XLHL_XMAX_LOCK_ONLY = 2;
-const XLHL_XMAX_EXCL_LOCK = 4;
-const XLHL_XMAX_KEYSHR_LOCK = 8;
+/** Of the bits in records: xmax is a multixact 1, only locks 2, locks exclusively 4, locks the key 8. */
+const XLHL_XMAX_BITS = 15;
 const XLHL_KEYS_UPDATED = 16;
+const INFOMASK_OF_XMAX_BITS = Uint16Array.from({ length: XLHL_XMAX_BITS + 1 }, (_, bits) => {
+  const ofBit = [0x1000, 0x80, 0x40, 0x10];
+  return ofBit.reduce((mask, value, bit) => (bits & (1 << bit) ? mask | value : mask), 0);
+});
 
 /** Offset of tuple `number` on the page; it must be an ordinary one. */
 export function heapTupleAt(page: Uint8Array, number: number): number {
@@ -32,26 +34,17 @@ export function heapPointerAt(page: Uint8Array, number: number): number {
 }
 
 /**
- * Gives the tuple another xmax, of the kind that `bits` says in the records' own encoding: what delete, update and lock records have
- * in common. With `startsCommand` the command id begins anew, as it does for all but LOCK_UPDATED. Returns the new infomask.
+ * Says in the tuple's infomasks of which kind its xmax is, as `bits` tell in the records' own encoding: what delete, update and lock
+ * records have in common. With `startsCommand` the command id begins anew, as it does for all but LOCK_UPDATED. Returns the new
+ * infomask.
  */
-export function setXmax(
-  page: Uint8Array,
-  tuple: number,
-  xmax: number,
-  bits: number,
-  startsCommand: boolean,
-): number {
+export function setXmaxKind(page: Uint8Array, tuple: number, bits: number, startsCommand: boolean): number {
   const forgotten = startsCommand ? INFOMASK_XMAX_AND_MOVED | INFOMASK_COMBO_CID : INFOMASK_XMAX_AND_MOVED;
-  let mask = readU16(page, tuple + T_INFOMASK) & ~forgotten;
-  if (bits & XLHL_XMAX_IS_MULTI) mask |= 0x1000;
-  if (bits & XLHL_XMAX_LOCK_ONLY) mask |= 0x80;
-  if (bits & XLHL_XMAX_EXCL_LOCK) mask |= 0x40;
-  if (bits & XLHL_XMAX_KEYSHR_LOCK) mask |= 0x10;
+  const mask =
+    (readU16(page, tuple + T_INFOMASK) & ~forgotten) | INFOMASK_OF_XMAX_BITS[bits & XLHL_XMAX_BITS]!;
   writeU16(page, tuple + T_INFOMASK, mask);
   const high = page[tuple + T_INFOMASK2 + 1]! & ~INFOMASK2_KEYS_UPDATED_HIGH;
   page[tuple + T_INFOMASK2 + 1] = bits & XLHL_KEYS_UPDATED ? high | INFOMASK2_KEYS_UPDATED_HIGH : high;
-  writeU32(page, tuple + T_XMAX, xmax);
   if (startsCommand) writeU32(page, tuple + T_CID, 0);
   return mask;
 }
@@ -77,28 +70,23 @@ export function setCtid(page: Uint8Array, tuple: number, block: number, number: 
 export const RECORD_TUPLE_HEADER_BYTES = 5;
 
 /**
- * Writes the header of a new tuple at `tuple`: what every new one gets, and from `source[offset]` infomask2, infomask and header
- * length.
+ * Writes the header of a new tuple at `tuple`, all but its xmax: what every new one gets, and from `source[offset]` infomask2, infomask
+ * and header length.
  */
 export function writeTupleHeader(
   page: Uint8Array,
   tuple: number,
   xmin: number,
-  xmax: number,
   block: number,
   number: number,
   source: Uint8Array,
   offset: number,
 ): void {
   writeU32(page, tuple + T_XMIN, xmin);
-  writeU32(page, tuple + T_XMAX, xmax);
   writeU32(page, tuple + T_CID, 0);
   setCtid(page, tuple, block, number);
   const to = tuple + T_INFOMASK2;
-  page[to] = source[offset]!;
-  page[to + 1] = source[offset + 1]!;
-  page[to + 2] = source[offset + 2]!;
-  page[to + 3] = source[offset + 3]!;
+  copyU32(page, to, source, offset);
   page[to + 4] = source[offset + 4]!;
 }
 

@@ -7,7 +7,7 @@
  * the tuple's bytes between prefix and suffix (the null bitmap and padding come before the prefix). Block 1 is the old page if it is
  * another one. Prefix and suffix are used only when both tuples are on one page.
  */
-import { copyBytes, readU16, readU32 } from '../../bytes.ts';
+import { copyBytes, copyU32, readU16 } from '../../bytes.ts';
 import type { DecodedRecord } from '../../wal/record.ts';
 import { PageContentError } from '../errors.ts';
 import { requireBlockData, requireMain } from '../main-data.ts';
@@ -19,6 +19,7 @@ import {
   oldTupleBlock,
   T_BITS,
   T_HOFF,
+  T_XMAX,
 } from './formats.ts';
 import {
   heapPointerAt,
@@ -26,7 +27,7 @@ import {
   setCtid,
   setHotUpdated,
   setPrunable,
-  setXmax,
+  setXmaxKind,
   writeTupleHeader,
 } from './tuple.ts';
 
@@ -58,7 +59,8 @@ function markOldTuple(record: DecodedRecord, page: Uint8Array): number {
   const { bytes, mainOffset } = record;
   const pointer = heapPointerAt(page, readU16(bytes, mainOffset + 4));
   const tuple = lineOffset(pointer);
-  setXmax(page, tuple, readU32(bytes, mainOffset), bytes[mainOffset + 6]!, true);
+  setXmaxKind(page, tuple, bytes[mainOffset + 6]!, true);
+  copyU32(page, tuple + T_XMAX, bytes, mainOffset);
   setHotUpdated(page, tuple, (record.info & HEAP_OPERATION_MASK) === HEAP_HOT_UPDATE);
   setCtid(page, tuple, record.block[0]!, readU16(bytes, mainOffset + 12));
   setPrunable(page, record.xid);
@@ -89,8 +91,8 @@ function addNewTuple(record: DecodedRecord, page: Uint8Array, oldPointer: number
   if (prefix + suffix > 0 && oldPointer === NO_POINTER)
     throw new PageContentError('compressed update across pages');
   const tuple = addItemSpace(page, T_BITS + end - at + prefix + suffix, number, true);
-  const newXmax = readU32(bytes, mainOffset + 8);
-  writeTupleHeader(page, tuple, record.xid, newXmax, record.block[0]!, number, bytes, header);
+  writeTupleHeader(page, tuple, record.xid, record.block[0]!, number, bytes, header);
+  copyU32(page, tuple + T_XMAX, bytes, mainOffset + 8);
   if (prefix + suffix > 0) addSharedParts(record, page, oldPointer, tuple, at, end, prefix, suffix);
   else copyBytes(page, tuple + T_BITS, bytes, at, end - at);
   if (flags & NEW_ALL_VISIBLE_CLEARED) page[PD_FLAGS] = page[PD_FLAGS]! & ~PD_ALL_VISIBLE;
