@@ -44,11 +44,12 @@ export function endsTransaction(record: DecodedRecord): boolean {
   );
 }
 
-/** What a commit or abort record says; one object is reused, lists are offsets into the record's bytes. */
+/**
+ * What a commit or abort record says; one object is reused. Lists and times are offsets into the record's bytes: few who read it need
+ * them, and a number that is no small integer may cost an allocation where it is kept.
+ */
 export class XactEnd {
   committed = false;
-  /** Microseconds since 2000-01-01. */
-  time = 0;
   /** The transaction that ends: the prepared one's for COMMIT PREPARED. */
   xid = 0;
   prepared = false;
@@ -57,8 +58,40 @@ export class XactEnd {
   droppedCount = 0;
   droppedOffset = 0;
   hasOrigin = false;
-  originLsn = 0;
-  originTime = 0;
+  #bytes: Uint8Array = new Uint8Array(0);
+  #timeOffset = 0;
+  #originOffset = 0;
+
+  /** Begins anew with a record's bytes and where its time is. */
+  begin(bytes: Uint8Array, timeOffset: number): void {
+    if (this.#bytes !== bytes) this.#bytes = bytes;
+    this.#timeOffset = timeOffset;
+    this.prepared = false;
+    this.subxactCount = 0;
+    this.droppedCount = 0;
+    this.hasOrigin = false;
+  }
+
+  /** Notes where the origin's LSN and time are. */
+  setOrigin(offset: number): void {
+    this.hasOrigin = true;
+    this.#originOffset = offset;
+  }
+
+  /** Microseconds since 2000-01-01. */
+  get time(): number {
+    return readI64(this.#bytes, this.#timeOffset);
+  }
+
+  /** Of a transaction that has an origin. */
+  get originLsn(): number {
+    return readU64(this.#bytes, this.#originOffset);
+  }
+
+  /** Of a transaction that has an origin, in microseconds since 2000-01-01. */
+  get originTime(): number {
+    return readI64(this.#bytes, this.#originOffset + 8);
+  }
 }
 
 /** Parses the record, which `endsTransaction`, into `result`. Throws CorruptWalError when it is too short. */
@@ -66,15 +99,10 @@ export function parseXactEnd(record: DecodedRecord, result: XactEnd): void {
   const { bytes } = record;
   const end = record.mainOffset + record.mainLength;
   const operation = record.info & XACT_OPERATION_MASK;
+  result.begin(bytes, record.mainOffset);
   result.committed = operation === XACT_COMMIT || operation === XACT_COMMIT_PREPARED;
   result.xid = record.xid;
-  result.prepared = false;
-  result.subxactCount = 0;
-  result.droppedCount = 0;
-  result.hasOrigin = false;
-  let at = record.mainOffset;
-  result.time = readI64(bytes, at);
-  at += 8;
+  let at = record.mainOffset + 8;
   if ((record.info & HAS_INFO) === 0) {
     requireWithin(record, at, end);
     return;
@@ -105,9 +133,7 @@ export function parseXactEnd(record: DecodedRecord, result: XactEnd): void {
     if (xinfo & XINFO_GID) at = skipText(bytes, at, end);
   }
   if (xinfo & XINFO_ORIGIN) {
-    result.hasOrigin = true;
-    result.originLsn = readU64(bytes, at);
-    result.originTime = readI64(bytes, at + 8);
+    result.setOrigin(at);
     at += 16;
   }
   requireWithin(record, at, end);

@@ -235,7 +235,7 @@ test('replication origins move forward only, unless forced, and go when dropped'
 
 test('state survives being stored, and damaged bytes are refused', () => {
   const fold = newFold();
-  fold.newestCommitTime = 1_234_567_890_123.5;
+  fold.sawCommitAt(1_234_567_890_123.5);
   fold.lastRecordStart = 1000 as Lsn;
   fold.lastRecordEnd = 1120 as Lsn;
   fold.lastWasShutdownCheckpoint = true;

@@ -77,9 +77,11 @@ export class TimelineStateFold {
   readonly parameters: ControlParameters;
   lastRecordStart: Lsn;
   lastRecordEnd: Lsn;
-  newestCommitTime: number;
   lastWasShutdownCheckpoint: boolean;
   readonly origins: ReplicationOrigins;
+
+  /** In an array, since each commit sets it, and a property would be given a new number object each time. */
+  readonly #newestCommitTime = new Float64Array(1);
 
   /** The lower 32 bits of a next transaction id, which is in `#lowOf`. */
   #low = 0;
@@ -90,9 +92,19 @@ export class TimelineStateFold {
     this.parameters = { ...from.parameters };
     this.lastRecordStart = from.lastRecordStart as Lsn;
     this.lastRecordEnd = from.lastRecordEnd as Lsn;
-    this.newestCommitTime = from.newestCommitTime;
+    this.#newestCommitTime[0] = from.newestCommitTime;
     this.lastWasShutdownCheckpoint = from.lastWasShutdownCheckpoint;
     this.origins = new ReplicationOrigins(from.origins);
+  }
+
+  /** Milliseconds since 1970, 0 before the first commit. */
+  get newestCommitTime(): number {
+    return this.#newestCommitTime[0]!;
+  }
+
+  /** Notes the time of a commit, in milliseconds since 1970. */
+  sawCommitAt(time: number): void {
+    if (time > this.#newestCommitTime[0]!) this.#newestCommitTime[0] = time;
   }
 
   /** Folds one record in; without a sink only the state here changes. */

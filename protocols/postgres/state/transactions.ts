@@ -63,8 +63,7 @@ function foldEnd(fold: TimelineStateFold, record: DecodedRecord, sink: StateSink
 }
 
 function foldCommit(fold: TimelineStateFold, latestXid: number): void {
-  const time = POSTGRES_EPOCH_MS + xactEnd.time / 1000;
-  if (time > fold.newestCommitTime) fold.newestCommitTime = time;
+  fold.sawCommitAt(POSTGRES_EPOCH_MS + xactEnd.time / 1000);
   if (!fold.parameters.trackCommitTimestamp) return;
   const { fields } = fold;
   if (fields.oldestCommitTsXid === 0) fields.oldestCommitTsXid = xactEnd.xid;

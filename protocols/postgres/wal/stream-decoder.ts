@@ -12,7 +12,7 @@
  *    once was a float makes the whole path slower by a third.
  */
 import { formatLsn, type Lsn, PAGE_BYTES } from '../../lsn.ts';
-import { readU16, readU32, readU64 } from '../bytes.ts';
+import { copyBytes, readU16, readU32, readU64 } from '../bytes.ts';
 import { recordCrc32c } from '../crc32c.ts';
 import { walMagic } from '../versions.ts';
 import { CorruptWalError } from './errors.ts';
@@ -170,7 +170,7 @@ export class WalStreamDecoder {
       const count = Math.min(missing, room, this.#end - this.#at);
       if (count <= 0) return false;
       this.#growAssembly(this.#assembled + count);
-      this.#assembly.set(this.#window.subarray(this.#at, this.#at + count), this.#assembled);
+      copyBytes(this.#assembly, this.#assembled, this.#window, this.#at, count);
       this.#assembled += count;
       this.#at += count;
     }
