@@ -1,6 +1,7 @@
 /**
  * Redo beside stock Postgres: the WAL of one pgbench run without page images, decoded, replayed, and recovered by the
- * same binaries, turn by turn; a heap page of ten records; and a heap profile of decoding and of replaying.
+ * same binaries, turn by turn; a heap page of ten records; and a heap profile of decoding and of replaying. That shows what is
+ * allocated per record, and what per page: a view of each page that is read from its file, and what files and segments cost.
  */
 import { Session } from 'node:inspector/promises';
 import { PageStore } from '../../deploy/wal/page-store.ts';
@@ -80,7 +81,8 @@ async function measure(recorded: OracleRun, rounds: number, say: (text: string) 
     decodesCpu.push(size.bytes / (user + system));
   }
   const allocated = await allocatedBy(() => decodeAll(recorded));
-  const allocatedByReplay = await allocatedBy(() => replayAll(recorded));
+  allocated.top = `most in ${allocated.top}`;
+  const replayed = await allocatedByReplay(recorded, size.records);
   const note = `${(size.bytes / 1e6).toFixed(0)} MB, ${size.records} records of ${(size.bytes / size.records).toFixed(0)} bytes`;
   return [
     { name: 'whole replay', unit: 'MB/s', ours: median(replays), stock: median(stock), note },
@@ -99,12 +101,67 @@ async function measure(recorded: OracleRun, rounds: number, say: (text: string) 
     },
     { name: `heap page of ${PAGE_RECORDS} records`, unit: 'µs', ours: heapPage(recorded) },
     allocationFigure('allocated by decoding, per record', allocated, size.records),
-    allocationFigure('allocated by the whole replay, per record', allocatedByReplay, size.records),
+    allocationFigure('allocated by the whole replay, per record', replayed.whole, size.records),
+    allocationFigure('allocated by its second half, per record', replayed.half, replayed.halfRecords),
   ];
 }
 
+interface AllocatedByReplay {
+  whole: Allocated;
+  half: Allocated;
+  halfRecords: number;
+}
+
+/**
+ * Of a whole replay, and of the second half of one. In the first half nearly every page is read from its file, which allocates a view
+ * for each; what records allocate shows in the second.
+ */
+async function allocatedByReplay(recorded: OracleRun, records: number): Promise<AllocatedByReplay> {
+  const whole = replayInParts(recorded);
+  const allocated = await allocatedBy(() => whole.run(records));
+  allocated.top = `${whole.pages()} pages read; most in ${allocated.top}`;
+  whole.close();
+  const parts = replayInParts(recorded);
+  const firstRecords = Math.floor(records / 2);
+  parts.run(firstRecords);
+  const pagesBefore = parts.pages();
+  const half = await allocatedBy(() => parts.run(records));
+  half.top = `${parts.pages() - pagesBefore} pages read; most in ${half.top}`;
+  parts.close();
+  return { whole: allocated, half, halfRecords: records - firstRecords };
+}
+
+interface PartialReplay {
+  /** Goes on until so many records, counted from the log's beginning, are replayed. */
+  run(recordsMax: number): void;
+  /** Pages that are in memory. */
+  pages(): number;
+  close(): void;
+}
+
+function replayInParts(recorded: OracleRun): PartialReplay {
+  const { control, decoder, folder } = openWal(recorded);
+  const store = new PageStore(recorded.base);
+  const replay = new Replay(store, stateFromControlFile(control, control.checkpointLsn));
+  let records = 0;
+  return {
+    run(recordsMax) {
+      folder.readRecords(decoder, (record) => {
+        replay.apply(record);
+        return ++records < recordsMax;
+      });
+    },
+    pages() {
+      let count = 0;
+      for (const { pages } of store.relations.values()) for (const _ of pages.entries()) count++;
+      return count;
+    },
+    close: () => store.close(),
+  };
+}
+
 function allocationFigure(name: string, allocated: Allocated, records: number): Figure {
-  const note = `${(allocated.bytes / 1024).toFixed(0)} KiB in all; most in ${allocated.top}`;
+  const note = `${(allocated.bytes / 1024).toFixed(0)} KiB in all; ${allocated.top}`;
   return { name, unit: 'bytes', ours: allocated.bytes / records, note };
 }
 

@@ -28,8 +28,8 @@ export const FAULTS: Fault[] = [
   {
     what: 'Heap: a delete stores another xmax',
     file: 'redo/heap/heap.ts',
-    find: 'readU32(page, tuple + T_XMAX) : readU32(bytes, mainOffset);',
-    replace: 'readU32(page, tuple + T_XMAX) : readU32(bytes, mainOffset) + 1;',
+    find: 'else copyU32(page, tuple + T_XMAX, bytes, mainOffset);',
+    replace: 'else copyU32(page, tuple + T_XMAX, bytes, mainOffset + 1);',
     workload: 'heap',
   },
   {
@@ -47,6 +47,13 @@ export const FAULTS: Fault[] = [
     workload: 'heap',
   },
   {
+    what: 'Heap2: where tuples lie in another order, line pointers stay as if they had moved in place',
+    file: 'redo/compaction.ts',
+    find: '    restoreOffsets(page, first, moved);\n',
+    replace: '',
+    workload: 'heap',
+  },
+  {
     what: 'Btree: deleted tuples leave a gap when the others are packed anew',
     file: 'redo/compaction.ts',
     find: '  movePiece(from, end, target);\n  both.copyWithin',
@@ -56,8 +63,8 @@ export const FAULTS: Fault[] = [
   {
     what: 'Heap2: a lock of an updated row forgets its kind',
     file: 'redo/heap/heap2.ts',
-    find: 'readU32(bytes, mainOffset), bytes[mainOffset + 6]!, false);',
-    replace: 'readU32(bytes, mainOffset), 0, false);',
+    find: 'setXmaxKind(page, tuple, bytes[mainOffset + 6]!, false);',
+    replace: 'setXmaxKind(page, tuple, 0, false);',
     workload: 'heap',
   },
   {

@@ -12,13 +12,12 @@
  * 2. Nothing of another page gets into the result.
  */
 import { PAGE_BYTES } from '../../lsn.ts';
-import { readU16, writeU16 } from '../bytes.ts';
+import { readI32, readU16, writeU16 } from '../bytes.ts';
 import { PageContentError } from './errors.ts';
 import {
   deleteIndexTuple,
   LINE_POINTER_BYTES,
   lineCount,
-  linePointer,
   PAGE_HEADER_BYTES,
   PD_FLAGS,
   PD_HAS_FREE_LINES,
@@ -43,8 +42,8 @@ const words = new Int32Array(both.buffer);
 const before = both.subarray(0, PAGE_BYTES);
 const after = both.subarray(PAGE_BYTES);
 
-/** The lower halves of line pointers, by number, once the tuples of a page have moved in place. */
-const newOffsets = new Uint16Array(PAGE_BYTES / LINE_POINTER_BYTES);
+/** The lower halves of line pointers, by number, as they were before tuples of a page moved in place. */
+const oldOffsets = new Uint16Array(PAGE_BYTES / LINE_POINTER_BYTES);
 /** Tuples that lie side by side move as one piece: where it lies, and where its end goes. */
 const pieceStarts = new Uint16Array(PAGE_BYTES / LINE_POINTER_BYTES);
 const pieceEnds = new Uint16Array(PAGE_BYTES / LINE_POINTER_BYTES);
@@ -61,9 +60,10 @@ export function compactPruned(page: Uint8Array): void {
   let lastUsed = 0;
   let upper = special;
   let number = 1;
+  let at = PAGE_HEADER_BYTES;
   // Tuples at the beginning of the order are mostly where they belong.
-  for (; number <= lines; number++) {
-    const pointer = linePointer(page, number);
+  for (; number <= lines; number++, at += LINE_POINTER_BYTES) {
+    const pointer = readI32(page, at);
     if (isStored(pointer)) {
       const next = upper - storedBytes(pointer);
       if ((pointer & OFFSET_BITS) !== next) break;
@@ -78,12 +78,13 @@ export function compactPruned(page: Uint8Array): void {
   }
   if (upper < oldUpper) throw misplaced(number - 1, upper);
   const first = number;
+  // Up to here line pointers say already where their tuples will be: all of them, unless one is not in order.
+  let moved = lines + 1;
   let pieces = 0;
   let previous = upper;
-  let isInOrder = true;
-  for (; number <= lines; number++) {
-    const pointer = linePointer(page, number);
-    newOffsets[number] = pointer;
+  for (; number <= lines; number++, at += LINE_POINTER_BYTES) {
+    const pointer = readI32(page, at);
+    oldOffsets[number] = pointer;
     if (isStored(pointer)) {
       lastUsed = number;
       const offset = pointer & OFFSET_BITS;
@@ -91,29 +92,30 @@ export function compactPruned(page: Uint8Array): void {
       const end = offset + length;
       if (offset < oldUpper || end > special || (offset & 7) !== 0) throw misplaced(number, offset);
       if (end !== previous || pieces === 0) {
-        if (end > previous) isInOrder = false;
+        if (end > previous) moved = Math.min(moved, number);
         if (pieces > 0) pieceStarts[pieces - 1] = previous;
         pieceEnds[pieces] = end;
         pieceTargets[pieces++] = upper;
       }
       previous = offset;
       upper -= length;
-      newOffsets[number] = (pointer & STATE_LOW_BIT) | upper;
+      if (number < moved) writeU16(page, at, (pointer & STATE_LOW_BIT) | upper);
     } else if ((pointer & STATE_BITS) !== 0) {
       lastUsed = number;
     } else {
       if (pointer !== 0) setLinePointerBits(page, number, 0);
-      newOffsets[number] = 0;
+      oldOffsets[number] = 0;
       unused++;
     }
   }
   if (upper < PAGE_HEADER_BYTES + lines * LINE_POINTER_BYTES) throw new PageContentError('tuples overlap');
-  if (isInOrder) {
+  if (moved > lines) {
     if (pieces > 0) pieceStarts[pieces - 1] = previous;
-    moveInPlace(page, first, lastUsed, pieces);
+    moveInPlace(page, pieces);
     writeU16(page, PD_LOWER, PAGE_HEADER_BYTES + lastUsed * LINE_POINTER_BYTES);
     writeU16(page, PD_UPPER, upper);
   } else {
+    restoreOffsets(page, first, moved);
     before.set(page);
     rebuild(page, lastUsed, special);
   }
@@ -162,21 +164,19 @@ function misplaced(number: number, offset: number): PageContentError {
   return new PageContentError(`line pointer ${number} points to ${offset}, where no tuple can be`);
 }
 
-/**
- * Moves the pieces up, in order, so that none is overwritten before its turn, and points the line pointers `first` to `last` to
- * where their tuples are now: of a pointer only the lower half changes.
- */
-function moveInPlace(page: Uint8Array, first: number, last: number, pieces: number): void {
+/** Moves the pieces up, in order, so that none is overwritten before its turn. */
+function moveInPlace(page: Uint8Array, pieces: number): void {
   for (let piece = 0; piece < pieces; piece++) {
     const start = pieceStarts[piece]!;
     const end = pieceEnds[piece]!;
     page.copyWithin(pieceTargets[piece]! - (end - start), start, end);
   }
-  let at = PAGE_HEADER_BYTES + (first - 1) * LINE_POINTER_BYTES;
-  for (let number = first; number <= last; number++, at += LINE_POINTER_BYTES) {
-    const bits = newOffsets[number]!;
-    page[at] = bits;
-    page[at + 1] = bits >>> 8;
+}
+
+/** Points line pointers `first` up to, not including, `end` again to where their tuples were. */
+function restoreOffsets(page: Uint8Array, first: number, end: number): void {
+  for (let number = first; number < end; number++) {
+    writeU16(page, PAGE_HEADER_BYTES + (number - 1) * LINE_POINTER_BYTES, oldOffsets[number]!);
   }
 }
 
