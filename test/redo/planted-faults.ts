@@ -63,8 +63,8 @@ export const FAULTS: Fault[] = [
   {
     what: 'Heap2: a lock of an updated row forgets its kind',
     file: 'redo/heap/heap2.ts',
-    find: 'setXmaxKind(page, tuple, bytes[mainOffset + 6]!, false);',
-    replace: 'setXmaxKind(page, tuple, 0, false);',
+    find: 'setXmaxKind(page, tuple, bytes[mainOffset + 6]!, false, HOT_KEPT);',
+    replace: 'setXmaxKind(page, tuple, 0, false, HOT_KEPT);',
     workload: 'heap',
   },
   {

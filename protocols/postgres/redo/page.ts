@@ -131,8 +131,11 @@ export function setLinePointerBits(page: Uint8Array, number: number, bits: numbe
 
 /** The line pointer's bits, after checking that it exists and its tuple lies on the page. */
 export function requireTuple(page: Uint8Array, number: number): number {
-  if (number < 1 || number > lineCount(page)) throw noLinePointer(number);
-  const pointer = linePointer(page, number);
+  const at = PAGE_HEADER_BYTES - LINE_POINTER_BYTES + number * LINE_POINTER_BYTES;
+  const lower = readU16(page, PD_LOWER);
+  if (lower > PAGE_BYTES) throw beyondPage(lower);
+  if (number < 1 || at > lower - LINE_POINTER_BYTES) throw noLinePointer(number);
+  const pointer = readI32(page, at);
   const offset = lineOffset(pointer);
   if (offset < PAGE_HEADER_BYTES || offset + lineLength(pointer) > PAGE_BYTES) throw pointsOutside(number);
   return pointer;

@@ -38,11 +38,13 @@ import {
   T_XMIN,
 } from './formats.ts';
 import {
+  clearHotUpdated,
+  HOT_CLEARED,
+  HOT_KEPT,
   heapTupleAt,
   isLockedOnly,
   RECORD_TUPLE_HEADER_BYTES,
   setCtid,
-  setHotUpdated,
   setPrunable,
   setXmaxKind,
   writeTupleHeader,
@@ -109,9 +111,8 @@ function redoDelete(record: DecodedRecord, page: Uint8Array): void {
   const number = readU16(bytes, mainOffset + 4);
   const flags = bytes[mainOffset + 7]!;
   const tuple = heapTupleAt(page, number);
-  setHotUpdated(page, tuple, false);
   const isSuper = (flags & DELETE_IS_SUPER) !== 0;
-  setXmaxKind(page, tuple, bytes[mainOffset + 6]!, true);
+  setXmaxKind(page, tuple, bytes[mainOffset + 6]!, true, HOT_CLEARED);
   if (isSuper) writeU32(page, tuple + T_XMIN, 0);
   else copyU32(page, tuple + T_XMAX, bytes, mainOffset);
   setPrunable(page, record.xid);
@@ -131,10 +132,10 @@ function redoLock(record: DecodedRecord, page: Uint8Array): void {
   const { bytes, mainOffset } = record;
   const number = readU16(bytes, mainOffset + 4);
   const tuple = heapTupleAt(page, number);
-  const infomask = setXmaxKind(page, tuple, bytes[mainOffset + 6]!, true);
+  const infomask = setXmaxKind(page, tuple, bytes[mainOffset + 6]!, true, HOT_KEPT);
   copyU32(page, tuple + T_XMAX, bytes, mainOffset);
   if (isLockedOnly(infomask)) {
-    setHotUpdated(page, tuple, false);
+    clearHotUpdated(page, tuple);
     setCtid(page, tuple, record.block[0]!, number);
   }
 }

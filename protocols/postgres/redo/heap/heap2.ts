@@ -28,7 +28,7 @@ import {
   T_XMAX,
 } from './formats.ts';
 import { redoFreeze15, redoFreeze16, redoPrune15, redoPruneFreeze17, redoVacuum15 } from './prune.ts';
-import { heapTupleAt, setXmaxKind, writeTupleHeader } from './tuple.ts';
+import { HOT_KEPT, heapTupleAt, setXmaxKind, writeTupleHeader } from './tuple.ts';
 
 const ALL_VISIBLE_CLEARED = 1;
 const ALL_FROZEN_SET = 32;
@@ -113,6 +113,6 @@ function redoLockUpdated(record: DecodedRecord, page: Uint8Array): void {
   requireMain(record, 8);
   const { bytes, mainOffset } = record;
   const tuple = heapTupleAt(page, readU16(bytes, mainOffset + 4));
-  setXmaxKind(page, tuple, bytes[mainOffset + 6]!, false);
+  setXmaxKind(page, tuple, bytes[mainOffset + 6]!, false, HOT_KEPT);
   copyU32(page, tuple + T_XMAX, bytes, mainOffset);
 }

@@ -11,6 +11,11 @@ const INFOMASK_XMAX_AND_MOVED = 0xdcd0;
 /** Of infomask2's upper byte: HEAP_KEYS_UPDATED 0x2000 and HEAP_HOT_UPDATED 0x4000 of the whole. */
 const INFOMASK2_KEYS_UPDATED_HIGH = 0x20;
 const INFOMASK2_HOT_UPDATED_HIGH = 0x40;
+const INFOMASK2_KEYS_AND_HOT_HIGH = INFOMASK2_KEYS_UPDATED_HIGH | INFOMASK2_HOT_UPDATED_HIGH;
+/** What becomes of HEAP_HOT_UPDATED: the bits of infomask2's upper byte that are added; HOT_KEPT is beyond that byte and adds none. */
+export const HOT_KEPT = 0x100;
+export const HOT_CLEARED = 0;
+export const HOT_SET = INFOMASK2_HOT_UPDATED_HIGH;
 const INFOMASK_COMBO_CID = 0x20;
 
 /** Of the bits in records: xmax is a multixact 1, only locks 2, locks exclusively 4, locks the key 8. */
@@ -29,30 +34,41 @@ export function heapTupleAt(page: Uint8Array, number: number): number {
 /** Line pointer `number` of the page, which must be that of an ordinary tuple. */
 export function heapPointerAt(page: Uint8Array, number: number): number {
   const pointer = requireTuple(page, number);
-  if (lineState(pointer) !== LP_NORMAL) throw new PageContentError(`tuple ${number} is not a normal one`);
+  if (lineState(pointer) !== LP_NORMAL) throw notNormal(number);
   return pointer;
+}
+
+function notNormal(number: number): PageContentError {
+  return new PageContentError(`tuple ${number} is not a normal one`);
 }
 
 /**
  * Says in the tuple's infomasks of which kind its xmax is, as `bits` tell in the records' own encoding: what delete, update and lock
- * records have in common. With `startsCommand` the command id begins anew, as it does for all but LOCK_UPDATED. Returns the new
+ * records have in common. With `startsCommand` the command id begins anew, as it does for all but LOCK_UPDATED. `hot` says what becomes
+ * of the mark that the next version is on the same page, without a new index entry: HOT_KEPT, HOT_CLEARED or HOT_SET. Returns the new
  * infomask.
  */
-export function setXmaxKind(page: Uint8Array, tuple: number, bits: number, startsCommand: boolean): number {
+export function setXmaxKind(
+  page: Uint8Array,
+  tuple: number,
+  bits: number,
+  startsCommand: boolean,
+  hot: number,
+): number {
   const forgotten = startsCommand ? INFOMASK_XMAX_AND_MOVED | INFOMASK_COMBO_CID : INFOMASK_XMAX_AND_MOVED;
-  const mask =
-    (readU16(page, tuple + T_INFOMASK) & ~forgotten) | INFOMASK_OF_XMAX_BITS[bits & XLHL_XMAX_BITS]!;
-  writeU16(page, tuple + T_INFOMASK, mask);
-  const high = page[tuple + T_INFOMASK2 + 1]! & ~INFOMASK2_KEYS_UPDATED_HIGH;
-  page[tuple + T_INFOMASK2 + 1] = bits & XLHL_KEYS_UPDATED ? high | INFOMASK2_KEYS_UPDATED_HIGH : high;
+  const at = tuple + T_INFOMASK;
+  const mask = (readU16(page, at) & ~forgotten) | INFOMASK_OF_XMAX_BITS[bits & XLHL_XMAX_BITS]!;
+  writeU16(page, at, mask);
+  const keys = bits & XLHL_KEYS_UPDATED ? INFOMASK2_KEYS_UPDATED_HIGH : 0;
+  const kept = hot === HOT_KEPT ? ~INFOMASK2_KEYS_UPDATED_HIGH : ~INFOMASK2_KEYS_AND_HOT_HIGH;
+  page[at - 1] = (page[at - 1]! & kept) | keys | hot;
   if (startsCommand) writeU32(page, tuple + T_CID, 0);
   return mask;
 }
 
-/** Says whether an update put the next version on the same page, without a new index entry. */
-export function setHotUpdated(page: Uint8Array, tuple: number, isHot: boolean): void {
-  const high = page[tuple + T_INFOMASK2 + 1]! & ~INFOMASK2_HOT_UPDATED_HIGH;
-  page[tuple + T_INFOMASK2 + 1] = isHot ? high | INFOMASK2_HOT_UPDATED_HIGH : high;
+/** Says that the next version of the tuple, if any, is not on the same page without a new index entry. */
+export function clearHotUpdated(page: Uint8Array, tuple: number): void {
+  page[tuple + T_INFOMASK2 + 1] = page[tuple + T_INFOMASK2 + 1]! & ~INFOMASK2_HOT_UPDATED_HIGH;
 }
 
 /** Whether an infomask says that xmax only locks the tuple. */

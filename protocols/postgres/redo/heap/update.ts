@@ -22,10 +22,11 @@ import {
   T_XMAX,
 } from './formats.ts';
 import {
+  HOT_CLEARED,
+  HOT_SET,
   heapPointerAt,
   RECORD_TUPLE_HEADER_BYTES,
   setCtid,
-  setHotUpdated,
   setPrunable,
   setXmaxKind,
   writeTupleHeader,
@@ -43,59 +44,69 @@ const CALL_BYTES = 16;
 /** Applies the update to `page`, which is block `id` of the record. */
 export function redoUpdate(record: DecodedRecord, id: number, page: Uint8Array): void {
   requireMain(record, 14);
-  const oldId = oldTupleBlock(record);
-  let oldPointer = id === oldId ? markOldTuple(record, page) : NO_POINTER;
+  const { bytes, mainOffset } = record;
+  const flags = bytes[mainOffset + 7]!;
+  const number = readU16(bytes, mainOffset + 12);
+  let oldPointer = id === oldTupleBlock(record) ? markOldTuple(record, page, flags, number) : NO_POINTER;
   if (id === 0) {
     if ((record.info & HEAP_INIT_PAGE) !== 0) {
       initPage(page, 0);
       oldPointer = NO_POINTER;
     }
-    addNewTuple(record, page, oldPointer);
+    addNewTuple(record, page, oldPointer, flags, number);
   }
 }
 
-/** Returns the old tuple's line pointer. */
-function markOldTuple(record: DecodedRecord, page: Uint8Array): number {
+/** Marks the old tuple, whose new version is `number` of block 0. Returns its line pointer. */
+function markOldTuple(record: DecodedRecord, page: Uint8Array, flags: number, number: number): number {
   const { bytes, mainOffset } = record;
   const pointer = heapPointerAt(page, readU16(bytes, mainOffset + 4));
   const tuple = lineOffset(pointer);
-  setXmaxKind(page, tuple, bytes[mainOffset + 6]!, true);
+  const hot = (record.info & HEAP_OPERATION_MASK) === HEAP_HOT_UPDATE ? HOT_SET : HOT_CLEARED;
+  setXmaxKind(page, tuple, bytes[mainOffset + 6]!, true, hot);
   copyU32(page, tuple + T_XMAX, bytes, mainOffset);
-  setHotUpdated(page, tuple, (record.info & HEAP_OPERATION_MASK) === HEAP_HOT_UPDATE);
-  setCtid(page, tuple, record.block[0]!, readU16(bytes, mainOffset + 12));
+  setCtid(page, tuple, record.block[0]!, number);
   setPrunable(page, record.xid);
-  if (bytes[mainOffset + 7]! & OLD_ALL_VISIBLE_CLEARED) page[PD_FLAGS] = page[PD_FLAGS]! & ~PD_ALL_VISIBLE;
+  if (flags & OLD_ALL_VISIBLE_CLEARED) page[PD_FLAGS] = page[PD_FLAGS]! & ~PD_ALL_VISIBLE;
   return pointer;
 }
 
 /** `oldPointer` is the old tuple's line pointer if it is on the same page. */
-function addNewTuple(record: DecodedRecord, page: Uint8Array, oldPointer: number): void {
+function addNewTuple(
+  record: DecodedRecord,
+  page: Uint8Array,
+  oldPointer: number,
+  flags: number,
+  number: number,
+): void {
   const { bytes, mainOffset } = record;
-  const flags = bytes[mainOffset + 7]!;
-  const number = readU16(bytes, mainOffset + 12);
-  let at = record.dataOffset[0]!;
-  const end = at + record.dataLength[0]!;
+  const begin = record.dataOffset[0]!;
+  const end = begin + record.dataLength[0]!;
+  let header = begin;
   let prefix = 0;
   let suffix = 0;
   if (flags & PREFIX_FROM_OLD) {
-    prefix = readU16(bytes, at);
-    at += 2;
+    prefix = readU16(bytes, header);
+    header += 2;
   }
   if (flags & SUFFIX_FROM_OLD) {
-    suffix = readU16(bytes, at);
-    at += 2;
+    suffix = readU16(bytes, header);
+    header += 2;
   }
-  requireBlockData(record, 0, at - record.dataOffset[0]! + RECORD_TUPLE_HEADER_BYTES);
-  const header = at;
-  at += RECORD_TUPLE_HEADER_BYTES;
-  if (prefix + suffix > 0 && oldPointer === NO_POINTER)
-    throw new PageContentError('compressed update across pages');
-  const tuple = addItemSpace(page, T_BITS + end - at + prefix + suffix, number, true);
+  const at = header + RECORD_TUPLE_HEADER_BYTES;
+  requireBlockData(record, 0, at - begin);
+  const shared = prefix + suffix;
+  if (shared > 0 && oldPointer === NO_POINTER) throw acrossPages();
+  const tuple = addItemSpace(page, T_BITS + end - at + shared, number, true);
   writeTupleHeader(page, tuple, record.xid, record.block[0]!, number, bytes, header);
   copyU32(page, tuple + T_XMAX, bytes, mainOffset + 8);
-  if (prefix + suffix > 0) addSharedParts(record, page, oldPointer, tuple, at, end, prefix, suffix);
+  if (shared > 0) addSharedParts(record, page, oldPointer, tuple, at, end, prefix, suffix);
   else copyBytes(page, tuple + T_BITS, bytes, at, end - at);
   if (flags & NEW_ALL_VISIBLE_CLEARED) page[PD_FLAGS] = page[PD_FLAGS]! & ~PD_ALL_VISIBLE;
+}
+
+function acrossPages(): PageContentError {
+  return new PageContentError('compressed update across pages');
 }
 
 /** Completes the new tuple with the parts that the old tuple on the same page lends. */
