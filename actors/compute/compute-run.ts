@@ -1,10 +1,11 @@
 /**
  * One life of a compute, in its host process: from a spec to a running Postgres, and to its end.
  *
- * 1. Election first: it fixes the LSN and ends every other compute of the timeline. The basebackup there is asked for when
- *    the vote is won, and used when the election is over.
- * 2. The checkpoint is appended, the data directory written and Postgres started while the quorum syncs; nobody is let in
- *    before the checkpoint is committed and replication runs, since a commit before that would not be held.
+ * 1. The election fixes the LSN and ends every other compute of the timeline. The data directory is written and Postgres
+ *    started at the LSN that the election will have, if it succeeds: known when the vote is won, and before it when the
+ *    last compute stopped cleanly. An election that ends elsewhere ends the start.
+ * 2. The checkpoint is appended when the election is over. Nobody is let in before it is committed and replication runs,
+ *    since a commit before that would not be held.
  * 3. The end of any part (Postgres, the mount, the proposer, replication) ends all of it, at once, and exactly once.
  * 4. A clean stop is: fast shutdown, its checkpoint committed, then what Postgres keeps without WAL (see parting.ts).
  */
@@ -36,7 +37,7 @@ import {
   postgresArguments,
 } from './start/settings.ts';
 import { INTERNAL_ROLE } from './start/skeleton.ts';
-import { planStart } from './start/start-plan.ts';
+import { planStart, type StartPlan } from './start/start-plan.ts';
 import type { StoragePages } from './storage-pages.ts';
 import { within } from './within.ts';
 
@@ -84,6 +85,12 @@ export interface StartedCompute {
   term: number;
   startLsn: Lsn;
   phasesMs: StartPhases;
+}
+
+/** What Postgres was started with. */
+interface Launch {
+  basebackup: Basebackup;
+  plan: StartPlan;
 }
 
 export class ComputeRun {
@@ -154,30 +161,28 @@ export class ComputeRun {
     try {
       const connecting = this.#options.pages.connect();
       connecting.catch(() => {});
-      let answering: Promise<Basebackup> | undefined;
+      let launching: Promise<Launch> | undefined;
+      const launchAt = (position: Lsn) => {
+        launching ??= connecting.then(() => this.#launch(position));
+        launching.catch(() => {});
+      };
+      const { expectedLsn } = this.#spec;
+      if (expectedLsn !== undefined) launchAt(lsn(expectedLsn));
       const { term, lsn: startLsn } = await this.#proposer.elect({
         timeoutMs: ELECTION_TIMEOUT_MS,
-        onPosition: (position) => {
-          answering = connecting.then(() => this.#options.pages.getBasebackup(position));
-          answering.catch(() => {});
-        },
+        onPosition: launchAt,
       });
       phase('elect');
-      const basebackup = await answering!;
+      this.#checkExpected(startLsn);
+      const { basebackup, plan } = await launching!;
       this.#checkBasebackup(basebackup, startLsn);
-      this.#fetchAhead(basebackup);
-      phase('basebackup');
-      const plan = planStart({ basebackup, nowSeconds: Math.floor(clock.now() / 1000) });
       this.#proposer.append(startLsn, plan.appended);
       this.#receivedLsn = plan.endLsn;
       const committed = this.#proposer.committed(plan.endLsn, { timeoutMs: COMMIT_TIMEOUT_MS });
       committed.catch(() => {});
-      for (const { path, data } of basebackup.files) if (isKept(path)) this.#given.set(path, data);
-      const { files, relations } = this.#options;
-      await writeDataDirectory({ files, relations, basebackup, plan, startLsn });
-      phase('data-directory');
-      this.#startPostgres();
+      phase('launch');
       await Promise.all([this.#whenReady(), committed]);
+      const { relations } = this.#options;
       relations.started();
       for (const { path, data } of usableInitFiles(basebackup)) relations.writeLocalFile(path, data);
       phase('postgres');
@@ -229,6 +234,28 @@ export class ComputeRun {
     this.#end({ reason: 'crashed', detail });
   }
 
+  /** Writes the data directory for a start at `position` and starts Postgres there. */
+  async #launch(position: Lsn): Promise<Launch> {
+    const { clock, pages, files, relations } = this.#options;
+    const basebackup = await pages.getBasebackup(position);
+    this.#checkBasebackup(basebackup, position);
+    this.#fetchAhead(basebackup);
+    const plan = planStart({ basebackup, nowSeconds: Math.floor(clock.now() / 1000) });
+    for (const { path, data } of basebackup.files) if (isKept(path)) this.#given.set(path, data);
+    await writeDataDirectory({ files, relations, basebackup, plan, startLsn: position });
+    this.#startPostgres();
+    return { basebackup, plan };
+  }
+
+  /** Throws `conflict` when the election has found more WAL than this start was prepared for. */
+  #checkExpected(startLsn: Lsn): void {
+    const { expectedLsn } = this.#spec;
+    if (expectedLsn === undefined || expectedLsn === startLsn) return;
+    const detail = `the WAL ends at ${formatLsn(startLsn)}, not at ${formatLsn(lsn(expectedLsn))}`;
+    this.#end({ reason: 'misplaced', detail });
+    throw new PalimpsestError('conflict', detail);
+  }
+
   #checkBasebackup(basebackup: Basebackup, startLsn: Lsn): void {
     if (basebackup.lsn === startLsn) return;
     throw new PalimpsestError(
@@ -252,6 +279,7 @@ export class ComputeRun {
   }
 
   #startPostgres(): void {
+    if (this.#ended) throw new PalimpsestError('unavailable', 'the compute has ended already');
     const forced = this.#forcedSettings();
     const args = postgresArguments(this.#options.dataDirectory, forced);
     const configuration = configurationFile(this.#spec.settings ?? {}, forced, this.#options.defaults);

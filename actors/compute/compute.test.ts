@@ -1,14 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import { createActor, type SnapshotFrom } from 'xstate';
+import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { DecideEnvironment } from '../../runtime/host/definition.ts';
 import { IdleClock, readActivity } from './activity.ts';
 import { computeDefinition } from './compute.ts';
 import { computeId, parseComputeId } from './compute-id.ts';
 import { computeStatus, decideCompute } from './decide.ts';
+import { computeEffects } from './effects.ts';
 import type { ComputeCommand, ComputeEvent } from './events.ts';
+import type { ComputeHandle, ComputeHosts } from './hosts.ts';
 import { CRASHES_MAX, computeMachine, restartDelayMs } from './machine.ts';
-import type { RunningCompute } from './spec.ts';
+import type { ComputeSpec, RunningCompute } from './spec.ts';
 
 const COMPUTE: RunningCompute = {
   hostId: 'h1',
@@ -109,6 +112,46 @@ describe('idleness', () => {
     expect(clock.observe(quiet, 5_000)).toBe(4_000);
     expect(clock.observe({ ...quiet, sessions: 5 }, 6_000)).toBe(6_000);
     expect(readActivity([['2', '1500', '7']])).toEqual({ active: true, lastStatementMs: 1_500, sessions: 7 });
+  });
+});
+
+describe('a start', () => {
+  const SPEC = { timeline: 'timeline1', startLsn: 1 } as ComputeSpec;
+
+  /** Runs the effect of a start after `events`; resolves with what hosts were told to expect, and what came of it. */
+  async function startAfter(events: ComputeEvent[], actualEnd: number) {
+    const expected: (number | undefined)[] = [];
+    const start = async (spec: ComputeSpec) => {
+      expected.push(spec.expectedLsn);
+      if (spec.expectedLsn !== undefined && spec.expectedLsn !== actualEnd) {
+        throw new PalimpsestError('conflict', 'the WAL ends elsewhere');
+      }
+      return { compute: COMPUTE, onActivity() {} } as unknown as ComputeHandle;
+    };
+    const { start: effect } = computeEffects({
+      hosts: { start } as unknown as ComputeHosts,
+      specOf: async () => ({ spec: SPEC, suspendAfterMs: 0 }),
+    });
+    const log = { warn() {}, error() {} };
+    const context = { id: 'timeline1', clock: { now: () => 5 }, log } as unknown as Parameters<
+      typeof effect
+    >[1];
+    const [told] = await effect!({ context: fold(events).context }, context);
+    return { expected, told: told?.type };
+  }
+
+  const SUSPENDED: ComputeEvent = { type: 'compute.suspended', lsn: 77 };
+
+  it('is prepared for where the last compute stopped cleanly, and goes elsewhere when the WAL goes on', async () => {
+    const events = [STARTING, STARTED, SUSPENDED];
+    expect(await startAfter(events, 77)).toEqual({ expected: [77], told: 'compute.started' });
+    expect(await startAfter(events, 99)).toEqual({ expected: [77, undefined], told: 'compute.started' });
+  });
+
+  it('expects nothing when nobody knows where the WAL ends', async () => {
+    for (const events of [[], [STARTING, STARTED, SUSPENDED, STARTING, STARTED, crash(1)]]) {
+      expect(await startAfter(events, 77)).toEqual({ expected: [undefined], told: 'compute.started' });
+    }
   });
 });
 

@@ -8,7 +8,7 @@ import { toWireError } from '../../protocols/errors.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { ComputeCommand, ComputeEvent } from './events.ts';
 import type { ComputeHandle, ComputeHosts } from './hosts.ts';
-import { type ComputeEffectParams, restartDelayMs } from './machine.ts';
+import { type ComputeContext, type ComputeEffectParams, restartDelayMs } from './machine.ts';
 import type { ComputeSpec, RunningCompute } from './spec.ts';
 
 const START_TIMEOUT_MS = 60_000;
@@ -30,7 +30,7 @@ export function computeEffects(services: ComputeServices): Record<string, Comput
   const handles = new Map<string, ComputeHandle>();
   const deadlines = new Map<string, number>();
   return {
-    start: (_params, effect) => start(services, handles, effect),
+    start: ({ context }, effect) => start(services, handles, context, effect),
     watch: ({ context }, effect) => watch(services, handles, context.compute!, effect),
     awaitDeadline: ({ context }, effect) => awaitDeadline(deadlines, context.deadlineMs, effect),
     stop: (params, effect) => stop(services, handles, params, effect),
@@ -45,11 +45,12 @@ export function computeEffects(services: ComputeServices): Record<string, Comput
 async function start(
   services: ComputeServices,
   handles: Map<string, ComputeHandle>,
+  { suspendedLsn }: ComputeContext,
   effect: Context,
 ): Promise<ComputeEvent[]> {
   try {
     const { spec, suspendAfterMs } = await services.specOf(effect.id);
-    const handle = await services.hosts.start(spec, { timeoutMs: START_TIMEOUT_MS });
+    const handle = await startHost(services.hosts, spec, suspendedLsn, effect);
     handles.set(effect.id, handle);
     followActivity(handle, effect);
     services.onStarted?.(spec);
@@ -57,6 +58,24 @@ async function start(
   } catch (error) {
     effect.log.error({ err: error }, 'the compute could not be started');
     return [{ type: 'compute.start-failed', error: toWireError(error) }];
+  }
+}
+
+/** Starts where the last compute stopped cleanly, if one did; anywhere when the WAL goes on beyond that after all. */
+async function startHost(
+  hosts: ComputeHosts,
+  spec: ComputeSpec,
+  suspendedLsn: number | undefined,
+  effect: Context,
+): Promise<ComputeHandle> {
+  const options = { timeoutMs: START_TIMEOUT_MS };
+  if (suspendedLsn === undefined || spec.fixedLsn !== undefined) return hosts.start(spec, options);
+  try {
+    return await hosts.start({ ...spec, expectedLsn: suspendedLsn }, options);
+  } catch (error) {
+    if (toWireError(error).code !== 'conflict') throw error;
+    effect.log.warn({ err: error }, 'the WAL does not end where the last compute stopped');
+    return hosts.start(spec, options);
   }
 }
 

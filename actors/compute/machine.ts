@@ -63,7 +63,13 @@ export const computeMachine = setup({
     ),
     takeCompute: assign(({ event }) =>
       event.type === 'compute.started'
-        ? { compute: event.compute, startedMs: event.timeMs, suspendAfterMs: event.suspendAfterMs }
+        ? {
+            compute: event.compute,
+            startedMs: event.timeMs,
+            suspendAfterMs: event.suspendAfterMs,
+            // It may be killed at any moment: then nobody knows where its WAL ends.
+            suspendedLsn: undefined,
+          }
         : {},
     ),
     takeIdle: assign(({ event }) =>

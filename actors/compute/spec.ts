@@ -27,6 +27,11 @@ export interface ComputeSpec {
   settings?: Record<string, string>;
   /** Roles to give a password at this start. */
   roles?: RoleSpec[];
+  /**
+   * Where the WAL ends, if nothing has happened since the last compute stopped cleanly: a start prepares for that while the
+   * election goes on, and fails with `conflict` when the election says otherwise. Absent when nothing is known.
+   */
+  expectedLsn?: number;
   /** Reads at this LSN for ever and writes nothing to storage; absent for the compute that writes. */
   fixedLsn?: number;
 }
@@ -58,4 +63,6 @@ export type ComputeEnd =
   /** Everything it wrote is committed up to `lsn`. */
   | { reason: 'stopped'; lsn: number }
   | { reason: 'deposed'; detail: string }
+  /** It was prepared for another end of the WAL than the election found; it has run nothing. */
+  | { reason: 'misplaced'; detail: string }
   | { reason: 'crashed'; detail: string };

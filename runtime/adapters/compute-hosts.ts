@@ -195,6 +195,7 @@ export class LocalComputeHosts implements ComputeHosts {
 
 function failStart(end: ComputeEnd): never {
   if (end.reason === 'stopped') throw new PalimpsestError('unavailable', 'the compute was stopped');
+  if (end.reason === 'misplaced') throw new PalimpsestError('conflict', end.detail);
   throw new PalimpsestError(end.reason === 'deposed' ? 'deposed' : 'unavailable', end.detail);
 }
 

@@ -78,6 +78,26 @@ describe('a compute with three safekeepers', () => {
     expect(flushed.filter(({ flushLsn }) => flushLsn >= lsn).length).toBeGreaterThanOrEqual(2);
   });
 
+  it('refuses to start where it was told that the WAL ends, when it goes on there', async () => {
+    const spec = { ...(await newTimeline(world)), roles: [] };
+    const first = await world.hosts.start(spec, START);
+    const client = await connect(first);
+    await client.query('create table t as select generate_series(1, 100) g');
+    await client.close();
+    const { lsn } = (await first.stop({ timeoutMs: 30_000 })) as { lsn: number };
+    await first.ended;
+    const misplaced = world.hosts.start({ ...spec, expectedLsn: spec.startLsn }, START);
+    await expect(misplaced).rejects.toMatchObject({ code: 'conflict' });
+    expect(postmasters().length).toBeLessThanOrEqual(1);
+    const second = await world.hosts.start({ ...spec, expectedLsn: lsn }, START);
+    expect(second.compute.startLsn).toBe(lsn);
+    const again = await connect(second);
+    expect(await again.number('select count(*) from t')).toBe(100);
+    await again.close();
+    second.kill();
+    await second.ended;
+  });
+
   it('refuses tablespaces, whose data would be lost', async () => {
     const handle = await world.hosts.start(await newTimeline(world), START);
     const client = await connect(handle);

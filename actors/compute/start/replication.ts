@@ -22,7 +22,7 @@ const RECEIVE_BYTES = 256 * 1024;
 /** The status is repeated this often also when nothing is new, as a standby does. */
 const HEARTBEAT_MS = 1_000;
 /** And this often until Postgres counts on it: a status that comes while it still catches up is forgotten by Postgres. */
-const CATCH_UP_HEARTBEAT_MS = 2;
+const CATCH_UP_HEARTBEAT_MS = 1;
 /** Milliseconds from 1970 to 2000, where Postgres counts from. */
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 
@@ -52,7 +52,6 @@ export class ReplicationConnection {
   #heartbeat: Timer | undefined;
   #heartbeatMs = CATCH_UP_HEARTBEAT_MS;
   #over = false;
-  #hasSlot = false;
 
   private constructor(options: ReplicationOptions, socket: ByteSocket) {
     this.#options = options;
@@ -90,8 +89,7 @@ export class ReplicationConnection {
           reject(error);
         },
       };
-      const { user, applicationName } = options;
-      socket.write(serialize.startup({ user, replication: 'true', application_name: applicationName }));
+      socket.write(openingMessages(options));
     });
     connection.#started = undefined;
     connection.#beat();
@@ -136,7 +134,6 @@ export class ReplicationConnection {
         break;
       case 'readyForQuery':
         if (this.#failure) this.#socket.destroy();
-        else if (this.#started) this.#askForWal();
         break;
       case 'replicationStart':
         this.#started?.resolve();
@@ -147,16 +144,6 @@ export class ReplicationConnection {
       default:
         break;
     }
-  }
-
-  /** With a slot, Postgres keeps the WAL that safekeepers do not have yet, however far they lag behind. */
-  #askForWal(): void {
-    const { applicationName, startLsn } = this.#options;
-    const command = this.#hasSlot
-      ? `START_REPLICATION SLOT ${applicationName} PHYSICAL ${formatLsn(startLsn)} TIMELINE 1`
-      : `CREATE_REPLICATION_SLOT ${applicationName} TEMPORARY PHYSICAL RESERVE_WAL`;
-    this.#hasSlot = true;
-    this.#socket.write(serialize.query(command));
   }
 
   #handleCopyData(data: Buffer): void {
@@ -184,4 +171,16 @@ export class ReplicationConnection {
     if (this.#started) this.#started.reject(error);
     else this.#options.onClose(error);
   }
+}
+
+/**
+ * All that is to be said until WAL streams, sent at once: Postgres answers one after the other, and nothing here depends on an
+ * answer. With a slot, Postgres keeps the WAL that safekeepers do not have yet, however far they lag behind.
+ */
+function openingMessages({ user, applicationName, startLsn }: ReplicationOptions): Uint8Array {
+  return Buffer.concat([
+    serialize.startup({ user, replication: 'true', application_name: applicationName }),
+    serialize.query(`CREATE_REPLICATION_SLOT ${applicationName} TEMPORARY PHYSICAL RESERVE_WAL`),
+    serialize.query(`START_REPLICATION SLOT ${applicationName} PHYSICAL ${formatLsn(startLsn)} TIMELINE 1`),
+  ]);
 }
