@@ -41,7 +41,7 @@ const WAKE_TIMEOUT_MS = 30_000;
 /** For a running compute to find safekeepers that have just been started again. */
 const SETTLE_TIMEOUT_MS = 5_000;
 const SETTLE_STEP_MS = 20;
-/** Replies after the quorum's are waited for this long. */
+/** Replies after a quorum's are waited for this long, where those do not say enough. */
 const STRAGGLER_MS = 20;
 /** Ancestors of ancestors; a deeper tree than this is a loop. */
 const DEPTH_MAX = 1_000;
@@ -52,18 +52,34 @@ interface ReplicaStatus {
   termHistory?: TermStart[];
 }
 
+export interface ResolvedPoint {
+  timeline: string;
+  lsn: number;
+}
+
 /** Resolves a branch point. Throws PalimpsestError `invalid-argument` for a point outside the history. */
-export async function resolveBranchPoint(
+export async function resolveBranchPoint(question: PointQuestion): Promise<ResolvedPoint> {
+  return (await findBranchPoint(question)).point;
+}
+
+/**
+ * As `resolveBranchPoint`, for a point that something is going to grow from: it is to be remembered with
+ * `rememberCommitted`, which is told what this has learned on the way.
+ */
+export async function findBranchPoint(
   question: PointQuestion,
-): Promise<{ timeline: string; lsn: number }> {
+): Promise<{ point: ResolvedPoint; witness?: CommitWitness }> {
   const status = await timelineStatusOf(question.send, question.timeline);
   if (status.state !== 'active') {
     throw new PalimpsestError('conflict', `the timeline to branch from is ${status.state}, not active`);
   }
-  const head = await headLsn(question, status);
-  if (question.point.kind === 'head') return { timeline: status.timeline, lsn: head };
-  const lsn = await pointLsn(question, status, head);
-  return ownerOf(question.send, status, lsn);
+  const head = await findHead(question, status);
+  if (question.point.kind === 'head') {
+    const witness = witnessOf(head.replies, head.lsn);
+    return { point: { timeline: status.timeline, lsn: head.lsn }, ...(witness ? { witness } : {}) };
+  }
+  const lsn = await pointLsn(question, status, head.lsn);
+  return { point: await ownerOf(question.send, status, lsn) };
 }
 
 async function pointLsn(question: PointQuestion, status: TimelineStatus, head: number): Promise<number> {
@@ -130,7 +146,7 @@ async function ownerOf(
 }
 
 /** The newest LSN that is committed on a quorum of the timeline's safekeepers. */
-export async function headLsn(question: PointQuestion, status: TimelineStatus): Promise<number> {
+async function findHead(question: PointQuestion, status: TimelineStatus): Promise<Head> {
   const { clock } = question;
   const soon = clock.monotonic() + COMMIT_NEWS_MS;
   let head = await newestCommit(question, status);
@@ -138,13 +154,13 @@ export async function headLsn(question: PointQuestion, status: TimelineStatus): 
     await clock.sleep(COMMIT_NEWS_STEP_MS);
     head = await newestCommit(question, status);
   }
-  if (head.isCertain) return head.lsn;
+  if (head.isCertain) return head;
   // Does nothing but answer when the compute runs.
   await question.send('compute', status.timeline, { type: 'wake' }, { timeoutMs: WAKE_TIMEOUT_MS });
   const deadline = clock.monotonic() + SETTLE_TIMEOUT_MS;
   for (;;) {
     head = await newestCommit(question, status);
-    if (head.isCertain || (await endsWhole(question, status, head))) return head.lsn;
+    if (head.isCertain || (await endsWhole(question, status, head))) return head;
     if (clock.monotonic() >= deadline) break;
     await clock.sleep(SETTLE_STEP_MS);
   }
@@ -153,6 +169,12 @@ export async function headLsn(question: PointQuestion, status: TimelineStatus): 
     'the newest commit is not known: too few safekeepers are in touch with the compute',
     'Try again.',
   );
+}
+
+/** A replica that knows a point to be committed. */
+export interface CommitWitness {
+  member: string;
+  termHistory?: TermStart[];
 }
 
 interface Head {
@@ -166,7 +188,12 @@ interface Head {
 
 /** What safekeepers know to be committed, and what may be. */
 async function newestCommit(question: PointQuestion, status: TimelineStatus): Promise<Head> {
-  const replies = await replicaStatuses(question, status);
+  // Whatever the others would say, a head that is certain stays the head.
+  const isEnough = (some: Head['replies']) => headOf(status, some).isCertain;
+  return headOf(status, await replicaStatuses(question, status, isEnough));
+}
+
+function headOf(status: TimelineStatus, replies: Head['replies']): Head {
   const lsn = Math.max(status.startLsn, ...replies.map((reply) => reply.commitLsn));
   const limit = onEnoughDisks(
     status,
@@ -203,16 +230,16 @@ async function endsWhole(question: PointQuestion, status: TimelineStatus, head: 
  * Makes a quorum of the timeline's safekeepers remember that everything up to `lsn` is committed. Replicas write the commit LSN down
  * only now and then: after a crash of all of them it takes an election to find it again, and a timeline that nobody writes to any
  * more has none. What branches from it must not depend on that. One of them brings it to objects soon, for the time when they alone are
- * left; nobody waits for that.
+ * left; nobody waits for that. `witness` spares asking who knows it.
  */
 export async function rememberCommitted(
   question: Pick<PointQuestion, 'send' | 'clock'>,
-  timeline: string,
-  lsn: number,
+  { timeline, lsn }: ResolvedPoint,
+  witness?: CommitWitness,
 ): Promise<void> {
   const status = await timelineStatusOf(question.send, timeline);
   if (lsn <= status.startLsn) return;
-  const known = (await replicaStatuses(question, status)).find(({ commitLsn }) => commitLsn >= lsn);
+  const known = witness ?? (await findWitness(question, status, lsn));
   if (!known) {
     throw new PalimpsestError(
       'unavailable',
@@ -221,32 +248,53 @@ export async function rememberCommitted(
     );
   }
   const term = termBefore(known.termHistory ?? [], lsn as Lsn);
-  await askReplicas(question, status, { type: 'note-commit', lsn, term, storedBy: known.member });
+  const command = { type: 'note-commit', lsn, term, storedBy: known.member };
+  // A quorum is what it takes; the others write it down as well.
+  await askReplicas<object>(question, status, command, () => true);
 }
 
-async function replicaStatuses(
+async function findWitness(
   question: Pick<PointQuestion, 'send' | 'clock'>,
   status: TimelineStatus,
-): Promise<Head['replies']> {
-  const answers = await askReplicas<ReplicaStatus>(question, status, { type: 'status' });
-  return answers.map(({ member, reply }) => ({ ...reply, member }));
+  lsn: number,
+): Promise<CommitWitness | undefined> {
+  const isEnough = (some: Head['replies']) => witnessOf(some, lsn) !== undefined;
+  return witnessOf(await replicaStatuses(question, status, isEnough), lsn);
 }
 
-/** The answers of a quorum or more. Throws `unavailable` with fewer. */
-async function askReplicas<T>(
+function witnessOf(replies: Head['replies'], lsn: number): CommitWitness | undefined {
+  return replies.find(({ commitLsn }) => commitLsn >= lsn);
+}
+
+function replicaStatuses(
+  question: Pick<PointQuestion, 'send' | 'clock'>,
+  status: TimelineStatus,
+  isEnough: (replies: Head['replies']) => boolean,
+): Promise<Head['replies']> {
+  return askReplicas<ReplicaStatus>(question, status, { type: 'status' }, isEnough);
+}
+
+/**
+ * The answers of a quorum, if they are enough, or else of all that answer in time. Throws `unavailable` with fewer than a
+ * quorum.
+ */
+async function askReplicas<T extends object>(
   { send, clock }: Pick<PointQuestion, 'send' | 'clock'>,
   status: TimelineStatus,
   command: { type: string } & Record<string, unknown>,
-): Promise<{ member: string; reply: T }[]> {
+  isEnough: (replies: (T & { member: string })[]) => boolean,
+): Promise<(T & { member: string })[]> {
   const quorum = majorityOf(status.members);
-  const replies: { member: string; reply: T }[] = [];
+  const replies: (T & { member: string })[] = [];
   const failures: unknown[] = [];
   await new Promise<void>((resolve) => {
     let left = status.members.length;
     let waitingForStragglers = false;
     const settle = () => {
       if (--left === 0) return resolve();
-      if (replies.length < quorum || waitingForStragglers) return;
+      if (replies.length < quorum) return;
+      if (isEnough(replies)) return resolve();
+      if (waitingForStragglers) return;
       waitingForStragglers = true;
       clock.setTimer(STRAGGLER_MS, resolve);
     };
@@ -254,7 +302,7 @@ async function askReplicas<T>(
       const replica = `${status.timeline}-${member}`;
       send('safekeeper', replica, command, { timeoutMs: COMMAND_TIMEOUT_MS }).then(
         (reply) => {
-          replies.push({ member, reply: reply as T });
+          replies.push({ ...(reply as T), member });
           settle();
         },
         (error: unknown) => {
@@ -264,7 +312,8 @@ async function askReplicas<T>(
       );
     }
   });
-  if (replies.length >= quorum) return replies;
+  // Later ones are nobody's any more.
+  if (replies.length >= quorum) return [...replies];
   throw new PalimpsestError(
     'unavailable',
     `only ${replies.length} of ${status.members.length} safekeepers answer; ${quorum} are needed to know the newest commit`,

@@ -6,7 +6,7 @@ import { majorityOf } from '../../protocols/consensus/membership.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
-import { rememberCommitted, resolveBranchPoint, type Send } from './branch-point.ts';
+import { findBranchPoint, rememberCommitted, type Send } from './branch-point.ts';
 import type { TimelineCommand, TimelineEvent } from './events.ts';
 import { pageserverOf, type TimelineContext, type TimelineEffectParams } from './machine.ts';
 import { membershipOf, safekeepersOf } from './membership.ts';
@@ -132,7 +132,7 @@ async function resolve(
   if (origin.kind === 'template') return [{ type: 'timeline.resolved', startLsn: origin.startLsn }];
   try {
     await services.attached(origin.timeline);
-    const ancestor = await resolveBranchPoint({
+    const { point: ancestor, witness } = await findBranchPoint({
       send: services.send,
       clock: effect.clock,
       timeline: origin.timeline,
@@ -140,7 +140,7 @@ async function resolve(
     });
     // Both before anybody may count on it. From now on garbage collection keeps the point.
     const steps = await Promise.allSettled([
-      rememberCommitted({ send: services.send, clock: effect.clock }, ancestor.timeline, ancestor.lsn),
+      rememberCommitted({ send: services.send, clock: effect.clock }, ancestor, witness),
       send(services, ancestor.timeline, { type: 'hold-branch-point', child: effect.id, lsn: ancestor.lsn }),
     ]);
     for (const step of steps) if (step.status === 'rejected') throw step.reason;

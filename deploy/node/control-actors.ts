@@ -446,6 +446,8 @@ export class ControlActors {
       what,
     });
     if (outcome.status === 'active' && isNew) this.attachments.created(id, epoch);
+    // While its project decides that it exists.
+    if (outcome.status === 'active') this.#manifests?.begin(spec.tenant);
     // Nothing of it exists but this actor.
     if (outcome.status === 'rejected') await this.#removeTimeline(id);
     return outcome;

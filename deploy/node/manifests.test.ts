@@ -7,6 +7,7 @@ import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
 import type { KeptState } from '../../runtime/host/actor-state.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { ManualClock } from '../../test/support/manual-clock.ts';
+import { eventually } from '../../test/support/processes.ts';
 import { FencedObjects, MARK_TRUST_MS } from './fenced-objects.ts';
 import { type ManifestSource, Manifests, readManifests } from './manifests.ts';
 import { claimObjects, MARK_KEY, takeOver } from './objects-mark.ts';
@@ -61,6 +62,19 @@ describe('manifests', () => {
     await manifests.save(TENANT);
     const key = (digit: string) => `projects/${TENANT}/timelines/${digit.repeat(32)}.json`;
     expect(await objects.head(key('1'))).toEqual(before);
+  });
+
+  it('of timelines can be begun with; the project is told of only when it is saved', async () => {
+    manifests.begin(TENANT);
+    known = { state: state('decided'), timelines: [timeline('1'), timeline('2')] };
+    const key = (digit: string) => `projects/${TENANT}/timelines/${digit.repeat(32)}.json`;
+    await eventually('the timelines to be written', async () => (await objects.head(key('2'))) !== undefined);
+    const begun = await objects.head(key('1'));
+    expect(await readManifests(objects)).toEqual([]);
+    await manifests.save(TENANT);
+    const [project] = await readManifests(objects);
+    expect(project!.state).toEqual(state('decided'));
+    expect((await objects.head(key('1')))!.etag).toBe(begun!.etag);
   });
 
   it('are saved although one of their timelines is deleted meanwhile', async () => {

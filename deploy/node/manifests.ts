@@ -76,11 +76,7 @@ export class Manifests {
 
   /** Resolves when objects have what is known of the project at this moment, or nothing when it is gone. */
   save(tenant: string): Promise<void> {
-    let writing = this.#projects.get(tenant);
-    if (!writing) {
-      writing = { next: undefined, running: Promise.resolve(), written: new Map(), manifests: new Map() };
-      this.#projects.set(tenant, writing);
-    }
+    const writing = this.#writingOf(tenant);
     if (writing.next) return writing.next;
     const { running } = writing;
     const next = running.then(async () => {
@@ -97,6 +93,28 @@ export class Manifests {
       clock.setTimer(RETRY_MS, () => void this.save(tenant).catch(() => {}));
     });
     return next;
+  }
+
+  /**
+   * Begins with the timelines' manifests of a project that will be saved in a moment, when more has been decided about it. What
+   * goes wrong here goes wrong there as well, and is told there.
+   */
+  begin(tenant: string): void {
+    const writing = this.#writingOf(tenant);
+    if (writing.next) return;
+    writing.running = writing.running.then(async () => {
+      const found = this.#options.source(tenant);
+      if (found) await this.#writeTimelines(tenant, writing, found).catch(() => {});
+    });
+  }
+
+  #writingOf(tenant: string): Writing {
+    let writing = this.#projects.get(tenant);
+    if (!writing) {
+      writing = { next: undefined, running: Promise.resolve(), written: new Map(), manifests: new Map() };
+      this.#projects.set(tenant, writing);
+    }
+    return writing;
   }
 
   /** As `save`, for something that is done and cannot be taken back: an error says so. */
@@ -133,7 +151,8 @@ export class Manifests {
     }
   }
 
-  async #write(tenant: string, { written, manifests }: Writing): Promise<void> {
+  async #write(tenant: string, writing: Writing): Promise<void> {
+    const { written, manifests } = writing;
     const { objects, source } = this.#options;
     const found = source(tenant);
     if (!found) {
@@ -142,6 +161,23 @@ export class Manifests {
       this.#projects.delete(tenant);
       return;
     }
+    await this.#writeTimelines(tenant, writing, found);
+    await this.#replace(manifests, projectKey(tenant), encode({ tenant, state: found.state }));
+    const present = new Set(found.timelines.map(({ timeline }) => timeline));
+    for (const timeline of [...written.keys()].filter((one) => !present.has(one))) {
+      const key = timelineKey(tenant, timeline);
+      await objects.delete(key);
+      written.delete(timeline);
+      manifests.delete(key);
+    }
+  }
+
+  /** Writes those that have changed since they were written last. */
+  async #writeTimelines(
+    tenant: string,
+    { written, manifests }: Writing,
+    found: ManifestSource,
+  ): Promise<void> {
     const changed = found.timelines.filter((one) => written.get(one.timeline) !== one.fingerprint);
     for (const { timeline, state, fingerprint } of changed) {
       let kept: KeptState;
@@ -155,14 +191,6 @@ export class Manifests {
       const key = timelineKey(tenant, timeline);
       await this.#replace(manifests, key, encode({ timeline, state: kept }));
       written.set(timeline, fingerprint);
-    }
-    await this.#replace(manifests, projectKey(tenant), encode({ tenant, state: found.state }));
-    const present = new Set(found.timelines.map(({ timeline }) => timeline));
-    for (const timeline of [...written.keys()].filter((one) => !present.has(one))) {
-      const key = timelineKey(tenant, timeline);
-      await objects.delete(key);
-      written.delete(timeline);
-      manifests.delete(key);
     }
   }
 

@@ -91,9 +91,6 @@ describe('a compute with three safekeepers', () => {
     expect(postmasters().length).toBeLessThanOrEqual(1);
     const second = await world.hosts.start({ ...spec, expectedLsn: lsn }, START);
     expect(second.compute.startLsn).toBe(lsn);
-    const again = await connect(second);
-    expect(await again.number('select count(*) from t')).toBe(100);
-    await again.close();
     second.kill();
     await second.ended;
   });
