@@ -7,7 +7,8 @@ import type { ShardEvent, ShardSpec } from './events.ts';
 import type { ShardSnapshot } from './machine.ts';
 
 export type ShardCommand =
-  | ({ type: 'attach' } & ShardSpec & ActorCommand)
+  /** `isNew`: objects have no index of it, so that there is nothing more to find out; one write tells both. */
+  | ({ type: 'attach'; isNew?: boolean } & ShardSpec & ActorCommand)
   /** From the shard's own plain code: something became durable, or went wrong. */
   | { type: 'record'; events: ShardEvent[] }
   | { type: 'detach'; deleted: boolean };
@@ -30,7 +31,7 @@ function decideAttach(
   snapshot: ShardSnapshot,
   command: ShardCommand & { type: 'attach' },
 ): Decision<ShardEvent> {
-  const { type: _, ...spec } = command;
+  const { type: _, isNew, ...spec } = command;
   const known = snapshot.context.spec;
   if (known && (known.startLsn !== spec.startLsn || known.systemId !== spec.systemId)) {
     return {
@@ -49,7 +50,10 @@ function decideAttach(
     };
   }
   const isServing = snapshot.value === 'active' && known?.generation === spec.generation;
-  return { events: isServing ? [] : [{ type: 'attach.requested', spec }] };
+  if (isServing) return { events: [] };
+  const requested: ShardEvent = { type: 'attach.requested', spec };
+  if (!isNew || snapshot.value !== 'detached') return { events: [requested] };
+  return { events: [requested, { type: 'attach.completed', layers: [], replaces: false, gcCutoff: 0 }] };
 }
 
 function decideRecord(snapshot: ShardSnapshot, events: ShardEvent[]): Decision<ShardEvent> {

@@ -81,6 +81,20 @@ test('attach is idempotent, refuses another timeline under the same name and an 
   });
 });
 
+test('one of which objects have nothing is attached at once, but only where this node knows nothing of it either', () => {
+  const isNew = { ...attach(), isNew: true } as ShardCommand;
+  const { events } = decideShard(fold(), isNew) as { events: ShardEvent[] };
+  expect(events).toEqual([
+    { type: 'attach.requested', spec: SPEC },
+    { type: 'attach.completed', layers: [], replaces: false, gcCutoff: 0 },
+  ]);
+  expect(fold(...events).value).toBe('active');
+  expect(fold(...events).context.spec).toEqual(SPEC);
+  const failed = fold(...ATTACHED, { type: 'shard.failed', error: { code: 'corrupt', message: 'WAL' } });
+  expect(decideShard(failed, isNew)).toMatchObject({ events: [{ type: 'attach.requested' }] });
+  expect(decideShard(fold(...ATTACHED), isNew)).toEqual({ events: [] });
+});
+
 test('a failed shard can be attached again; a detached one takes no more records', () => {
   const failed = fold(...ATTACHED, { type: 'shard.failed', error: { code: 'corrupt', message: 'WAL' } });
   expect(failed.value).toBe('failed');

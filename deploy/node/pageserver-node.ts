@@ -144,7 +144,9 @@ export class PageserverNode {
     const index = this.#hosted.has(timeline) ? undefined : findIndex(this.#options.tools.objects, command);
     index?.catch(() => {});
     const actor = await this.#actorOf(timeline);
-    await actor.dispatch(command);
+    const isUnknown = index !== undefined && (actor.snapshot() as ShardSnapshot).value === 'detached';
+    const isNew = isUnknown && (await index.catch(() => null)) === undefined;
+    await actor.dispatch({ ...command, isNew });
     const hosted = this.#hosted.get(timeline);
     const isSame = hosted && growsFrom(hosted.shard.spec) === growsFrom(command);
     if (isSame && !hosted.shard.failure && !(await this.#wasElsewhere(command, hosted, actor))) {
@@ -153,7 +155,7 @@ export class PageserverNode {
     }
     if (hosted) await this.#stopHosting(timeline, hosted);
     try {
-      await this.#open(command, actor, index);
+      await this.#open(command, actor, { finding: index, isNew });
     } catch (error) {
       await actor.dispatch({
         type: 'record',
@@ -181,7 +183,7 @@ export class PageserverNode {
   async #open(
     command: AttachCommand,
     actor: ActorHandle<ShardCommand>,
-    finding?: Promise<ShardIndex | undefined>,
+    { finding, isNew }: { finding?: Promise<ShardIndex | undefined> | undefined; isNew?: boolean } = {},
   ): Promise<void> {
     const { type: _, ...spec } = command;
     const { tools, door, bus, onPagesServed } = this.#options;
@@ -191,7 +193,7 @@ export class PageserverNode {
     const record = async (events: ShardEvent[]) => {
       await actor.dispatch({ type: 'record', events });
     };
-    await this.#takeIndex(index, actor, record);
+    if (!isNew) await this.#takeIndex(index, actor, record);
     const { deletions = [], gcCutoff = 0 } = (actor.snapshot() as ShardSnapshot).context;
     const shard = new Shard({
       spec,
