@@ -55,6 +55,7 @@ export class Compactor {
   #queue: Promise<unknown> = Promise.resolve();
   #scheduled: Promise<void> | undefined;
   #retry: Timer | undefined;
+  readonly #closing = new AbortController();
   #closed = false;
   /** Levels of images were looked at for the layers up to here. */
   #imagesPlannedAt = -1;
@@ -68,7 +69,7 @@ export class Compactor {
   /** Looks for work, unless it does already. */
   schedule(): void {
     if (this.#closed || this.#scheduled || this.#retry || !this.#mayHaveWork()) return;
-    this.#scheduled = this.#inTurn(() => this.#compact()).then(
+    this.#scheduled = this.#inTurn(() => this.#compact(), true).then(
       () => {
         this.#scheduled = undefined;
         this.schedule();
@@ -109,31 +110,35 @@ export class Compactor {
         if (await this.#makeImage(part, lsn)) made++;
       }
       return made;
-    });
+    }, true);
   }
 
   /** Takes layers out of the map for good. Whether something still needs them is the caller's decision. */
-  removeLayers(keys: string[], reason: string): Promise<void> {
-    return this.#inTurn(async () => {
+  async removeLayers(keys: string[], reason: string): Promise<void> {
+    if (keys.length === 0) return;
+    // Costs next to nothing: it need not wait until other shards have merged.
+    await this.#inTurn(async () => {
       const { history, journal } = this.#options;
       const known = keys.filter((key) => history.files.get(key));
       if (known.length === 0) return;
       await journal.record([{ type: 'layers.removed', keys: known, reason }]);
       this.#change([], known);
-    });
+    }, false);
   }
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#closing.abort();
     this.#retry?.cancel();
     this.#pacer.stop();
     await this.#queue.catch(() => {});
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+  /** One after the other; what `isHeavy` takes turns with other shards, too. */
+  #inTurn<T>(work: () => Promise<T>, isHeavy: boolean): Promise<T> {
     const run = () => {
       if (this.#closed) throw new PalimpsestError('unavailable', 'the pageserver is stopping');
-      return this.#options.tools.background.run(work);
+      return isHeavy ? this.#options.tools.background.run(work, this.#closing.signal) : work();
     };
     const turn = this.#queue.then(run, run);
     this.#queue = turn;

@@ -13,8 +13,8 @@ import { corruptLayer } from '../../protocols/layers/errors.ts';
 import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import { Turns } from '../safekeeper/turns.ts';
 import type { LayerDescriptor } from './layer-descriptor.ts';
-import { Turns } from './turns.ts';
 
 const OPEN_FILES_MAX = 128;
 const DOWNLOADS_MAX = 4;

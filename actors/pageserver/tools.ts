@@ -8,13 +8,13 @@ import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Disk } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import type { Turns } from '../safekeeper/turns.ts';
 import type { ChunkPool } from './arena.ts';
 import type { ShardEvent } from './events.ts';
 import type { LayerStore } from './layer-store.ts';
 import type { PageCache } from './page-cache.ts';
 import type { PageRedo } from './page-redo.ts';
 import type { RelationTable } from './relation-table.ts';
-import type { Turns } from './turns.ts';
 
 export interface ShardTools {
   clock: Clock;

@@ -67,6 +67,7 @@ export class Offloader {
   #isAsked = false;
   /** Since when there is a whole segment to store, as far as that was looked at. */
   #dueSince: number | undefined;
+  readonly #closing = new AbortController();
   #closed = false;
 
   constructor(options: OffloaderOptions) {
@@ -81,9 +82,10 @@ export class Offloader {
     this.#arm(this.#timings.tickMs);
   }
 
-  /** Ends after the step that is under way. */
+  /** Ends after the step that is under way; one that waits for its turn is given up. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#closing.abort();
     this.#timer?.timer.cancel();
     await this.#working;
   }
@@ -189,7 +191,7 @@ export class Offloader {
     if (!this.#segments.isDue && !isTrimmable) return undefined;
     const peers = await surveyPeers({ ...this.#options, peers: this.#options.peers() });
     if (this.#closed) return undefined;
-    await this.#segments.advance(peers);
+    await this.#segments.advance(peers, this.#closing.signal);
     await this.#trim(peers);
     if (this.#segments.isDue) return 'segments';
     return replica.positions.localLsn < segmentStart(replica.commitLsn) ? 'pageserver' : undefined;
@@ -217,7 +219,7 @@ export class Offloader {
     const dueAt = Math.min(restsAt, this.#tailStoredAt + (this.#isAsked ? tickMs : movingTailMs));
     if (now < dueAt) return dueAt - now;
     this.#isAsked = false;
-    await storeTail(replica, tools);
+    await storeTail(replica, tools, this.#closing.signal);
     this.#tailStoredAt = clock.monotonic();
     return isTailStored(replica) ? undefined : this.#timings.tickMs;
   }

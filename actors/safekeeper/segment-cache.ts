@@ -4,7 +4,7 @@
  */
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
-import { TaskGate } from './task-gate.ts';
+import { Turns } from './turns.ts';
 
 /** Fetched at the same time; a node serves commits beside it. */
 const FETCHES_MAX = 2;
@@ -36,7 +36,7 @@ export class SegmentCache {
   readonly #options: SegmentCacheOptions;
   /** By key of the object, most recently used last. Promises, so that one segment is fetched once. */
   readonly #entries = new Map<string, Promise<Entry>>();
-  readonly #gate = new TaskGate(FETCHES_MAX);
+  readonly #gate = new Turns(FETCHES_MAX);
   #files = 0;
   #ready: Promise<void> | undefined;
   fetches = 0;

@@ -43,13 +43,13 @@ export class SegmentOffload {
   }
 
   /** Notes what peers have stored, and stores some segments when it is this replica's turn. */
-  async advance(peers: PeerView[]): Promise<void> {
+  async advance(peers: PeerView[], signal: AbortSignal): Promise<void> {
     const replica = this.#replica;
     for (const { node, backupLsn } of peers) {
       if (Math.min(backupLsn, segmentStart(replica.commitLsn)) <= replica.positions.backupLsn) continue;
       await this.#note(backupLsn, node);
     }
-    if (this.isDue && this.#isMyTurn(peers)) await this.#storeSegments();
+    if (this.isDue && this.#isMyTurn(peers)) await this.#storeSegments(signal);
   }
 
   async #note(to: Lsn, by: NodeId): Promise<void> {
@@ -79,7 +79,7 @@ export class SegmentOffload {
     return able[turn % able.length] === identity.node;
   }
 
-  async #storeSegments(): Promise<void> {
+  async #storeSegments(signal: AbortSignal): Promise<void> {
     const replica = this.#replica;
     const { identity } = replica.context;
     let to: Lsn = replica.positions.backupLsn;
@@ -88,7 +88,7 @@ export class SegmentOffload {
         const end = (segmentStart(to) + WAL_SEGMENT_BYTES) as Lsn;
         if (end > replica.commitLsn) break;
         const key = walSegmentKey(identity, segmentNumber(to));
-        await storeWal(replica, this.#tools, { key, from: to, to: end });
+        await storeWal(replica, this.#tools, { key, from: to, to: end, signal });
         to = end;
       }
     } finally {
@@ -105,8 +105,8 @@ export function isTailStored(replica: Replica): boolean {
   return positions.backupLsn >= commitLsn || storedPartial(positions)?.to === commitLsn;
 }
 
-/** Stores the segment that the committed WAL ends in, up to there; the tails before it go. */
-export async function storeTail(replica: Replica, tools: ArchiveTools): Promise<void> {
+/** Stores the segment that the committed WAL ends in, up to there; the tails before it go. `signal` ends a wait for others' uploads. */
+export async function storeTail(replica: Replica, tools: ArchiveTools, signal?: AbortSignal): Promise<void> {
   const { commitLsn, flushLsn, view, positions, context } = replica;
   const { node } = context.identity;
   const from = Math.max(segmentStart(commitLsn), context.identity.startLsn) as Lsn;
@@ -114,7 +114,7 @@ export async function storeTail(replica: Replica, tools: ArchiveTools): Promise<
     const segment = segmentNumber(from);
     const key = walPartialKey(context.identity, { segment, term: view.term, flushLsn, commitLsn, node });
     await replica.decide({ type: 'plan-partial', key, from, to: commitLsn, commitLsn });
-    await storeWal(replica, tools, { key, from, to: commitLsn });
+    await storeWal(replica, tools, { key, from, to: commitLsn, signal });
     await replica.decide({ type: 'partial-stored', key });
   }
   await removeOldTails(replica, tools);
@@ -131,7 +131,7 @@ export async function removeOldTails(replica: Replica, tools: ArchiveTools): Pro
 async function storeWal(
   replica: Replica,
   tools: ArchiveTools,
-  { key, from, to }: { key: string; from: Lsn; to: Lsn },
+  { key, from, to, signal }: { key: string; from: Lsn; to: Lsn; signal: AbortSignal | undefined },
 ): Promise<void> {
   const { identity, history } = replica.context;
   const { tenant, timeline, pgVersion, systemId, startLsn } = identity;
@@ -150,7 +150,7 @@ async function storeWal(
     };
     const object = await packWalObject(facts, (at, into) => readWhole(replica, at, into), tools.compression);
     await tools.objects.put(key, object);
-  });
+  }, signal);
 }
 
 async function readWhole(replica: Replica, at: Lsn, into: Uint8Array): Promise<void> {

@@ -10,7 +10,7 @@ import type { Compression } from '../../runtime/ports/compression.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import { type OffloadState, storedPartial } from './offload-state.ts';
 import type { SegmentCache } from './segment-cache.ts';
-import type { TaskGate } from './task-gate.ts';
+import type { Turns } from './turns.ts';
 import { unpackWalObject } from './wal-object.ts';
 
 /** What all replicas of a node share for their WAL in objects. */
@@ -19,7 +19,7 @@ export interface ArchiveTools {
   compression: Compression;
   cache: SegmentCache;
   /** Lets few uploads run at a time. */
-  uploads: TaskGate;
+  uploads: Turns;
 }
 
 export class WalArchive {

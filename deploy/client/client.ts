@@ -204,8 +204,13 @@ export class PalimpsestClient {
     return this.command({ type: 'branch.gc', name, ...options }, { timeoutMs: GC_TIMEOUT_MS });
   }
 
-  async deleteBranch(name: string, options: { project?: string } = {}): Promise<void> {
-    await this.command({ type: 'branch.delete', name, ...options });
+  /**
+   * Deletes a branch with all its objects. Resolves with whether nothing of it is left; `false` when that takes long: it is
+   * decided, nobody can use the branch any more, and its storage goes in the background, also after a restart.
+   */
+  async deleteBranch(name: string, options: { project?: string } = {}): Promise<boolean> {
+    const { deleted } = await this.command<{ deleted: boolean }>({ type: 'branch.delete', name, ...options });
+    return deleted;
   }
 
   /** Stops a branch's compute; what it holds stays, and the next client starts it again. */

@@ -35,6 +35,7 @@ import { manifestSource } from './manifest-source.ts';
 import { Manifests } from './manifests.ts';
 import {
   branchCreated,
+  branchDeleted,
   branchDetached,
   branchIn,
   branchNotRestoring,
@@ -51,6 +52,8 @@ import { waitForState } from './wait-for-state.ts';
 
 /** The slowest honest step: a timeline whose storage processes are just being started again. */
 const TIMELINE_TIMEOUT_MS = 60_000;
+/** Whoever deletes a branch need not wait for all of its objects to be gone. */
+const DELETE_TIMEOUT_MS = 20_000;
 const ARCHIVE_TIMEOUT_MS = 180_000;
 /** All pages of the ancestor are copied. */
 const DETACH_TIMEOUT_MS = 3_600_000;
@@ -326,13 +329,21 @@ export class ControlActors {
     return this.branch(project, to);
   }
 
-  async deleteBranch(project: string | undefined, name: string): Promise<void> {
+  /** Resolves with whether nothing of the branch is left; what takes longer is decided, and goes on without the caller. */
+  async deleteBranch(project: string | undefined, name: string): Promise<boolean> {
     const actor = this.#tenant(this.project(project).tenant);
     const { timeline } = (await actor.dispatch({ type: 'branch.delete', name })) as { timeline: string };
-    await this.#wait(actor, `deleting branch "${name}"`, (snapshot) =>
-      tenantStatus(snapshot).branches.some((branch) => branch.timeline === timeline) ? undefined : true,
-    );
+    const isGone = await this.#wait(
+      actor,
+      `deleting branch "${name}"`,
+      branchDeleted(timeline),
+      DELETE_TIMEOUT_MS,
+    ).catch((error) => {
+      if (error instanceof PalimpsestError && error.code === 'timeout') return false;
+      throw error;
+    });
     await this.#record(actor.id);
+    return isGone;
   }
 
   #wait<T>(

@@ -95,8 +95,7 @@ export class ControlService {
         return this.#view(actors.project(command.project).name, renamed);
       }
       case 'branch.delete':
-        await actors.deleteBranch(command.project, command.name);
-        return {};
+        return { deleted: await actors.deleteBranch(command.project, command.name) };
       case 'branch.restore': {
         const { type, name, preserveUnder } = command;
         const point = branchPoint(command.at);

@@ -80,6 +80,10 @@ export const timelineDetached: Look<{ error: WireError | undefined }> = (snapsho
   return detachError ? { error: detachError } : undefined;
 };
 
+export function branchDeleted(timeline: string): Look<boolean> {
+  return (snapshot) => (branchOf(snapshot, timeline) ? undefined : true);
+}
+
 export const timelineDeleted: Look<true> = (snapshot) => {
   const { state } = timelineStatus(snapshot);
   return state === 'deleted' || state === 'absent' ? true : undefined;

@@ -13,7 +13,7 @@ import { PageCache } from '../../actors/pageserver/page-cache.ts';
 import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
-import { Turns } from '../../actors/pageserver/turns.ts';
+import { Turns } from '../../actors/safekeeper/turns.ts';
 import { readCommittedWal } from '../../actors/safekeeper/wal-client.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';

@@ -15,7 +15,7 @@ import { PeerRecovery } from '../../actors/safekeeper/peer-recovery.ts';
 import { surveyPeers } from '../../actors/safekeeper/peer-survey.ts';
 import { Replica } from '../../actors/safekeeper/replica.ts';
 import { SegmentCache } from '../../actors/safekeeper/segment-cache.ts';
-import { TaskGate } from '../../actors/safekeeper/task-gate.ts';
+import { Turns } from '../../actors/safekeeper/turns.ts';
 import type { ArchiveTools } from '../../actors/safekeeper/wal-archive.ts';
 import { type ExpiryResult, expireWal } from '../../actors/safekeeper/wal-expiry.ts';
 import type { WalFigures } from '../../actors/safekeeper/wal-store.ts';
@@ -140,7 +140,7 @@ export class SafekeeperNode {
       objects,
       compression,
       cache: new SegmentCache({ disk, folder: 'wal-cache', segmentsMax: CACHED_SEGMENTS_MAX }),
-      uploads: new TaskGate(UPLOADS_MAX),
+      uploads: new Turns(UPLOADS_MAX),
     };
   }
 

@@ -10,7 +10,7 @@ import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import { TEMPLATE_FORMAT } from '../../actors/pageserver/template.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
-import { Turns } from '../../actors/pageserver/turns.ts';
+import { Turns } from '../../actors/safekeeper/turns.ts';
 import { readCommittedWal } from '../../actors/safekeeper/wal-client.ts';
 import { PageserverNode, type PageserverNodeOptions } from '../../deploy/node/pageserver-node.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';

@@ -15,7 +15,7 @@ const MINUTES = Number(process.env.PALIMPSEST_MINUTES ?? 30);
 const WINDOW = process.env.PALIMPSEST_WINDOW ?? '5m';
 const SCALE = 10;
 /** Transactions a second: enough to write the database anew a few times, and the machine has other things to do. */
-const RATE = 400;
+const RATE = Number(process.env.PALIMPSEST_RATE ?? 400);
 const MODEL_ROWS = 2_000;
 const BRANCHES_MAX = 3;
 /** Deltas above the newest image, at any key. */

@@ -12,7 +12,7 @@ import { PageCache } from '../../actors/pageserver/page-cache.ts';
 import { PageClient } from '../../actors/pageserver/page-client.ts';
 import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
-import { Turns } from '../../actors/pageserver/turns.ts';
+import { Turns } from '../../actors/safekeeper/turns.ts';
 import { PageserverNode } from '../../deploy/node/pageserver-node.ts';
 import {
   FRAME_START_WAL,

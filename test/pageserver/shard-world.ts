@@ -19,7 +19,7 @@ import { Shard, type ShardParent } from '../../actors/pageserver/shard.ts';
 import type { KnownLayers } from '../../actors/pageserver/shard-layers.ts';
 import { openTemplate } from '../../actors/pageserver/template.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
-import { Turns } from '../../actors/pageserver/turns.ts';
+import { Turns } from '../../actors/safekeeper/turns.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { segmentFileName, segmentNumber, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';

@@ -71,8 +71,9 @@ export function addBranchCommands(program: Command): void {
   withProject(branch.command('delete <name>').description('delete a branch that has no children')).action(
     (name: string, options: BranchOptions) =>
       runWithClient(options, async (client, output) => {
-        await client.deleteBranch(name, { project: options.project });
-        output.result({ deleted: name }, `deleted branch ${name}`);
+        const isGone = await client.deleteBranch(name, { project: options.project });
+        const text = isGone ? `deleted branch ${name}` : `branch ${name} is being deleted, in the background`;
+        output.result({ deleted: name, complete: isGone }, text);
         return 0;
       }),
   );
