@@ -174,8 +174,18 @@ test('resolving an LSN gives the end of a record; one in the future is an error 
   expect(answer).toMatchObject({ lsn: reference.moments[0]!.lsn });
 });
 
-test('a deleted timeline leaves nothing behind', async () => {
+test('a branch is collected and deleted while another shard has a long merge', async () => {
+  const merging = Promise.withResolvers<void>();
+  const merge = world.tools.background.run(() => merging.promise);
+  const lsn = reference.moments[0]!.lsn;
+  const collect = { type: 'gc', cutoffLsn: lsn, retained: [] };
+  await sendCommand(life.bus, PAGESERVER_KIND, BRANCH, collect, TIMEOUT);
   await toNode({ type: 'delete', timeline: BRANCH });
+  merging.resolve();
+  await merge;
+});
+
+test('a deleted timeline leaves nothing behind', async () => {
   await toNode({ type: 'delete', timeline: MAIN });
   expect(await toNode({ type: 'list' })).toEqual([]);
   const keys: string[] = [];
