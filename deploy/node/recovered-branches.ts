@@ -13,6 +13,7 @@ import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { ControlActors } from './control-actors.ts';
 import type { RestoredTimeline } from './recovered-timelines.ts';
+import type { LogKnowledge } from './surviving-logs.ts';
 
 const COMMAND_TIMEOUT_MS = 20_000;
 /** Reading the WAL behind the last layers. */
@@ -27,6 +28,10 @@ export interface RecoveredBranch {
   lsn: string;
   /** Of the last commit before it; absent when it has none of its own. */
   time?: string;
+  /** Whether every commit that was acknowledged is there; absent when only objects were asked. */
+  complete?: boolean;
+  /** When not complete: nothing acknowledged before here is missing. */
+  certainLsn?: string;
   reason?: string;
 }
 
@@ -34,6 +39,8 @@ export interface ReviewServices {
   bus: Bus;
   clock: Clock;
   control: ControlActors;
+  /** What safekeepers told, by timeline. */
+  logs: ReadonlyMap<string, LogKnowledge>;
 }
 
 type Restored = ReadonlyMap<string, RestoredTimeline>;
@@ -72,7 +79,19 @@ async function reviewBranch(
     return { ...about, outcome: 'lost', lsn, reason };
   }
   const time = await lastCommitTime(branch, services);
-  return { ...about, outcome: 'recovered', lsn, ...(time === undefined ? {} : { time }) };
+  const known = services.logs.get(branch.timeline);
+  return {
+    ...about,
+    outcome: 'recovered',
+    lsn,
+    ...(time === undefined ? {} : { time }),
+    ...(known === undefined ? {} : certaintyOf(known)),
+  };
+}
+
+function certaintyOf({ complete, certainLsn, doubt }: LogKnowledge): Partial<RecoveredBranch> {
+  if (complete) return { complete };
+  return { complete, certainLsn: formatLsn(certainLsn), ...(doubt === undefined ? {} : { reason: doubt }) };
 }
 
 /** Says which part of history is missing between an ancestor's end and the point where this timeline needs it. */

@@ -1,8 +1,8 @@
 /**
- * `palimpsest recover`: an installation comes back on an empty machine from its objects alone.
+ * `palimpsest recover`: an installation comes back on an empty machine from its objects alone, or with what its safekeepers still have.
  *
  *   mark and manifests are read -> a new data directory -> the mark says that it has taken over -> journals of projects and
- *   timelines -> the processes start -> safekeepers and layers (recovered-timelines.ts) -> what can be used is found out
+ *   timelines -> logs of surviving safekeepers (surviving-logs.ts) -> the processes start -> safekeepers and layers (recovered-timelines.ts) -> what can be used is found out
  *
  * The data directory counts as recovered only at the end. Before that it is refused by a start; the recovery can be run again
  * with another one.
@@ -21,10 +21,12 @@ import { openObjects } from '../../runtime/adapters/open-objects.ts';
 import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import { MemoryBus } from '../../runtime/bus/memory-bus.ts';
 import type { KeptState } from '../../runtime/host/actor-state.ts';
 import type { ActorEvent } from '../../runtime/host/definition.ts';
 import { accepts, restoreSnapshot } from '../../runtime/host/machine.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
+import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import { openDataDirectory } from './data-directory.ts';
 import { MARK_TRUST_MS } from './fenced-objects.ts';
@@ -38,11 +40,15 @@ import {
   recoveryGeneration,
   restoreTimelines,
 } from './recovered-timelines.ts';
+import { bringBackLogs, type LogKnowledge } from './surviving-logs.ts';
+import { findSafekeepers, type SafekeeperFolder } from './surviving-safekeepers.ts';
 
 export interface RecoveryOptions {
   objects: ObjectsLocation;
   /** It must not exist, or be empty. */
   dataDir: string;
+  /** Data directories of safekeepers that survived, or folders that have them; they stay as they are. */
+  safekeepers?: readonly string[];
   pgBin?: string;
   signal?: AbortSignal;
   onStep?(text: string): void;
@@ -63,6 +69,7 @@ export async function recoverSystem(options: RecoveryOptions): Promise<RecoveryR
     clock: new SystemClock(),
     random: new SystemRandom(),
   });
+  const survivors = await findSafekeepers(options.safekeepers ?? []);
   options.onStep?.(`reading what ${place} knows of projects and branches`);
   const mark = await existingMark(objects, place);
   const projects = await existingProjects(objects, place);
@@ -74,11 +81,16 @@ export async function recoverSystem(options: RecoveryOptions): Promise<RecoveryR
     recovering: { installation: mark.installation, epoch },
   });
   const { root } = directory;
+  let logs = new Map<string, LogKnowledge>();
   try {
     await takeOver(objects, { ...mark, epoch }, place);
     // Processes of the installation that is replaced look at the mark before they write.
     await new Promise((resolve) => setTimeout(resolve, MARK_TRUST_MS));
     await seedJournals(root, projects, epoch);
+    if (survivors.length > 0) {
+      options.onStep?.('reading what safekeepers have');
+      logs = await bringBackSurvivors(root, { projects, survivors, objects }, options);
+    }
   } finally {
     await directory.release();
   }
@@ -103,7 +115,7 @@ export async function recoverSystem(options: RecoveryOptions): Promise<RecoveryR
       },
       review: async (services) => {
         options.onStep?.('reading them');
-        branches = await reviewBranches(restored, services);
+        branches = await reviewBranches(restored, { ...services, logs });
       },
     },
   });
@@ -112,6 +124,29 @@ export async function recoverSystem(options: RecoveryOptions): Promise<RecoveryR
   await done.isRecovered();
   await done.release();
   return { installation: mark.installation, epoch, dataDir: root, branches };
+}
+
+async function bringBackSurvivors(
+  root: string,
+  found: { projects: RecoveredProject[]; survivors: SafekeeperFolder[]; objects: Objects },
+  { onStep }: RecoveryOptions,
+): Promise<Map<string, LogKnowledge>> {
+  const clock = new SystemClock();
+  const bus = new MemoryBus({ clock });
+  try {
+    return await bringBackLogs(found.projects, found.survivors, {
+      root,
+      objects: found.objects,
+      services: { bus, clock, random: new SystemRandom(), log: recoveryLog(root) },
+      onProgress: (done, all) => onStep?.(`bringing back WAL from safekeepers: ${done} of ${all}`),
+    });
+  } finally {
+    await bus.close();
+  }
+}
+
+function recoveryLog(root: string): Log {
+  return createLog({ file: join(root, 'logs', 'parent.log'), bindings: { node: 'recover' } });
 }
 
 async function existingMark(objects: Objects, place: string): Promise<ObjectsMark> {
@@ -149,7 +184,7 @@ function layoutOf(projects: RecoveredProject[]): { safekeepers: number; pgVersio
 
 async function seedJournals(root: string, projects: RecoveredProject[], epoch: number): Promise<void> {
   const clock = new SystemClock();
-  const log = createLog({ file: join(root, 'logs', 'parent.log'), bindings: { node: 'recover' } });
+  const log = recoveryLog(root);
   const journals = new FileJournalStore({ disk: new NodeDisk(join(root, 'control')), clock, log });
   for (const { tenant, state, timelines } of projects) {
     for (const [timeline, kept] of timelines) {

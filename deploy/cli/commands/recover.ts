@@ -14,17 +14,24 @@ interface RecoverOptions extends CommonOptions {
   s3Endpoint?: string;
   s3Region?: string;
   pgBin?: string;
+  safekeepers?: string[];
 }
 
 export function addRecoverCommand(program: Command): void {
   withCommonOptions(
     program
       .command('recover')
-      .description('bring all projects and branches back from objects alone, into a new data directory'),
+      .description(
+        'bring all projects and branches back into a new data directory, from objects alone or with surviving safekeepers',
+      ),
   )
     .option('--objects <place>', 's3://bucket/prefix or a folder')
     .option('--s3-endpoint <url>', 'S3 server, if not Amazon’s own')
     .option('--s3-region <region>', 'region of the bucket, if the environment does not say')
+    .option(
+      '--safekeepers <dir...>',
+      'data directories of safekeepers that survived, for what had not reached objects',
+    )
     .option('--pg-bin <dir>', 'folder of the Postgres programs, if not those that come with Palimpsest')
     .action((options: RecoverOptions) => runCommand(options, (output) => recover(options, output)));
 }
@@ -46,6 +53,7 @@ async function recover(options: RecoverOptions, output: Output): Promise<number>
     const report = await recoverSystem({
       objects,
       dataDir: resolve(options.data),
+      safekeepers: (options.safekeepers ?? []).map((path) => resolve(path)),
       ...(options.pgBin === undefined ? {} : { pgBin: options.pgBin }),
       onStep: (text) => progress.step(text),
     });
@@ -69,13 +77,22 @@ function reportText({ branches, dataDir }: RecoveryReport, data: string): string
   ].join('\n');
 }
 
-function outcomeText({ outcome, lsn, time, reason }: RecoveredBranch): string {
+function outcomeText(branch: RecoveredBranch): string {
+  const { outcome, lsn, time, reason } = branch;
   switch (outcome) {
     case 'recovered':
-      return time === undefined ? `up to ${lsn}` : `up to ${lsn}, last commit at ${time}`;
+      return [`up to ${lsn}`, time && `last commit at ${time}`, certaintyText(branch)]
+        .filter(Boolean)
+        .join(', ');
     case 'restarted':
       return `had no data of its own and starts at ${lsn} now, because ${reason}`;
     case 'lost':
       return `LOST: ${reason}`;
   }
+}
+
+function certaintyText({ complete, certainLsn, reason }: RecoveredBranch): string | undefined {
+  if (complete === undefined) return undefined;
+  if (complete) return 'with everything that was acknowledged';
+  return `certain up to ${certainLsn}: commits acknowledged after that may be missing, because ${reason}`;
 }
