@@ -17,6 +17,7 @@ import { Shard, type ShardOptions, type ShardParent } from '../../actors/pageser
 import { resolveLsn, resolveTime } from '../../actors/pageserver/shard-queries.ts';
 import { openTemplate } from '../../actors/pageserver/template.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
+import { layersWithoutGap } from '../../actors/pageserver/usable-layers.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import { isHexId, type NodeId } from '../../protocols/ids.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
@@ -255,10 +256,13 @@ export class PageserverNode {
     if (layersNow().some(({ key, level }) => level > 0 && lost.has(key))) {
       await this.#takeIndex(index, actor, record, true);
     }
-    const dropped = layersWithGap(spec.startLsn, layersNow(), lost);
+    const { gcCutoff = 0 } = (actor.snapshot() as ShardSnapshot).context;
+    const usable = layersWithoutGap(layersNow(), { startLsn: spec.startLsn, gcCutoff, lost });
+    const kept = new Set(usable.map(({ key }) => key));
+    const dropped = layersNow().filter(({ key }) => !kept.has(key));
     if (dropped.length > 0) {
       await record(
-        dropped.map((key) => ({
+        dropped.map(({ key }) => ({
           type: 'layer.removed',
           key,
           reason: lost.has(key)
@@ -448,19 +452,4 @@ function shardStatus(shard: Shard) {
     openBytes: shard.openBytes,
     records: shard.recordsIngested,
   };
-}
-
-/** Keys of level 0 layers that are lost, or that come after a gap in what level 0 and the state layers cover. */
-function layersWithGap(startLsn: number, layers: LayerState[], lost: Set<string>): string[] {
-  const chain = layers
-    .filter(({ level, kind }) => level === 0 || kind === 'state')
-    .sort((a, b) => a.startLsn - b.startLsn);
-  // History that nobody needs any more may be gone from the beginning.
-  let position = Math.max(startLsn, chain[0]?.kind === 'state' ? chain[0].startLsn : startLsn);
-  const dropped: string[] = [];
-  for (const layer of chain) {
-    if (layer.startLsn === position && !lost.has(layer.key)) position = layer.endLsn;
-    else dropped.push(layer.key);
-  }
-  return dropped;
 }

@@ -8,7 +8,7 @@
  */
 
 import { findIndex, makeIndex, putIndex } from '../../actors/pageserver/index-object.ts';
-import type { LayerDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
+import { layersUpTo } from '../../actors/pageserver/usable-layers.ts';
 import type { TimelineContext } from '../../actors/timeline/machine.ts';
 import { membershipOf } from '../../actors/timeline/membership.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
@@ -100,16 +100,4 @@ async function restoreTimeline(
     await putIndex(objects, makeIndex(spec, layers, found.gcCutoff));
   }
   return { timeline, startLsn, ancestor, lsn, hasData: lsn > startLsn || layers.length > 0 };
-}
-
-/** The layers that hold nothing beyond `end`, without those that come after one which does. */
-export function layersUpTo(layers: LayerDescriptor[], end: number): LayerDescriptor[] {
-  let kept = layers;
-  for (let limit = end; ; ) {
-    const beyond = kept.filter((layer) => layer.endLsn > limit);
-    if (beyond.length === 0) return kept;
-    kept = kept.filter((layer) => layer.endLsn <= limit);
-    // From where the first of them began, history is read from WAL: what is built on later points goes, too.
-    limit = Math.min(limit, ...beyond.map((layer) => layer.startLsn));
-  }
 }
