@@ -34,6 +34,8 @@ export interface ComputeSpec {
   expectedLsn?: number;
   /** Reads at this LSN for ever and writes nothing to storage; absent for the compute that writes. */
   fixedLsn?: number;
+  /** Opens the channels of this compute, in a cluster with tokens (protocols/tokens.ts). */
+  token?: Uint8Array;
 }
 
 /** Milliseconds that each phase of a start took, in the order they ran. */

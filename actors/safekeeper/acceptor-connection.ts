@@ -45,6 +45,7 @@ import {
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import type { Term } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
+import { RIGHT_APPEND } from '../../protocols/tokens.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import { judgeAppend } from './decide.ts';
@@ -57,6 +58,7 @@ export class AcceptorConnection {
   readonly #replica: Replica;
   readonly #channel: Channel;
   readonly #clock: Clock;
+  readonly #mayPropose: boolean;
   readonly #header = blankAppendHeader();
   #inbox: { type: number; body: Uint8Array }[] = [];
   /** A message of this channel is being made durable. */
@@ -72,10 +74,11 @@ export class AcceptorConnection {
   /** Of the last answered read, for the next one. */
   #readMemory = NO_BYTES;
 
-  constructor(replica: Replica, channel: Channel, clock: Clock) {
+  constructor(replica: Replica, channel: Channel, { clock, rights }: { clock: Clock; rights: number }) {
     this.#replica = replica;
     this.#channel = channel;
     this.#clock = clock;
+    this.#mayPropose = (rights & RIGHT_APPEND) !== 0;
     channel.onClose(() => this.#end());
     channel.onFrame((type, body) => this.#receive(type, body));
   }
@@ -136,6 +139,10 @@ export class AcceptorConnection {
     if (this.#closed) return;
     if (type >= FRAME_START_WAL) {
       this.#serve(type, body);
+      return;
+    }
+    if (!this.#mayPropose) {
+      this.#refuse(new PalimpsestError('permission-denied', 'this channel was opened for reading WAL only'));
       return;
     }
     if (this.#inbox.length === 0 && !this.#busy && this.#obey(type, body)) return;

@@ -17,6 +17,7 @@ import type { ReplicaStatus, WalFeedback } from '../../protocols/consensus/wal-f
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Term } from '../../protocols/ids.ts';
 import { formatLsn, type Lsn, segmentStart, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { ALL_RIGHTS } from '../../protocols/tokens.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
@@ -195,13 +196,13 @@ export class Replica implements WalSource {
     };
   }
 
-  /** Serves a channel until it closes. */
-  accept(channel: Channel): void {
+  /** Serves a channel until it closes, as far as its rights go (protocols/tokens.ts). */
+  accept(channel: Channel, rights = ALL_RIGHTS): void {
     if (this.#closed) {
       channel.close();
       return;
     }
-    this.#connections.add(new AcceptorConnection(this, channel, this.#clock));
+    this.#connections.add(new AcceptorConnection(this, channel, { clock: this.#clock, rights }));
   }
 
   forget(connection: AcceptorConnection): void {

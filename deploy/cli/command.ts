@@ -15,6 +15,7 @@ export interface CommonOptions {
   nats?: string;
   natsCreds?: string;
   natsCa?: string;
+  credentials?: string;
   json?: boolean;
 }
 
@@ -35,6 +36,11 @@ export function withCommonOptions(command: Command): Command {
     )
     .option('--nats-creds <file>', 'credentials for the NATS servers')
     .option('--nats-ca <file>', 'certificate authority of the NATS servers')
+    .option(
+      '--credentials <file>',
+      'credentials of a secured cluster: a file of `palimpsest cluster init` ($PALIMPSEST_CREDENTIALS)',
+      process.env.PALIMPSEST_CREDENTIALS,
+    )
     .option('--json', 'print JSON instead of text');
 }
 
@@ -79,12 +85,19 @@ export async function runCommand(
 }
 
 /** Which system a command is about. */
-export function connectOptions({ data, nats, natsCreds, natsCa }: CommonOptions): ConnectOptions {
+export function connectOptions({
+  data,
+  nats,
+  natsCreds,
+  natsCa,
+  credentials,
+}: CommonOptions): ConnectOptions {
   if (nats === undefined) return { dataDir: data };
   return {
     nats,
     ...(natsCreds === undefined ? {} : { credentialsFile: natsCreds }),
     ...(natsCa === undefined ? {} : { caFile: natsCa }),
+    ...(credentials === undefined ? {} : { credentials }),
   };
 }
 

@@ -5,6 +5,7 @@ import { Socket } from 'node:net';
 import { Command, CommanderError } from 'commander';
 import { VERSION } from '../version.ts';
 import { addBranchCommands } from './commands/branch.ts';
+import { addClusterCommands } from './commands/cluster.ts';
 import { addComputeCommands } from './commands/compute.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addEventsCommand } from './commands/events.ts';
@@ -56,6 +57,7 @@ function buildProgram(): Command {
   addComputeCommands(program);
   addEventsCommand(program);
   addNodeCommands(program);
+  addClusterCommands(program);
   addDoctorCommand(program);
   addWalCommands(program);
   addStorageCommand(program);

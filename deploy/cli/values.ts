@@ -13,6 +13,8 @@ const UNIT_SECONDS: Record<string, number> = { ms: 0.001, s: 1, m: 60, h: 3600, 
 const DURATION = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$/;
 const BYTES = /^(\d+(?:\.\d+)?)\s*(?:([kmgt])i?)?b?$/i;
 const SUSPEND_SECONDS_MAX = 7 * 86_400;
+const TOKEN_LIFE_SECONDS_MIN = 2;
+const TOKEN_LIFE_SECONDS_MAX = 7 * 86_400;
 const GC_SECONDS_MIN = 1;
 const GC_SECONDS_MAX = 86_400;
 const HISTORY_SECONDS_MAX = 36_500 * 86_400;
@@ -41,6 +43,13 @@ export function parseReplaceAfter(text: string): number {
   const seconds = parseDurationSeconds(text);
   if (seconds >= REPLACE_SECONDS_MIN && seconds <= NEVER_SECONDS) return seconds;
   throw invalid(`"${text}" is too soon or too late`, 'at least 5s, which a restart takes; or never');
+}
+
+/** `--token-life`, in seconds. */
+export function parseTokenLife(text: string): number {
+  const seconds = parseDurationSeconds(text);
+  if (seconds >= TOKEN_LIFE_SECONDS_MIN && seconds <= TOKEN_LIFE_SECONDS_MAX) return seconds;
+  throw invalid(`"${text}" is no life of a token`, 'from 2s to 7d; an hour is usual');
 }
 
 /** `--gc-interval`: 0 or `never` switch it off. */

@@ -7,6 +7,7 @@
 import { resolve } from 'node:path';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { EventEnvelope } from '../../protocols/events.ts';
+import { readCredentials } from '../../runtime/adapters/credentials.ts';
 import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
 import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
 import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
@@ -16,6 +17,7 @@ import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { runningProcess } from '../node/data-directory.ts';
+import { natsOptions } from '../node/join-bus.ts';
 import { busAddress } from '../node/run-paths.ts';
 import {
   type BranchStart,
@@ -54,6 +56,8 @@ export interface ConnectOptions {
   /** For a cluster with logins by credentials or with a certificate authority of its own. */
   credentialsFile?: string;
   caFile?: string;
+  /** For a secured cluster: the file of credentials, as `palimpsest cluster init` makes it. */
+  credentials?: string;
   /** Data directory of the system. Default: `.palimpsest` in the working folder. */
   dataDir?: string;
 }
@@ -90,14 +94,12 @@ export async function connect(options: ConnectOptions = {}): Promise<PalimpsestC
 
 async function connectToCluster(servers: string, options: ConnectOptions): Promise<PalimpsestClient> {
   const clock = new SystemClock();
-  const { credentialsFile, caFile } = options;
+  const login = options.credentials === undefined ? undefined : readCredentials(options.credentials).nats;
   const connection = await NatsConnection.connect({
-    servers,
+    ...natsOptions({ ...options, servers }, login),
     name: 'palimpsest client',
     clock,
     log: QUIET,
-    ...(credentialsFile === undefined ? {} : { credentialsFile }),
-    ...(caFile === undefined ? {} : { caFile }),
   });
   return new PalimpsestClient(new NatsBus(connection, clock));
 }

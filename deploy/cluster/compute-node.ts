@@ -9,6 +9,7 @@ import type { StoppedReply } from '../../actors/compute/host-protocol.ts';
 import type { ComputeHandle, ComputeHosts } from '../../actors/compute/hosts.ts';
 import type { ComputeEnd, ComputeSpec, RunningCompute } from '../../actors/compute/spec.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
+import type { ChannelIdentity } from '../../runtime/adapters/credentials.ts';
 import { packMessage, serveCommands } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import { Relay } from './relay.ts';
@@ -49,6 +50,8 @@ export interface ComputeNodeOptions {
   host: string;
   bus: Bus;
   hosts: ComputeHosts;
+  /** In a secured cluster gateways come by TLS. */
+  identity?: ChannelIdentity | undefined;
 }
 
 interface Hosted {
@@ -100,10 +103,10 @@ export class ComputeNode {
   }
 
   async #start(spec: ComputeSpec, timeoutMs: number): Promise<RunningCompute> {
-    const { hosts, node, host } = this.#options;
+    const { hosts, node, host, identity } = this.#options;
     const handle = await hosts.start(spec, { timeoutMs });
     const { hostId, socketDirectory, port } = handle.compute;
-    const relay = await Relay.open(host, `${socketDirectory}/.s.PGSQL.${port}`);
+    const relay = await Relay.open(host, `${socketDirectory}/.s.PGSQL.${port}`, identity);
     const compute: RunningCompute = { ...handle.compute, node, address: relay.address };
     const hosted: Hosted = { handle, compute, relay, sinceMs: undefined };
     this.#hosted.set(hostId, hosted);

@@ -46,6 +46,7 @@ import { Leases } from '../node/leases.ts';
 import { Moments } from '../node/moments.ts';
 import { LocalActors } from '../node/parent-runtime.ts';
 import { Subscriptions } from '../node/subscriptions.ts';
+import type { ChannelTokens } from './channel-tokens.ts';
 import { drainingNodes, setDraining } from './identity.ts';
 import { aboutCluster, figureNodes } from './leader-views.ts';
 import { templateOf } from './make-template.ts';
@@ -91,6 +92,8 @@ export interface ControlLeaderOptions {
   suspendAfterSeconds: number;
   /** A safekeeper whose node is gone for so long is replaced. */
   replaceAfterSeconds: number;
+  /** Signs tokens of computes, in a cluster with tokens. */
+  tokens?: ChannelTokens | undefined;
   /** Whether this process still holds the control lease. */
   isHolder(): boolean;
 }
@@ -136,7 +139,12 @@ export class ControlLeader {
       control: this.#control,
       replaceAfterMs: options.replaceAfterSeconds * 1000,
     });
-    this.#hosts = new RemoteComputes({ bus, log, choose: () => this.#chooseCompute() });
+    this.#hosts = new RemoteComputes({
+      bus,
+      log,
+      choose: () => this.#chooseCompute(),
+      tokenFor: (spec, node) => options.tokens?.issue(spec, node),
+    });
     this.#computes = this.#makeComputes(spawner);
     this.#garbage = new GarbageCollector({
       actors: this.#control,
@@ -162,6 +170,7 @@ export class ControlLeader {
     const moments = new Moments({ actors: this.#control, bus, clock });
     serveMetrics(bus, `control-${this.#options.node}`, this.#metrics);
     this.#serveControl(moments);
+    this.#options.tokens?.serve(bus, (id) => this.#control.timelineWithProject(id).project.tenant);
     serveCommands<DirectoryCommand>(
       bus,
       DIRECTORY_KIND,

@@ -17,7 +17,9 @@ import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import type { Lease, Leases } from '../../runtime/ports/leases.ts';
-import type { NatsLocation } from '../node/join-bus.ts';
+import { ClusterAccess } from '../node/cluster-access.ts';
+import { type NatsLocation, natsOptions } from '../node/join-bus.ts';
+import { ChannelTokens } from './channel-tokens.ts';
 import { ControlLeader } from './control-leader.ts';
 
 export interface ControlConfiguration {
@@ -29,6 +31,8 @@ export interface ControlConfiguration {
   pgBin?: string;
   suspendAfterSeconds: number;
   replaceAfterSeconds: number;
+  /** How long tokens of computes live. */
+  tokenLifeSeconds: number;
 }
 
 const LEASE = 'control';
@@ -43,6 +47,7 @@ const { node } = configuration;
 const log = createLog({ level: 'info', bindings: { node: `control-${node}` } });
 const clock = new SystemClock();
 const random = new SystemRandom();
+const access = ClusterAccess.read(configuration.nats.credentials, clock);
 
 let lease: Lease | undefined;
 
@@ -64,12 +69,23 @@ process.on('unhandledRejection', (error) =>
 async function connected(): Promise<NatsConnection> {
   for (let told = false; ; told = true) {
     try {
-      return await NatsConnection.connect({ ...configuration.nats, name: `control ${node}`, clock, log });
+      const options = natsOptions(configuration.nats, access?.credentials.nats);
+      return await NatsConnection.connect({ ...options, name: `control ${node}`, clock, log });
     } catch (error) {
       if (!told) log.warn({ error }, 'no NATS server is reachable; trying again');
     }
     await clock.sleep(RECONNECT_MS);
   }
+}
+
+function channelTokens(): ChannelTokens | undefined {
+  const issuer = access?.issuer();
+  if (!access || !issuer) return undefined;
+  return new ChannelTokens({
+    issuer,
+    judge: access.judge(),
+    lifeMs: configuration.tokenLifeSeconds * 1_000,
+  });
 }
 
 /** Waits until the lease is ours. */
@@ -113,6 +129,7 @@ const leader = new ControlLeader({
   clock,
   random,
   log,
+  tokens: channelTokens(),
   isHolder: () => held.valid,
 });
 await leader.start();

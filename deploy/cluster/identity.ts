@@ -26,13 +26,20 @@ export interface ClusterIdentity {
   objects: ObjectsLocation;
 }
 
-/** The cluster's identity; the first node to come gives it one. Throws `conflict` when the objects are elsewhere. */
+/**
+ * The cluster's identity; the first node to come gives it one, or waits for it without `newId`. Throws `conflict` when the
+ * objects are elsewhere.
+ */
 export async function joinCluster(
   jetstream: JetStream,
-  wanted: { newId: string; objects: ObjectsLocation },
+  wanted: { newId: string | undefined; objects: ObjectsLocation },
 ): Promise<ClusterIdentity> {
-  const mine: ClusterIdentity = { format: FORMAT, id: wanted.newId, objects: wanted.objects };
-  const found = (await readIdentity(jetstream)) ?? (await create(jetstream, mine));
+  const { newId, objects } = wanted;
+  const found =
+    (await readIdentity(jetstream)) ??
+    (newId === undefined
+      ? await awaitIdentity(jetstream)
+      : await create(jetstream, { format: FORMAT, id: newId, objects }));
   if (found.format !== FORMAT) {
     throw new PalimpsestError(
       'unsupported',
@@ -53,6 +60,19 @@ export async function joinCluster(
 export async function readIdentity(jetstream: JetStream): Promise<ClusterIdentity | undefined> {
   const message = await jetstream.lastOf(META_STREAM, SUBJECT);
   return message && unpackMessage<ClusterIdentity>(message.data);
+}
+
+async function awaitIdentity(jetstream: JetStream): Promise<ClusterIdentity> {
+  for (let attempt = 0; attempt < CREATE_ATTEMPTS; attempt++) {
+    const found = await readIdentity(jetstream);
+    if (found) return found;
+    await wait(CREATE_RETRY_MS);
+  }
+  throw new PalimpsestError(
+    'unavailable',
+    'the cluster has no identity yet, and these credentials may not give it one',
+    'start a node with the role control first',
+  );
 }
 
 async function create(jetstream: JetStream, mine: ClusterIdentity): Promise<ClusterIdentity> {

@@ -8,6 +8,7 @@
 import type { RunningCompute } from '../../actors/compute/spec.ts';
 import { type BranchLookup, Gateway } from '../../actors/gateway/gateway.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import type { ChannelIdentity } from '../../runtime/adapters/credentials.ts';
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
@@ -30,6 +31,8 @@ export interface NodeGatewayOptions {
   metrics: Metrics;
   /** Whether a NATS server is reachable. */
   isConnected(): boolean;
+  /** In a secured cluster computes are reached by TLS. */
+  identity?: ChannelIdentity | undefined;
 }
 
 export function nodeGateway(options: NodeGatewayOptions): Gateway {
@@ -93,7 +96,7 @@ export function nodeGateway(options: NodeGatewayOptions): Gateway {
   }
 
   return new Gateway({
-    sockets: new RelayedSockets(new NodeSockets()),
+    sockets: new RelayedSockets(new NodeSockets(), options.identity),
     clock,
     log: log.child({ actor: 'gateway' }),
     metrics,

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Role } from '../../actors/placement/plan.ts';
 import { LocalComputeHosts } from '../../runtime/adapters/compute-hosts.ts';
+import { checkCredentials } from '../../runtime/adapters/credentials.ts';
 import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
 import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
 import { natsLeases } from '../../runtime/adapters/nats-leases.ts';
@@ -22,9 +23,10 @@ import { postgresUser, reachablePostgres } from '../../runtime/adapters/postgres
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import type { Log } from '../../runtime/ports/log.ts';
+import { ClusterAccess } from '../node/cluster-access.ts';
 import { type DataDirectory, openDataDirectory } from '../node/data-directory.ts';
 import type { MarkOwner } from '../node/fenced-objects.ts';
-import type { NatsLocation } from '../node/join-bus.ts';
+import { type NatsLocation, natsOptions } from '../node/join-bus.ts';
 import { KnownBinaries } from '../node/known-binaries.ts';
 import { claimObjects } from '../node/objects-mark.ts';
 import { busAddress } from '../node/run-paths.ts';
@@ -41,6 +43,7 @@ import { ComputeNode } from './compute-node.ts';
 import { bindDirectory, type ClusterIdentity, joinCluster } from './identity.ts';
 import { nodeGateway } from './node-gateway.ts';
 import { pageserverNode, Registration, safekeeperNode } from './registry.ts';
+import { hostCredentials } from './security/host-credentials.ts';
 
 const STOP_COMPUTES_TIMEOUT_MS = 30_000;
 const CONTROL_FLAGS = ['--max-semi-space-size=8', '--disable-warning=ExperimentalWarning'];
@@ -61,6 +64,8 @@ export interface NodeOptions {
   suspendAfterSeconds: number;
   /** A safekeeper whose node is gone for so long is replaced (role control). */
   replaceAfterSeconds: number;
+  /** How long tokens of computes live (role control). */
+  tokenLifeSeconds: number;
   onStep?(text: string): void;
 }
 
@@ -98,6 +103,7 @@ class ClusterNode {
   #connection!: NatsConnection;
   #bus!: NatsBus;
   #registration!: Registration;
+  #access: ClusterAccess | undefined;
 
   constructor(options: NodeOptions) {
     this.#options = options;
@@ -106,6 +112,10 @@ class ClusterNode {
 
   async start(): Promise<RunningNode> {
     const { dataDir, objects, roles, name, nats, pgVersion } = this.#options;
+    this.#access = ClusterAccess.read(nats.credentials, this.#clock);
+    if (this.#access) {
+      checkCredentials(this.#access.credentials, { nowMs: this.#clock.now(), wanted: roles });
+    }
     if (this.#has('compute') || this.#has('control')) await this.#binaries.obtain(pgVersion);
     this.#directory = await openDataDirectory(dataDir, { objects });
     this.#undo.add('data directory', () => this.#directory.release());
@@ -119,7 +129,13 @@ class ClusterNode {
     });
     this.#step('joining the cluster');
     const clock = this.#clock;
-    this.#connection = await NatsConnection.connect({ ...nats, name: `node ${name}`, clock, log: this.#log });
+    const options = natsOptions(nats, this.#access?.credentials.nats);
+    this.#connection = await NatsConnection.connect({
+      ...options,
+      name: `node ${name}`,
+      clock,
+      log: this.#log,
+    });
     this.#undo.add('NATS', () => this.#connection.close());
     this.#bus = new NatsBus(this.#connection, clock);
     const cluster = await this.#join();
@@ -150,8 +166,13 @@ class ClusterNode {
   async #join(): Promise<ClusterIdentity> {
     const { name, zone, roles, host, objects } = this.#options;
     const clock = this.#clock;
-    const jetstream = await prepareStreams({ connection: this.#connection, clock });
-    const cluster = await joinCluster(jetstream, { newId: randomBytes(16).toString('hex'), objects });
+    // Where there are roles by credentials, only control may make what a new cluster needs; the others wait for it.
+    const mayCreate = this.#access === undefined || this.#has('control');
+    const jetstream = await prepareStreams({ connection: this.#connection, clock, mayCreate });
+    const newId = mayCreate
+      ? (this.#access?.credentials.cluster ?? randomBytes(16).toString('hex'))
+      : undefined;
+    const cluster = await joinCluster(jetstream, { newId, objects });
     await bindDirectory(this.#directory.root, cluster.id);
     await claimObjects(await openObjects(objects, { clock, random: this.#random }), {
       installation: cluster.id,
@@ -198,7 +219,16 @@ class ClusterNode {
   }
 
   #startControl(): void {
-    const { name, nats, objects, pgVersion, pgBin, suspendAfterSeconds, replaceAfterSeconds } = this.#options;
+    const {
+      name,
+      nats,
+      objects,
+      pgVersion,
+      pgBin,
+      suspendAfterSeconds,
+      replaceAfterSeconds,
+      tokenLifeSeconds,
+    } = this.#options;
     const argument = {
       node: name,
       nats,
@@ -208,6 +238,7 @@ class ClusterNode {
       ...(pgBin === undefined ? {} : { pgBin }),
       suspendAfterSeconds,
       replaceAfterSeconds,
+      tokenLifeSeconds,
     };
     this.#run({ node: `control-${name}`, script: '../cluster/control.ts', flags: CONTROL_FLAGS, argument });
   }
@@ -236,6 +267,7 @@ class ClusterNode {
       bus: this.#bus,
       busAddress: busAddress(runDirectory),
       nats,
+      credentialsOf: this.#access && hostCredentials(this.#access.credentials),
       scriptPath: fileURLToPath(new URL('../node/compute-host.ts', import.meta.url)),
       computesDirectory: join(root, 'computes'),
       runDirectory,
@@ -245,7 +277,13 @@ class ClusterNode {
       user,
     });
     this.#undo.add('compute hosts', () => hosts.close());
-    const computes = new ComputeNode({ node: name, host, bus: this.#bus, hosts });
+    const computes = new ComputeNode({
+      node: name,
+      host,
+      bus: this.#bus,
+      hosts,
+      identity: this.#access?.identity,
+    });
     await computes.serve();
     this.#undo.add('computes', () => computes.suspendAll(STOP_COMPUTES_TIMEOUT_MS));
     hosts.fillReserve();
@@ -259,6 +297,7 @@ class ClusterNode {
       log: this.#log,
       metrics: this.#metrics,
       isConnected: () => this.#connection.connected,
+      identity: this.#access?.identity,
     });
     const port = await gateway.listen({ host: this.#options.host, port: this.#options.port });
     gateway.open();

@@ -5,6 +5,8 @@
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createTlsServer } from '../../runtime/adapters/channel-tls.ts';
+import type { ChannelIdentity } from '../../runtime/adapters/credentials.ts';
 import type { ByteSocket, Sockets, SocketTarget } from '../../runtime/ports/sockets.ts';
 
 const KEY_BYTES = 32;
@@ -26,10 +28,11 @@ export class Relay {
     this.address = address;
   }
 
-  /** Listens on a free port of `host` for the compute behind `path`. */
-  static open(host: string, path: string): Promise<Relay> {
+  /** Listens on a free port of `host` for the compute behind `path`; with an identity, by TLS for gateways of the cluster only. */
+  static open(host: string, path: string, identity?: ChannelIdentity): Promise<Relay> {
     const key = randomBytes(KEY_BYTES);
-    const server = createServer({ noDelay: true }, (socket) => relay.#greet(socket, key, path));
+    const onSocket = (socket: Socket) => relay.#greet(socket, key, path);
+    const server = identity ? createTlsServer(identity, onSocket) : createServer({ noDelay: true }, onSocket);
     let relay: Relay;
     return new Promise((resolve, reject) => {
       server.once('error', reject);
@@ -78,9 +81,11 @@ export class Relay {
 /** Sockets of a gateway: those to computes of other machines begin with their key. */
 export class RelayedSockets implements Sockets {
   readonly #sockets: Sockets;
+  readonly #identity: ChannelIdentity | undefined;
 
-  constructor(sockets: Sockets) {
+  constructor(sockets: Sockets, identity?: ChannelIdentity) {
     this.#sockets = sockets;
+    this.#identity = identity;
   }
 
   listen(...args: Parameters<Sockets['listen']>): ReturnType<Sockets['listen']> {
@@ -88,7 +93,8 @@ export class RelayedSockets implements Sockets {
   }
 
   async dial(target: SocketTarget, options: { timeoutMs: number }): Promise<ByteSocket> {
-    const socket = await this.#sockets.dial(target, options);
+    const secure = this.#identity && { ...this.#identity, role: 'compute' };
+    const socket = await this.#sockets.dial(target, secure ? { ...options, secure } : options);
     const { key } = target as Partial<RelayAddress>;
     if (key !== undefined) socket.write(Buffer.from(key, 'hex'));
     return socket;

@@ -20,6 +20,8 @@ export interface RemoteComputesOptions {
   log: Log;
   /** Throws `unavailable` when no node takes computes. */
   choose(): string;
+  /** Signs the token of a compute, where channels need one. */
+  tokenFor?(spec: ComputeSpec, node: string): Uint8Array | undefined;
 }
 
 class RemoteHandle implements ComputeHandle {
@@ -84,11 +86,12 @@ export class RemoteComputes implements ComputeHosts {
   }
 
   async start(spec: ComputeSpec, { timeoutMs }: { timeoutMs: number }): Promise<ComputeHandle> {
-    const { bus, choose } = this.#options;
+    const { bus, choose, tokenFor } = this.#options;
     const node = choose();
+    const token = tokenFor?.(spec, node);
     this.#starting.set(node, (this.#starting.get(node) ?? 0) + 1);
     try {
-      const command = { type: 'start', spec, timeoutMs };
+      const command = { type: 'start', spec: token ? { ...spec, token } : spec, timeoutMs };
       const limit = { timeoutMs: timeoutMs + GRACE_MS };
       return this.#keep(await sendCommand<RunningCompute>(bus, COMPUTE_NODE_KIND, node, command, limit));
     } finally {

@@ -11,6 +11,8 @@ export interface ComputeHostConfiguration {
   busAddress: string;
   /** The bus of a cluster instead. */
   nats?: NatsLocation;
+  /** The first line of the standard input is this host's credentials (JSON). */
+  credentialsOnInput?: boolean;
   /** This host's own folder for its data directory and overlay; new and empty. */
   dataDirectory: string;
   /** This host's own folder for its socket and mount, in a place that Postgres' user can reach. */

@@ -6,6 +6,7 @@
  * somebody uses the compute) and, always last, `end`.
  */
 import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, writeSync } from 'node:fs';
 import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
@@ -31,6 +32,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
 import { lsn, ZERO_LSN } from '../../protocols/lsn.ts';
 import { type ComputeMount, prepareRelationFiles } from '../../runtime/adapters/compute-mount.ts';
+import { type ClusterCredentials, parseCredentials } from '../../runtime/adapters/credentials.ts';
 import { LocalDataFiles } from '../../runtime/adapters/data-files.ts';
 import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { isReachable } from '../../runtime/adapters/postgres-binaries.ts';
@@ -40,6 +42,7 @@ import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
+import { TokenKeeper } from '../../runtime/channels/token-keeper.ts';
 import { configuration, preparation } from './host-preparation.ts';
 import { joinBus } from './join-bus.ts';
 
@@ -53,7 +56,6 @@ const EXIT_FAILED = 1;
 
 const log = createLog({ level: configuration.logLevel, bindings: { host: configuration.hostId } });
 const clock = new SystemClock();
-const network = new SocketChannelNetwork();
 const sockets = new NodeSockets();
 
 let run: ComputeRun | ReadOnlyRun | undefined;
@@ -81,6 +83,20 @@ process.on('SIGTERM', () => process.exit(EXIT_FAILED));
 process.stdin.resume();
 process.stdin.on('error', () => process.exit(EXIT_FAILED));
 process.stdin.on('end', () => process.exit(EXIT_FAILED));
+
+/** What this process may do in a secured cluster, as its parent says on the standard input. */
+async function credentialsFromInput(): Promise<ClusterCredentials | undefined> {
+  if (!configuration.credentialsOnInput) return undefined;
+  let text = '';
+  while (!text.includes('\n')) {
+    const [chunk] = (await once(process.stdin, 'data')) as [Buffer];
+    text += chunk.toString('utf8');
+  }
+  return parseCredentials(text, 'the standard input');
+}
+
+const credentials = await credentialsFromInput();
+const network = new SocketChannelNetwork(credentials?.channel);
 
 /** The data directory's parent, at a place that Postgres' user can reach. */
 function reachableDataDirectory(): string {
@@ -141,7 +157,14 @@ let pages: StoragePages;
 let firstPages: FirstPages;
 
 const [bus, mount, ownSharedMemory] = await Promise.all([
-  joinBus({ ...configuration, name: `compute-host ${configuration.hostId}`, network, clock, log }),
+  joinBus({
+    ...configuration,
+    login: credentials?.nats,
+    name: `compute-host ${configuration.hostId}`,
+    network,
+    clock,
+    log,
+  }),
   prepareRelationFiles({
     clock,
     log,
@@ -175,9 +198,11 @@ function runPostgresAhead(): void {
 
 async function start(spec: ComputeSpec): Promise<StartedReply> {
   if (run) throw new PalimpsestError('conflict', `host ${configuration.hostId} has a compute already`);
+  const keeper = spec.token && new TokenKeeper(spec.token, { bus, clock, log });
+  const opening = () => ({ timeoutMs: CHANNEL_TIMEOUT_MS, admission: keeper?.admission });
   pages = new StoragePages({
     clock,
-    open: () => openChannel(bus, network, 'pageserver', spec.timeline, { timeoutMs: CHANNEL_TIMEOUT_MS }),
+    open: () => openChannel(bus, network, 'pageserver', spec.timeline, opening()),
     timeoutMs: configuration.pageTimeoutMs,
   });
   firstPages = new FirstPages({ source: pages, clock });
@@ -191,9 +216,7 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
     firstPages,
     postgres,
     dialSafekeeper: (node: NodeId) =>
-      openChannel(bus, network, 'safekeeper', replicaId(spec.timeline as TimelineId, node), {
-        timeoutMs: CHANNEL_TIMEOUT_MS,
-      }),
+      openChannel(bus, network, 'safekeeper', replicaId(spec.timeline as TimelineId, node), opening()),
     dataDirectory: directories.data,
     socketDirectory: directories.socket,
     port: PORT,

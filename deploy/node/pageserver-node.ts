@@ -22,6 +22,7 @@ import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import { isHexId, type NodeId } from '../../protocols/ids.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import { timelinePrefix } from '../../protocols/object-keys.ts';
+import { RIGHT_GET_PAGE } from '../../protocols/tokens.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
 import type { ChannelDoor } from '../../runtime/channels/door.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
@@ -211,8 +212,10 @@ export class PageserverNode {
     this.#hosted.set(timeline, {
       actor,
       shard,
-      door: door.serve(PAGESERVER_KIND, timeline, (channel) => {
-        new PageService(channel, service);
+      door: door.serve(PAGESERVER_KIND, timeline, (channel) => void new PageService(channel, service), {
+        tenant: spec.tenant,
+        timeline,
+        rights: RIGHT_GET_PAGE,
       }),
       subscription: serveCommands<PageserverCommand>(bus, PAGESERVER_KIND, timeline, (request) =>
         this.#serveShard(shard, request),

@@ -68,11 +68,20 @@ await runStorageProcess(
   },
 );
 
-async function makeTools({ disk, objects, clock, network, bus, log }: StorageProcess): Promise<ShardTools> {
+async function makeTools({
+  disk,
+  objects,
+  clock,
+  network,
+  bus,
+  log,
+  walReader,
+}: StorageProcess): Promise<ShardTools> {
   const relations = new RelationTable();
   const dialSafekeeper = (member: NodeId, timeline: string) =>
     openChannel(bus, network, 'safekeeper', replicaId(timeline as TimelineId, member), {
       timeoutMs: DIAL_TIMEOUT_MS,
+      admission: walReader?.(timeline),
     });
   return {
     clock,

@@ -24,8 +24,9 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { isHexId, type NodeId, type Term } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import { walPrefix } from '../../protocols/object-keys.ts';
+import { RIGHT_APPEND, RIGHT_READ_WAL } from '../../protocols/tokens.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
-import { type ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
+import { type Admission, type ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
 import type { Channel, ChannelNetwork } from '../../runtime/ports/channel.ts';
@@ -102,6 +103,8 @@ export interface SafekeeperNodeOptions {
   bus: Bus;
   network: ChannelNetwork;
   door: ChannelDoor;
+  /** How other safekeepers let this node in, where channels need tokens. */
+  walReader?: ((timeline: string) => Admission) | undefined;
   disk: Disk;
   journals: JournalStore;
   clock: Clock;
@@ -244,10 +247,11 @@ export class SafekeeperNode {
   }
 
   #dialer(timeline: string): (peer: NodeId) => Promise<Channel> {
-    const { bus, network } = this.#options;
+    const { bus, network, walReader } = this.#options;
     return (peer) =>
       openChannel(bus, network, SAFEKEEPER_KIND, safekeeperActorId(timeline, peer), {
         timeoutMs: DIAL_TIMEOUT_MS,
+        admission: walReader?.(timeline),
       });
   }
 
@@ -336,7 +340,8 @@ export class SafekeeperNode {
     const recovery = new PeerRecovery({ ...neighbours, isNew: create !== undefined && origin === 'new' });
     const { offload: timings } = this.#options;
     const offloader = new Offloader({ ...neighbours, tools: this.#archive, timings });
-    const entrance = door.serve(SAFEKEEPER_KIND, id, (channel) => replica.accept(channel));
+    const scope = { tenant: identity.tenant, timeline, rights: RIGHT_APPEND | RIGHT_READ_WAL };
+    const entrance = door.serve(SAFEKEEPER_KIND, id, (...opened) => replica.accept(...opened), scope);
     return { actor, replica, recovery, offloader, door: entrance };
   }
 

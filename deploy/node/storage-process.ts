@@ -13,11 +13,12 @@ import { createLog, type LogLevel } from '../../runtime/adapters/pino-log.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
-import { ChannelDoor } from '../../runtime/channels/door.ts';
+import { type Admission, ChannelDoor, type DoorOptions } from '../../runtime/channels/door.ts';
 import { serveMetrics } from '../../runtime/metrics/collect.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import { ClusterAccess } from './cluster-access.ts';
 import { FencedObjects, type MarkOwner } from './fenced-objects.ts';
 import { joinBus, type NatsLocation } from './join-bus.ts';
 import { busAddress, doorAddress } from './run-paths.ts';
@@ -45,6 +46,8 @@ export interface StorageProcess {
   bus: Bus;
   network: SocketChannelNetwork;
   door: ChannelDoor;
+  /** How safekeepers let this node in, where channels need tokens. */
+  walReader: ((timeline: string) => Admission) | undefined;
   disk: NodeDisk;
   objects: Objects;
   journals: FileJournalStore;
@@ -81,15 +84,29 @@ export async function runStorageProcess(
   try {
     const clock = new SystemClock();
     const random = new SystemRandom();
-    const network = new SocketChannelNetwork();
+    const access = ClusterAccess.read(configuration.nats?.credentials, clock);
+    const network = new SocketChannelNetwork(access?.identity);
     const disk = new NodeDisk(dataDir);
     await disk.makeDirectory('.');
     const address = configuration.busAddress ?? busAddress(runDir);
-    const bus = await joinBus({ ...configuration, name: node, busAddress: address, network, clock, log });
+    const login = access?.credentials.nats;
+    const bus = await joinBus({
+      ...configuration,
+      login,
+      name: node,
+      busAddress: address,
+      network,
+      clock,
+      log,
+    });
     // Listening first keeps a second process of this node, or one that is still ending, away from the files.
-    const guard = new ChannelDoor(network, doorAddress(runDir, node), configuration.nats ? undefined : bus);
+    const guard = new ChannelDoor(network, doorAddress(runDir, node), {
+      bus: configuration.nats ? undefined : bus,
+    });
     await listen(guard, clock);
-    const door = configuration.nats ? await openTcpDoor(network, configuration.host, bus) : guard;
+    const door = configuration.nats
+      ? await openTcpDoor(network, configuration.host, { bus, judge: access?.judge() })
+      : guard;
     const { owner } = configuration;
     const opened = await openObjects(configuration.objects, { clock, random, localRoot: dataDir });
     const objects = owner ? new FencedObjects(opened, owner, clock) : opened;
@@ -102,6 +119,7 @@ export async function runStorageProcess(
       bus,
       network,
       door,
+      walReader: access?.walReader(),
       disk,
       objects,
       journals,
@@ -139,9 +157,9 @@ export async function runStorageProcess(
 async function openTcpDoor(
   network: SocketChannelNetwork,
   host: string | undefined,
-  bus: Bus,
+  options: DoorOptions,
 ): Promise<ChannelDoor> {
-  const door = new ChannelDoor(network, `tcp:${host ?? '127.0.0.1'}:0`, bus);
+  const door = new ChannelDoor(network, `tcp:${host ?? '127.0.0.1'}:0`, options);
   await door.listen();
   return door;
 }

@@ -42,6 +42,8 @@ export interface LocalComputeHostsOptions {
   busAddress: string;
   /** The NATS cluster that is the bus instead. */
   nats?: { servers: string; credentialsFile?: string; caFile?: string };
+  /** Makes the credentials of one host, in a secured cluster; the host is told them on its standard input. */
+  credentialsOf?: ((hostId: string) => Promise<string>) | undefined;
   /** The script to run. */
   scriptPath: string;
   /** Each host gets a folder in here for its data directory; emptied at the start. */
@@ -233,6 +235,7 @@ class HostProcess {
         hostId: id,
         busAddress: options.busAddress,
         ...(options.nats ? { nats: options.nats } : {}),
+        ...(options.credentialsOf ? { credentialsOnInput: true } : {}),
         ...folders,
         postgresLogFile: join(options.logDirectory, 'postgres.log'),
         binaries: options.binariesOf(pgVersion),
@@ -247,6 +250,7 @@ class HostProcess {
       },
       namespaces,
     );
+    void this.#tellCredentials();
     let markReady: () => void = () => {};
     let failReady: (error: Error) => void = () => {};
     this.ready = new Promise((resolve, reject) => {
@@ -279,6 +283,18 @@ class HostProcess {
         );
       });
     });
+  }
+
+  /** Not by an argument or a file: others on this machine, Postgres among them, may read those. */
+  async #tellCredentials(): Promise<void> {
+    const { credentialsOf, log } = this.#options;
+    if (!credentialsOf) return;
+    try {
+      this.#child.stdin!.write(`${await credentialsOf(this.id)}\n`);
+    } catch (error) {
+      log.error({ error, host: this.id }, 'no credentials can be made for a compute host');
+      this.kill();
+    }
   }
 
   get pid(): number | undefined {

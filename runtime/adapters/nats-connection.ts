@@ -16,6 +16,7 @@ import {
   createInbox,
   credsAuthenticator,
   ErrorCode,
+  jwtAuthenticator,
   type Msg,
   type MsgHdrs,
   type NatsConnection as NatsClient,
@@ -27,6 +28,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Subscription } from '../ports/bus.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
+import { inboxOf, type NatsLogin } from './credentials.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
 const RECONNECT_WAIT_MS = 200;
@@ -48,6 +50,8 @@ export interface NatsOptions {
   credentialsFile?: string;
   /** File with the certificate authority of the servers. */
   caFile?: string;
+  /** Who this process is in a secured cluster, instead of the two files. */
+  login?: NatsLogin;
 }
 
 export type NatsHeaders = Record<string, string>;
@@ -78,6 +82,9 @@ export class NatsConnection {
   readonly #whenConnected = new Set<() => void>();
   /** Requests that wait for an answer. */
   readonly #waiting = new Set<() => void>();
+  /** The same for many answers: what to do when the servers forbid the subject. */
+  readonly #forbidden = new Set<{ subject: string; fail(): void }>();
+  readonly #inboxPrefix: string | undefined;
   #connected = true;
   #closed = false;
   #reason: Error | undefined;
@@ -88,6 +95,7 @@ export class NatsConnection {
     this.#client = client;
     this.#clock = options.clock;
     this.#log = options.log;
+    this.#inboxPrefix = options.login && inboxOf(options.login.user);
     void this.#watch();
     void client.closed().then((error) => this.#end(error instanceof Error ? error : undefined));
   }
@@ -150,6 +158,7 @@ export class NatsConnection {
       if (code === ErrorCode.Timeout)
         return this.connected ? { status: 'timeout' } : { status: 'disconnected' };
       if (this.#closed || code === ErrorCode.ConnectionClosed) return { status: 'disconnected' };
+      if (code === ErrorCode.PermissionsViolation) throw forbidden(subject);
       throw error;
     }
   }
@@ -166,9 +175,17 @@ export class NatsConnection {
     const { timeoutMs, silenceMs, isLast } = options;
     if (!(await this.#untilConnected(Math.min(timeoutMs, DISCONNECTED_GRACE_MS)))) throw unreachable();
     const messages: NatsMessage[] = [];
-    const inbox = createInbox();
-    const ended = new Promise<boolean>((resolve) => {
+    const inbox = createInbox(this.#inboxPrefix);
+    const ended = new Promise<boolean>((resolve, reject) => {
       let timer = this.#clock.setTimer(timeoutMs, () => finish(false));
+      const watch = {
+        subject,
+        fail: () => {
+          reject(forbidden(subject));
+          finish(false);
+        },
+      };
+      this.#forbidden.add(watch);
       const subscription = this.subscribe(inbox, (message) => {
         messages.push(message);
         if (isLast(message)) finish(true);
@@ -180,6 +197,7 @@ export class NatsConnection {
       const finish = (complete: boolean) => {
         timer.cancel();
         subscription.unsubscribe();
+        this.#forbidden.delete(watch);
         resolve(complete);
       };
     });
@@ -236,7 +254,7 @@ export class NatsConnection {
   }
 
   async #watch(): Promise<void> {
-    for await (const { type, data } of this.#client.status()) {
+    for await (const { type, data, permissionContext } of this.#client.status()) {
       if (type === 'disconnect') {
         this.#connected = false;
         this.#lostLater();
@@ -246,6 +264,10 @@ export class NatsConnection {
         this.#bytesWhileDisconnected = 0;
         this.#log.info({ server: String(data), dropped: this.#dropped }, 'connected to NATS again');
         for (const tell of [...this.#whenConnected]) tell();
+      } else if (permissionContext) {
+        const { operation, subject } = permissionContext;
+        for (const watch of [...this.#forbidden]) if (watch.subject === subject) watch.fail();
+        this.#log.error({ operation, subject }, 'the NATS servers do not permit it to this user');
       } else if (type === 'error') {
         this.#log.error({ error: String(data) }, 'NATS reports an error');
       }
@@ -310,7 +332,9 @@ export class NatsConnection {
 function clientOptions(options: NatsOptions): ConnectionOptions {
   const urls = options.servers.split(',').map((text) => parseServer(text.trim()));
   const { user, password } = urls.find((url) => url.user !== undefined) ?? {};
-  const secure = urls.some((url) => url.secure) || options.caFile !== undefined;
+  const { login, caFile } = options;
+  const secure = urls.some((url) => url.secure) || caFile !== undefined || login !== undefined;
+  const authority = login ? { ca: login.ca } : caFile === undefined ? {} : { caFile };
   return {
     servers: urls.map((url) => url.server),
     name: options.name,
@@ -323,10 +347,20 @@ function clientOptions(options: NatsOptions): ConnectionOptions {
     maxPingOut: PINGS_UNANSWERED_MAX,
     noAsyncTraces: true,
     ...(user === undefined ? {} : { user, ...(password === undefined ? {} : { pass: password }) }),
+    ...loginOptions(options),
     ...(options.credentialsFile === undefined
       ? {}
       : { authenticator: credsAuthenticator(readFileSync(options.credentialsFile)) }),
-    ...(secure ? { tls: options.caFile === undefined ? {} : { caFile: options.caFile } } : {}),
+    ...(secure ? { tls: authority } : {}),
+  };
+}
+
+/** A login of a secured cluster: its user, its inbox, and whose servers it trusts. */
+function loginOptions({ login }: NatsOptions): Partial<ConnectionOptions> {
+  if (!login) return {};
+  return {
+    authenticator: jwtAuthenticator(login.jwt, new TextEncoder().encode(login.seed)),
+    inboxPrefix: inboxOf(login.user),
   };
 }
 
@@ -356,7 +390,15 @@ function connectError(servers: string, error: unknown): PalimpsestError {
     return new PalimpsestError(
       'permission-denied',
       `NATS at ${where} refuses the login: ${message}`,
-      'look at the user and password in --nats, or at the credentials file',
+      'look at the user and password in --nats, or whether --credentials are of this cluster and have not ended',
+      error,
+    );
+  }
+  if (/certificate|TLS|SSL/i.test(message)) {
+    return new PalimpsestError(
+      'permission-denied',
+      `NATS at ${where} is not trusted: ${message}`,
+      'the servers and --credentials must come from the same `palimpsest cluster init`, and the servers must be reached by the names that it was told',
       error,
     );
   }
@@ -365,6 +407,14 @@ function connectError(servers: string, error: unknown): PalimpsestError {
     `no NATS server answers at ${where}: ${message}`,
     'start the NATS servers, or name others with --nats',
     error,
+  );
+}
+
+function forbidden(subject: string): PalimpsestError {
+  return new PalimpsestError(
+    'permission-denied',
+    `the NATS servers do not permit this user to publish to ${subject}`,
+    'its credentials are for other roles, or for another node: make others with palimpsest cluster issue',
   );
 }
 

@@ -86,15 +86,28 @@ function definitions(replicas: number): StreamDefinition[] {
 export interface PrepareOptions {
   connection: NatsConnection;
   clock: Clock;
+  /** False: the streams of a new cluster are made by somebody else, and waited for. */
+  mayCreate?: boolean;
 }
 
 /** Checks the cluster and makes or verifies the streams. Throws what is wrong and what to do about it. */
-export async function prepareStreams({ connection, clock }: PrepareOptions): Promise<JetStream> {
+export async function prepareStreams({
+  connection,
+  clock,
+  mayCreate = true,
+}: PrepareOptions): Promise<JetStream> {
   const jetstream = new JetStream(connection, clock);
   const wanted = await untilAnswered(clock, async () => {
     const { keepers, clustered } = await checkServers(connection);
     const meta = await infoOf(jetstream, META_STREAM);
     if (meta) return { isNew: false, replicas: Number(meta.config.num_replicas) };
+    if (!mayCreate) {
+      throw new PalimpsestError(
+        'unavailable',
+        'the NATS servers hold no cluster yet, and these credentials may not make one',
+        'start a node with the role control first',
+      );
+    }
     if (clustered && keepers < CLUSTER_REPLICAS) {
       throw new PalimpsestError(
         'unavailable',

@@ -6,6 +6,7 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ByteSocket, DialOptions, SocketListener, Sockets, SocketTarget } from '../ports/sockets.ts';
+import { connectTls, tlsFailure } from './channel-tls.ts';
 import { systemCode } from './file-errors.ts';
 import { writeNow } from './write-now.ts';
 
@@ -34,7 +35,11 @@ export class NodeSockets implements Sockets {
   dial(target: SocketTarget, options: DialOptions): Promise<ByteSocket> {
     return new Promise((resolve, reject) => {
       const receiver = options.reusedBufferBytes ? new Receiver(options.reusedBufferBytes) : undefined;
-      const socket = connect({ ...target, noDelay: true, ...(receiver && { onread: receiver.onread }) });
+      const secure = 'port' in target ? options.secure : undefined;
+      const socket =
+        secure && 'port' in target
+          ? connectTls(secure, target, { role: secure.role, onread: receiver?.onread })
+          : connect({ ...target, noDelay: true, ...(receiver && { onread: receiver.onread }) });
       const timer = setTimeout(() => {
         socket.destroy();
         reject(
@@ -44,10 +49,13 @@ export class NodeSockets implements Sockets {
       const onError = (error: Error) => {
         clearTimeout(timer);
         const reason = systemCode(error) || error.message;
-        reject(new PalimpsestError('unavailable', `cannot connect to ${shown(target)}: ${reason}`));
+        const distrust = secure && tlsFailure(shown(target), error);
+        reject(
+          distrust ?? new PalimpsestError('unavailable', `cannot connect to ${shown(target)}: ${reason}`),
+        );
       };
       socket.once('error', onError);
-      socket.once('connect', () => {
+      socket.once(secure ? 'secureConnect' : 'connect', () => {
         clearTimeout(timer);
         socket.off('error', onError);
         resolve(new NodeByteSocket(socket, receiver));

@@ -11,6 +11,8 @@ import type { Socket } from 'node:net';
  */
 export function writeNow(socket: Socket, bytes: Uint8Array): number {
   if (socket.writableLength > 0 || !socket.writable || socket.connecting) return 0;
+  // What goes to the descriptor of an encrypted socket is not encrypted.
+  if ('encrypted' in socket) return 0;
   const fd = (socket as unknown as { _handle?: { fd?: number } | null })._handle?.fd;
   // Other systems than those of POSIX have no descriptor here.
   if (fd === undefined || fd < 0) return 0;

@@ -29,6 +29,9 @@ export interface ChannelListener {
 
 export interface ChannelNetwork {
   listen(address: string, onChannel: (channel: Channel) => void): Promise<ChannelListener>;
-  /** Throws PalimpsestError `unavailable` or `timeout`. */
-  dial(address: string, options: { timeoutMs: number }): Promise<Channel>;
+  /**
+   * With `role`, the other end has to prove it where ends prove anything. Throws PalimpsestError `unavailable`, `timeout`, or
+   * `permission-denied`.
+   */
+  dial(address: string, options: { timeoutMs: number; role?: string }): Promise<Channel>;
 }

@@ -35,6 +35,8 @@ export interface DialOptions {
    * instead of belonging to the receiver.
    */
   reusedBufferBytes?: number;
+  /** TLS within a secured cluster: who this process is (PEM), and the role that the other end must have. */
+  secure?: { ca: string; cert: string; key: string; role: string };
 }
 
 export interface Sockets {

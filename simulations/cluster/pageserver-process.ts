@@ -92,7 +92,7 @@ export class PageserverMachine {
   async #main(process: SimProcess): Promise<void> {
     const { clock, random, log, metrics, disk, network, bus } = process.ports;
     await disk.makeDirectory('.');
-    const door = new ChannelDoor(network, `tcp:${this.node}`, bus);
+    const door = new ChannelDoor(network, `tcp:${this.node}`, { bus });
     await door.listen();
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const services: HostServices = { journals, bus, clock, random, log, metrics };

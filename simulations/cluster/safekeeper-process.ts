@@ -81,7 +81,7 @@ export class SafekeeperMachine {
     const { clock, random, log, metrics, disk, bus } = process.ports;
     const network = this.#changedNetwork(process.ports.network);
     await disk.makeDirectory('.');
-    const door = new ChannelDoor(network, `tcp:${this.node}`, bus);
+    const door = new ChannelDoor(network, `tcp:${this.node}`, { bus });
     await door.listen();
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const services: HostServices = { journals, bus, clock, random, log, metrics };

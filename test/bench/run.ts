@@ -15,6 +15,7 @@ import { type BenchOptions, type Figure, printFigures } from './figures.ts';
 import { benchMemory } from './memory.ts';
 import { benchRead } from './read.ts';
 import { benchRedo } from './redo.ts';
+import { benchSecure } from './secure.ts';
 import { benchSim } from './sim.ts';
 import { benchStart } from './start.ts';
 import { benchStorage } from './storage.ts';
@@ -28,6 +29,7 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   redo: benchRedo,
   sim: benchSim,
   storage: benchStorage,
+  secure: benchSecure,
 };
 
 const OPTIONS = ['--long', '--json', '--three', '--one'];

@@ -62,7 +62,7 @@ export class ComputeWorld {
     const cluster = join(world.folder, 'template');
     await buildTemplateCluster({ binaries, directory: cluster });
     world.pageServer = new StockPageServer(cluster, options.knowsCheckpoint ?? false);
-    world.#door = new ChannelDoor(world.network, `unix:${world.folder}/ps1.sock`, world.bus);
+    world.#door = new ChannelDoor(world.network, `unix:${world.folder}/ps1.sock`, { bus: world.bus });
     await world.#door.listen();
     for (const node of world.members) world.startSafekeeper(node);
     world.hosts = world.#createHosts(binaries, options.hosts ?? {});

@@ -169,7 +169,7 @@ describe('the bus between processes', () => {
   it('opens channels to actors through one door, and closes those to unknown actors', async () => {
     const system = await start();
     const host = await system.connect();
-    const door = new ChannelDoor(network, `unix:${system.folder}/door.sock`, host);
+    const door = new ChannelDoor(network, `unix:${system.folder}/door.sock`, { bus: host });
     await door.listen();
     for (const id of ['a', 'b']) {
       door.serve('echo', id, (channel) =>

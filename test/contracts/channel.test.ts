@@ -3,6 +3,11 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import {
+  type KeyAndCertificate,
+  newAuthority,
+  newCertificate,
+} from '../../deploy/cluster/security/certificates.ts';
 import { MemoryChannelNetwork } from '../../runtime/adapters/memory-channel.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { channelContract } from './channel.contract.ts';
@@ -29,6 +34,47 @@ channelContract('tcp socket', async () => ({
   address: () => 'tcp:127.0.0.1:0',
   cleanUp: async () => {},
 }));
+
+/** A member of a cluster of its own, or of `authority`'s. */
+async function member(role: string, authority?: KeyAndCertificate) {
+  const times = { nowMs: Date.now(), expiresMs: Date.now() + 3_600_000 };
+  const signer = authority ?? (await newAuthority('channels', times));
+  const uris = [`palimpsest://${'a1'.repeat(16)}/${role}`];
+  const own = await newCertificate(signer, { name: 'a test', ...times, uris });
+  return { authority: signer, network: new SocketChannelNetwork({ ca: signer.cert, ...own }) };
+}
+
+channelContract('encrypted tcp socket', async () => ({
+  network: (await member('pageserver')).network,
+  address: () => 'tcp:127.0.0.1:0',
+  cleanUp: async () => {},
+}));
+
+it('speaks encrypted only to members of its own cluster, and only to those of the role that is wanted', async () => {
+  const { authority, network } = await member('safekeeper');
+  const accepted: unknown[] = [];
+  const listener = await network.listen('tcp:127.0.0.1:0', (channel) => accepted.push(channel));
+  const own = (await member('compute', authority)).network;
+  const options = { timeoutMs: 2_000 };
+  (await own.dial(listener.address, { ...options, role: 'safekeeper' })).close();
+  await expect(own.dial(listener.address, { ...options, role: 'pageserver' })).rejects.toMatchObject({
+    code: 'permission-denied',
+    message: expect.stringContaining('is for safekeeper, not for pageserver'),
+  });
+  const foreign = (await member('compute')).network;
+  await expect(foreign.dial(listener.address, options)).rejects.toMatchObject({
+    code: 'permission-denied',
+    hint: expect.stringContaining('credentials of the same cluster'),
+  });
+  const plain = await new SocketChannelNetwork().dial(listener.address, options);
+  const ended = Promise.withResolvers<void>();
+  plain.onClose(() => ended.resolve());
+  plain.onFrame(() => {});
+  plain.send(1, new Uint8Array(64));
+  await ended.promise;
+  expect(accepted.length).toBeLessThanOrEqual(1);
+  await listener.close();
+});
 
 it('closes a channel whose peer sends a broken frame, with the reason', async () => {
   const network = new SocketChannelNetwork();

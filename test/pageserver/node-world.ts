@@ -81,7 +81,7 @@ export class TestNode {
     this.life = options.life;
     const { clock, log } = world.tools;
     this.#bus = new MemoryBus({ clock });
-    this.#door = new ChannelDoor(this.#network, 'mem:ps1', this.#bus);
+    this.#door = new ChannelDoor(this.#network, 'mem:ps1', { bus: this.#bus });
     const disk = new CrashingDisk(new NodeDisk(join(world.folder, options.folder)), this.life);
     const ownObjects = crashingObjects(objects, this.life, (key) => this.deleted.push(key));
     const journals = new FileJournalStore({ disk, clock, log });

@@ -47,7 +47,7 @@ async function startNode(): Promise<typeof life> {
   await world.restart();
   const bus = new MemoryBus({ clock: world.tools.clock });
   const network = new MemoryChannelNetwork();
-  const door = new ChannelDoor(network, 'mem:ps1', bus);
+  const door = new ChannelDoor(network, 'mem:ps1', { bus });
   await door.listen();
   const { clock, log, disk } = world.tools;
   const journals = new FileJournalStore({ disk, clock, log });

@@ -17,6 +17,37 @@ export interface NodeSpec {
   name: string;
   zone: string;
   roles: string;
+  /** Its own loopback address; 127.0.0.1 without. */
+  host?: string;
+  /** In a secured cluster: of which credentials of `cluster init`; those of all roles without. */
+  credentials?: string;
+}
+
+export interface ClusterOptions {
+  /** With keys of `palimpsest cluster init`: TLS, logins, tokens. */
+  secured?: boolean;
+  nodeArguments?: string[];
+}
+
+/** Makes keys in `folder/keys` and starts three servers with them. */
+async function securedNats(folder: string): Promise<NatsCluster> {
+  const ports = await freePorts(9);
+  const places = [0, 1, 2].map((i) => {
+    const [port, routePort, monitorPort] = ports.slice(i * 3, i * 3 + 3) as [number, number, number];
+    return { name: `n${i + 1}`, host: '127.0.0.1', port, routePort, monitorPort };
+  });
+  const list = places.map((p) => `${p.name}=${p.host}:${p.port}:${p.routePort}:${p.monitorPort}`).join(',');
+  const keys = join(folder, 'keys');
+  const store = join(folder, 'store-{name}');
+  const made = await run(
+    process.execPath,
+    [CLI, 'cluster', 'init', keys, '--servers', list, '--store-dir', store],
+    {
+      cwd: ROOT,
+    },
+  );
+  if (made.code !== 0) throw new Error(`palimpsest cluster init failed: ${made.stderr}`);
+  return NatsCluster.fromFiles(join(keys, 'nats'), places);
 }
 
 /** The smallest cluster in which every role can be lost once. */
@@ -104,17 +135,22 @@ export class TestCluster {
   readonly port: number;
   #client: PalimpsestClient | undefined;
 
-  private constructor(nats: NatsCluster, folder: string, port: number) {
+  readonly #secured: boolean;
+  readonly #extra: string[];
+
+  private constructor(nats: NatsCluster, folder: string, port: number, options: ClusterOptions) {
     this.nats = nats;
     this.folder = folder;
     this.port = port;
+    this.#secured = options.secured ?? false;
+    this.#extra = options.nodeArguments ?? [];
   }
 
-  static async start(specs: NodeSpec[] = SIX_NODES): Promise<TestCluster> {
-    const nats = await NatsCluster.start();
+  static async start(specs: NodeSpec[] = SIX_NODES, options: ClusterOptions = {}): Promise<TestCluster> {
     const folder = await mkdtemp(join(tmpdir(), 'pal-cluster-'));
+    const nats = options.secured ? await securedNats(folder) : await NatsCluster.start();
     const [port] = (await freePorts(1)) as [number];
-    const cluster = new TestCluster(nats, folder, port);
+    const cluster = new TestCluster(nats, folder, port, options);
     try {
       for (const spec of specs) cluster.nodes.set(spec.name, new TestNode(spec, cluster.#arguments(spec)));
       await Promise.all([...cluster.nodes.values()].map((node) => node.start()));
@@ -125,11 +161,23 @@ export class TestCluster {
     }
   }
 
-  #arguments({ name, zone, roles }: NodeSpec): string[] {
+  /** Credentials that `palimpsest cluster init` made; undefined unless the cluster is secured. */
+  credentials(name: string): string | undefined {
+    return this.#secured ? join(this.folder, 'keys', 'credentials', `${name}.json`) : undefined;
+  }
+
+  #login(name: string): string[] {
+    const file = this.credentials(name);
+    return file === undefined ? [] : ['--credentials', file];
+  }
+
+  #arguments({ name, zone, roles, host, credentials = 'node' }: NodeSpec): string[] {
     const places = ['--data', join(this.folder, name), '--objects', join(this.folder, 'objects')];
     const about = ['--name', name, '--zone', zone, '--roles', roles, '--port', String(this.port)];
     const times = ['--suspend-after', '0', '--replace-after', '8s'];
-    return ['node', ...about, ...places, '--nats', this.nats.url, ...times, '--json'];
+    const reached = host === undefined ? [] : ['--host', host];
+    const nats = ['--nats', this.nats.url, ...this.#login(credentials)];
+    return ['node', ...about, ...reached, ...places, ...nats, ...times, ...this.#extra, '--json'];
   }
 
   node(name: string): TestNode {
@@ -137,13 +185,17 @@ export class TestCluster {
   }
 
   async client(): Promise<PalimpsestClient> {
-    this.#client ??= await connect({ nats: this.nats.url });
+    const credentials = this.credentials('client');
+    this.#client ??= await connect({ nats: this.nats.url, ...(credentials ? { credentials } : {}) });
     return this.#client;
   }
 
   /** Runs a command of the CLI against the cluster. */
   cli(...args: string[]): Promise<RunResult> {
-    return run(process.execPath, [CLI, ...args, '--nats', this.nats.url], { cwd: ROOT, timeoutMs: 90_000 });
+    return run(process.execPath, [CLI, ...args, '--nats', this.nats.url, ...this.#login('client')], {
+      cwd: ROOT,
+      timeoutMs: 90_000,
+    });
   }
 
   async stop(): Promise<void> {

@@ -83,6 +83,22 @@ export class NatsCluster {
     return all;
   }
 
+  /** Servers whose configuration is there already; each may write in its folder. */
+  static async fromFiles(
+    folder: string,
+    places: { name: string; host: string; port: number; monitorPort: number }[],
+  ): Promise<NatsCluster> {
+    const program = await natsServerProgram();
+    const servers = places.map(
+      ({ name, host, port, monitorPort }) =>
+        new NatsServer({ program, home: join(folder, name), name, host, client: port, monitor: monitorPort }),
+    );
+    const all = new NatsCluster(folder, servers);
+    for (const server of servers) server.start();
+    await all.ready();
+    return all;
+  }
+
   /** What clients connect to. */
   get url(): string {
     return this.servers.map((server) => server.url).join(',');
@@ -133,9 +149,16 @@ export class NatsServer {
   readonly #monitor: string;
   #child: ChildProcess | undefined;
 
-  constructor(options: { program: string; home: string; name: string; client: number; monitor: number }) {
+  constructor(options: {
+    program: string;
+    home: string;
+    name: string;
+    host?: string;
+    client: number;
+    monitor: number;
+  }) {
     this.name = options.name;
-    this.url = `nats://127.0.0.1:${options.client}`;
+    this.url = `nats://${options.host ?? '127.0.0.1'}:${options.client}`;
     this.#program = options.program;
     this.#home = options.home;
     this.#monitor = `http://127.0.0.1:${options.monitor}`;

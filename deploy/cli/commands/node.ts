@@ -15,11 +15,20 @@ import {
 } from '../command.ts';
 import { type Output, Progress, table } from '../output.ts';
 import { stopSignal } from '../stop-signal.ts';
-import { parseObjects, parsePgVersion, parsePort, parseReplaceAfter, parseSuspendAfter } from '../values.ts';
+import {
+  parseObjects,
+  parsePgVersion,
+  parsePort,
+  parseReplaceAfter,
+  parseSuspendAfter,
+  parseTokenLife,
+} from '../values.ts';
 import { DEFAULT_PORT } from './start.ts';
 
 /** Longer than a machine takes to start again. */
 const REPLACE_AFTER_SECONDS = 600;
+/** Three quarters of it is how long everything that controls may be away and channels still be opened. */
+const TOKEN_LIFE_SECONDS = 3_600;
 
 interface NodeOptions extends CommonOptions {
   roles: Role[];
@@ -30,6 +39,7 @@ interface NodeOptions extends CommonOptions {
   port: number;
   suspendAfter: number;
   replaceAfter: number;
+  tokenLife: number;
   pgVersion: number;
   pgBin?: string;
   objects?: string;
@@ -46,7 +56,7 @@ export function addNodeCommands(program: Command): void {
     .option('--host <address>', 'address of this machine for the other nodes', '127.0.0.1')
     .option(
       '--insecure-network',
-      'allow a --host that others reach: channels have no encryption and no tokens',
+      'allow a --host that others reach without --credentials: nothing is encrypted, and everybody is let in',
     )
     .option('--port <port>', 'port for Postgres clients (role gateway)', parser(parsePort), DEFAULT_PORT)
     .option(
@@ -66,6 +76,12 @@ export function addNodeCommands(program: Command): void {
       'replace safekeepers of a node that is gone for this long (role control)',
       parser(parseReplaceAfter),
       REPLACE_AFTER_SECONDS,
+    )
+    .option(
+      '--token-life <time>',
+      'how long the tokens that open channels live; renewed after a quarter of it (role control)',
+      parser(parseTokenLife),
+      TOKEN_LIFE_SECONDS,
     )
     .option('--pg-version <major>', 'Postgres version of new projects: 15 to 18', parser(parsePgVersion), 17)
     .option('--pg-bin <dir>', 'folder of the Postgres programs, if not those that come with Palimpsest')
@@ -127,8 +143,9 @@ async function run(options: NodeOptions, output: Output): Promise<number> {
   const stop = stopSignal();
   const { startNode } = await import('../../cluster/node.ts');
   const { checkNodeName } = await import('../../cluster/registry.ts');
-  const { roles, port, pgVersion, pgBin, suspendAfter, replaceAfter, natsCreds, natsCa } = options;
-  const host = checkHost(options.host, options.insecureNetwork === true);
+  const { roles, port, pgVersion, pgBin, suspendAfter, replaceAfter, tokenLife } = options;
+  const { natsCreds, natsCa, credentials } = options;
+  const host = checkHost(options.host, credentials !== undefined || options.insecureNetwork === true);
   const running = await startNode({
     name: checkNodeName(options.name),
     zone: checkNodeName(options.zone, 'zone'),
@@ -137,6 +154,7 @@ async function run(options: NodeOptions, output: Output): Promise<number> {
       servers: nats,
       ...(natsCreds === undefined ? {} : { credentialsFile: resolve(natsCreds) }),
       ...(natsCa === undefined ? {} : { caFile: resolve(natsCa) }),
+      ...(credentials === undefined ? {} : { credentials: resolve(credentials) }),
     },
     objects,
     dataDir: resolve(options.data),
@@ -146,6 +164,7 @@ async function run(options: NodeOptions, output: Output): Promise<number> {
     ...(pgBin === undefined ? {} : { pgBin }),
     suspendAfterSeconds: suspendAfter,
     replaceAfterSeconds: replaceAfter,
+    tokenLifeSeconds: tokenLife,
     onStep: (text) => progress.step(text),
   });
   progress.done();
@@ -161,13 +180,13 @@ async function run(options: NodeOptions, output: Output): Promise<number> {
 }
 
 /** Whoever reaches a channel may read and write WAL and pages: nobody opens one to a network without having said so. */
-export function checkHost(host: string, isInsecureAllowed: boolean): string {
+export function checkHost(host: string, isAllowed: boolean): string {
   const isLoopback = host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host);
-  if (isLoopback || isInsecureAllowed) return host;
+  if (isLoopback || isAllowed) return host;
   throw new PalimpsestError(
     'invalid-argument',
-    `${host} is not a loopback address, and the channels between nodes are neither encrypted nor authenticated yet`,
-    'add --insecure-network if only the nodes of this cluster reach that network',
+    `${host} is not a loopback address, and without credentials nothing between nodes is encrypted and everybody is let in`,
+    'make credentials with `palimpsest cluster init` and name them with --credentials; or add --insecure-network if only the nodes of this cluster reach that network',
   );
 }
 
