@@ -30,7 +30,8 @@ export class TokenKeeper {
 
   constructor(token: Uint8Array, options: { bus: Bus; clock: Clock; log: Log }) {
     this.#options = options;
-    this.#token = token;
+    // The memory of what came by the bus is the bus's.
+    this.#token = new Uint8Array(token);
     this.#renewLater();
   }
 
