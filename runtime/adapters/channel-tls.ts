@@ -19,7 +19,10 @@ const HANDSHAKE_TIMEOUT_MS = 5_000;
 const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256';
 const ROLE = /URI:palimpsest:\/\/[0-9a-f]+\/([a-z-]+)/g;
 
-type OnRead = { buffer: Buffer; callback(count: number, buffer: Uint8Array): boolean };
+type OnRead = {
+  buffer: Buffer | (() => Uint8Array);
+  callback(count: number, buffer: Uint8Array): boolean;
+};
 
 /** Begins to connect: 'secureConnect' or 'error' follows. With `role`, the other end must have it. */
 export function connectTls(
