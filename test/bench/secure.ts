@@ -3,11 +3,13 @@
  * one machine both ends of every connection pay with the same processors, which is more than a cluster of many machines pays.
  */
 import { PageClient } from '../../actors/pageserver/page-client.ts';
+import { hostCredentials } from '../../deploy/cluster/security/host-credentials.ts';
 import { ClusterAccess } from '../../deploy/node/cluster-access.ts';
 import { natsOptions } from '../../deploy/node/join-bus.ts';
 import { LATEST_LSN, type Lsn } from '../../protocols/lsn.ts';
 import { FORK_MAIN } from '../../protocols/pages/types.ts';
 import { RIGHT_GET_PAGE } from '../../protocols/tokens.ts';
+import { type NatsLogin, parseCredentials, readCredentials } from '../../runtime/adapters/credentials.ts';
 import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
 import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
 import { createLog } from '../../runtime/adapters/pino-log.ts';
@@ -97,8 +99,12 @@ async function pageUs({ cluster, target }: Side, count: number): Promise<number>
   const clock = new SystemClock();
   const log = createLog({ level: 'silent' });
   const access = ClusterAccess.read(cluster.credentials('control'), clock);
-  const options = natsOptions({ servers: cluster.nats.url }, access?.credentials.nats);
-  const bus = new NatsBus(await NatsConnection.connect({ ...options, name: 'bench', clock, log }), clock);
+  const connectAs = async (login: NatsLogin | undefined) => {
+    const options = natsOptions({ servers: cluster.nats.url }, login);
+    return new NatsBus(await NatsConnection.connect({ ...options, name: 'bench', clock, log }), clock);
+  };
+  const bus = await connectAs(access?.credentials.nats);
+  const hostBus = await connectAs(await hostLogin(cluster));
   const sql = await PgClient.connect(target);
   const network = new SocketChannelNetwork(access?.identity);
   try {
@@ -123,7 +129,7 @@ async function pageUs({ cluster, target }: Side, count: number): Promise<number>
     };
     const token = access?.issuer()?.issue(grant);
     const admission = token && { token, clock };
-    const channel = await openChannel(bus, network, 'pageserver', timeline, { ...TIMEOUT, admission });
+    const channel = await openChannel(hostBus, network, 'pageserver', timeline, { ...TIMEOUT, admission });
     const pages = new PageClient({ clock, channel, ...TIMEOUT });
     const times: number[] = [];
     for (let i = 0; i < count; i++) {
@@ -145,5 +151,13 @@ async function pageUs({ cluster, target }: Side, count: number): Promise<number>
   } finally {
     await sql.close();
     await bus.close();
+    await hostBus.close();
   }
+}
+
+/** Only compute hosts may ask where pages are. */
+async function hostLogin(cluster: TestCluster): Promise<NatsLogin | undefined> {
+  const file = cluster.credentials('compute');
+  if (file === undefined) return undefined;
+  return parseCredentials(await hostCredentials(readCredentials(file))('bench'), 'a bench').nats;
 }
