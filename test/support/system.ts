@@ -70,6 +70,12 @@ export class TestSystem {
     return this.#child.pid;
   }
 
+  /** Whether `palimpsest start` is no more. */
+  get hasEnded(): boolean {
+    const child = this.#child;
+    return child !== undefined && (child.exitCode !== null || child.signalCode !== null);
+  }
+
   /** The last 6,000 characters that `palimpsest start` wrote. */
   output(): string {
     return this.#output;
