@@ -26,35 +26,6 @@ describe('framing', () => {
     }
   });
 
-  it('is cut into the same frames when long ones are received where they belong', () => {
-    for (const chunkBytes of [1, 4_096, 65_536, 140_000, stream.length]) {
-      const got: { type: number; body: Uint8Array }[] = [];
-      const reader = new FrameReader((type, body) => got.push({ type, body: Uint8Array.from(body) }));
-      const shared = new Uint8Array(chunkBytes);
-      let inPlaceBytes = 0;
-      for (let at = 0; at < stream.length; ) {
-        const { room } = reader;
-        const into = room ?? shared;
-        const count = stream.copy(
-          into,
-          0,
-          at,
-          Math.min(at + Math.min(chunkBytes, into.length), stream.length),
-        );
-        if (room) reader.filled(count);
-        else reader.push(into.subarray(0, count));
-        if (room) inPlaceBytes += count;
-        at += count;
-      }
-      expect(got.map(({ type }) => type)).toEqual(frames.map(({ type }) => type));
-      got.forEach(({ body }, i) => {
-        expect(Buffer.compare(body, frames[i]!.body)).toBe(0);
-      });
-      // All but the first chunk of the long frames.
-      if (chunkBytes === 4_096) expect(inPlaceBytes).toBeGreaterThan(800_000);
-    }
-  });
-
   it('refuses frames of no length and above the limit', () => {
     const read = (length: number) => {
       const header = Buffer.alloc(5);

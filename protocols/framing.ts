@@ -6,11 +6,6 @@ export const FRAME_HEADER_BYTES = 5;
 export const FRAME_BYTES_MAX = 64 * 1024 * 1024;
 
 const INITIAL_BYTES = 4 * 1024;
-/** A frame that lacks less than this is completed by a copy. */
-const ROOM_FROM_BYTES = 8 * 1024;
-const ROOM_BYTES = 256 * 1024;
-/** With less room than this, what is kept moves to the front. */
-const ROOM_BYTES_MIN = 128 * 1024;
 
 /** Returns the five bytes that come before a body of `bodyBytes`. */
 export function frameHeader(type: number, bodyBytes: number): Uint8Array {
@@ -21,12 +16,9 @@ export function frameHeader(type: number, bodyBytes: number): Uint8Array {
 /**
  * Cuts a byte stream into frames. `onFrame` gets a view that is valid only during the call.
  * Throws a RangeError for a frame above the limit.
- *
- * Of what is pushed only the beginning of a frame that is not whole yet is copied. While a long one is arriving, the next bytes of the
- * stream can be received into `room` at once, and `filled` says how many: then they are not copied at all.
  */
 export class FrameReader {
-  /** The beginning of a frame, from `#start` to `#end`; most channels never need more than a little. */
+  /** What is left over of chunks; most channels never need more than a little. */
   #buffer = new Uint8Array(INITIAL_BYTES);
   #start = 0;
   #end = 0;
@@ -39,21 +31,14 @@ export class FrameReader {
   push(received: Uint8Array): void {
     // A Buffer's slice() is a view where everybody expects a copy: bodies must never be Buffers.
     const chunk = new Uint8Array(received.buffer, received.byteOffset, received.byteLength);
-    let at = this.#start === this.#end ? 0 : this.#complete(chunk);
-    at = this.#cut(chunk, at, chunk.length);
-    if (at < chunk.length) this.#keep(chunk.subarray(at));
-  }
-
-  /** Where the next bytes of the stream may be received; undefined when they had better be pushed. Valid until the next call of `push`. */
-  get room(): Uint8Array | undefined {
-    if (this.#lacking() < ROOM_FROM_BYTES) return undefined;
-    if (this.#buffer.length - this.#end < ROOM_BYTES_MIN) this.#reserve(ROOM_BYTES);
-    return this.#buffer.subarray(this.#end);
-  }
-
-  /** The next `count` bytes of the stream are in `room`. */
-  filled(count: number): void {
-    this.#end += count;
+    // With nothing left over from before, whole frames are cut from the chunk itself and only its rest is copied.
+    const rest = this.#start === this.#end ? this.#cut(chunk, 0, chunk.length) : 0;
+    if (rest === chunk.length) return;
+    const extra = chunk.length - rest;
+    this.#reserve(extra);
+    this.#buffer.set(rest === 0 ? chunk : chunk.subarray(rest), this.#end);
+    this.#end += extra;
+    if (rest > 0) return;
     this.#start = this.#cut(this.#buffer, this.#start, this.#end);
     if (this.#start === this.#end) this.#start = this.#end = 0;
   }
@@ -62,7 +47,9 @@ export class FrameReader {
   #cut(bytes: Uint8Array, start: number, end: number): number {
     let at = start;
     while (end - at >= FRAME_HEADER_BYTES) {
-      const length = lengthAt(bytes, at);
+      const length =
+        (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+      if (length < 1 || length > FRAME_BYTES_MAX) throw new RangeError(`frame of ${length} bytes`);
       if (end - at < 4 + length) break;
       const body = bytes.subarray(at + 5, at + 4 + length);
       const type = bytes[at + 4]!;
@@ -70,28 +57,6 @@ export class FrameReader {
       this.#onFrame(type, body);
     }
     return at;
-  }
-
-  /** Adds what the kept beginning lacks, as far as `chunk` has it, and delivers the frame when it is whole; returns the bytes taken. */
-  #complete(chunk: Uint8Array): number {
-    const header = Math.min(chunk.length, Math.max(0, FRAME_HEADER_BYTES - (this.#end - this.#start)));
-    if (header > 0) this.#keep(chunk.subarray(0, header));
-    const rest = Math.min(chunk.length - header, this.#lacking());
-    if (rest > 0) this.#keep(chunk.subarray(header, header + rest));
-    this.filled(0);
-    return header + rest;
-  }
-
-  /** Bytes that the frame lacks whose header is kept; 0 when none is. */
-  #lacking(): number {
-    const kept = this.#end - this.#start;
-    return kept < FRAME_HEADER_BYTES ? 0 : 4 + lengthAt(this.#buffer, this.#start) - kept;
-  }
-
-  #keep(bytes: Uint8Array): void {
-    this.#reserve(bytes.length);
-    this.#buffer.set(bytes, this.#end);
-    this.#end += bytes.length;
   }
 
   #reserve(extra: number): void {
@@ -107,11 +72,4 @@ export class FrameReader {
     this.#start = 0;
     this.#end = live;
   }
-}
-
-/** What follows the length at `at`: the type and the body. */
-function lengthAt(bytes: Uint8Array, at: number): number {
-  const length = (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
-  if (length < 1 || length > FRAME_BYTES_MAX) throw new RangeError(`frame of ${length} bytes`);
-  return length;
 }

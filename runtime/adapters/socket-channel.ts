@@ -4,7 +4,7 @@
  * 1. Frames sent in one tick leave in one write, past the socket's stream when nothing waits in it. Their bytes are copied into slabs, which are used again once they are written:
  *    memory that is allocated for every large body costs far more, in garbage collections, than a copy.
  * 2. Received bytes land in one buffer that all sockets share, since each chunk is dealt with before the next one is read; a
- *    frame that lies whole in it is not copied. While a long frame is arriving, the rest of it lands where its beginning is kept.
+ *    frame that lies whole in it is not copied.
  * 3. The queue is bounded by its users: `queuedBytes` and `drained`. The kernel's buffers bound what is in flight.
  * 4. A broken frame closes the channel with the reason; nothing of the stream after it is delivered.
  */
@@ -178,20 +178,10 @@ const receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
 /** Receives bytes before and after its channel exists. */
 class Receiver {
   push: (chunk: Uint8Array) => void = () => {};
-  /** Where a long frame that is arriving goes on. */
-  room: () => Uint8Array | undefined = () => undefined;
-  /** So many bytes are there. */
-  filled: (count: number) => void = () => {};
-  #isInPlace = false;
   readonly onread = {
-    buffer: (): Uint8Array => {
-      const room = this.room();
-      this.#isInPlace = room !== undefined;
-      return room ?? receiveBuffer;
-    },
+    buffer: receiveBuffer,
     callback: (count: number, buffer: Uint8Array): boolean => {
-      if (this.#isInPlace) this.filled(count);
-      else this.push(buffer.subarray(0, count));
+      this.push(buffer.subarray(0, count));
       return true;
     },
   };
@@ -230,9 +220,7 @@ class SocketChannel implements Channel {
   constructor(socket: Socket, receiver: Receiver) {
     this.#socket = socket;
     this.#reader = new FrameReader((type, body) => this.#deliver(type, body));
-    receiver.push = (chunk) => this.#receive(chunk.length, chunk);
-    receiver.filled = (count) => this.#receive(count, undefined);
-    receiver.room = () => (this.#closed ? undefined : this.#reader.room);
+    receiver.push = (chunk) => this.#receive(chunk);
     socket.on('error', (error) => {
       this.#reason ??= error;
     });
@@ -304,12 +292,10 @@ class SocketChannel implements Channel {
     this.#finish(undefined);
   }
 
-  /** Without a chunk the bytes are where the reader wanted them. */
-  #receive(count: number, chunk: Uint8Array | undefined): void {
+  #receive(chunk: Uint8Array): void {
     if (this.#closed) return;
     try {
-      if (chunk) this.#reader.push(chunk);
-      else this.#reader.filled(count);
+      this.#reader.push(chunk);
     } catch (error) {
       this.#reason = error instanceof Error ? error : new Error(String(error));
       this.#socket.destroy();
