@@ -145,6 +145,22 @@ describe('seeds that once failed', () => {
     expect(violation).toBeUndefined();
   }, 60_000);
 
+  it('a timeline is created also where the first answer comes too late', async () => {
+    // Mostly in its simplest form: what it needs is a very slow network.
+    const simple = [
+      'safekeepers',
+      'computes',
+      'workload.clients',
+      'workload.thinkMs',
+      'clockDrift',
+      'syncMs',
+    ];
+    const run = { scenario: kitchenSink, seed: 401_777, only: [], simple, takeTurns };
+    const { violation, story } = await runSeed(run);
+    expect(violation).toBeUndefined();
+    expect(story.some(({ text }) => text.includes('did not create'))).toBe(true);
+  }, 60_000);
+
   it('a member that voted for a rival in the same term is brought up to date all the same', async () => {
     const scenario = findScenario('lost-disk')!;
     const { violation } = await runSeed({ scenario, seed: 6, takeTurns });

@@ -18,7 +18,7 @@ import { CommitLedger } from '../oracles/commit-ledger.ts';
 import { ReplicaOracle } from '../oracles/replica-oracle.ts';
 import { WalObjectOracle } from '../oracles/wal-objects.ts';
 import { SimBroker } from '../world/bus.ts';
-import { SimMachine, type Surroundings } from '../world/machine.ts';
+import { SimMachine, type SimProcess, type Surroundings } from '../world/machine.ts';
 import { type NetworkLimits, SimNetwork } from '../world/network.ts';
 import { SimBucket } from '../world/objects.ts';
 import type { ScenarioContext } from './scenario.ts';
@@ -27,6 +27,8 @@ const TENANT = '7e'.repeat(16);
 const TIMELINE = '71'.repeat(16);
 const RESTART_MS = 200;
 const CREATE_TIMEOUT_MS = 5000;
+/** Time enough to ask again where the network is so slow that an answer comes too late. */
+const CREATED_WITHIN_MS = 30_000;
 const CONFIGURATIONS_MAX = 4;
 
 export interface ClusterOptions {
@@ -141,22 +143,12 @@ export class ConsensusCluster {
     await world.run({ untilMs: world.nowMs + 500 });
     const spec = this.#timelineSpec();
     this.#operator.start((process) => {
-      const creations = spec.members.map((node) =>
-        sendCommand(
-          process.ports.bus,
-          'safekeeper-node',
-          node,
-          { type: 'create', ...spec },
-          {
-            timeoutMs: CREATE_TIMEOUT_MS,
-          },
-        ),
-      );
-      void Promise.all(creations).then(() => {
+      const command = { type: 'create', ...spec };
+      void Promise.all(spec.members.map((node) => this.#ask(process, node, command))).then(() => {
         isCreated = true;
       });
     });
-    await world.run({ untilMs: world.nowMs + CREATE_TIMEOUT_MS, isDone: () => isCreated });
+    await world.run({ untilMs: world.nowMs + CREATED_WITHIN_MS, isDone: () => isCreated });
     if (!isCreated) world.fail('a timeline can be created', 'not all safekeepers answered');
   }
 
@@ -261,20 +253,37 @@ export class ConsensusCluster {
 
   async #rejoin(node: NodeId): Promise<void> {
     const { world } = this.surroundings;
-    const { bus, clock } = this.#operator.process!.ports;
-    const command = { type: 'create', ...this.#timelineSpec(), rejoin: !this.#canary?.joinsAsNew };
-    for (;;) {
-      try {
-        await clock.sleep(RESTART_MS);
-        await sendCommand(bus, 'safekeeper-node', node, command, { timeoutMs: CREATE_TIMEOUT_MS });
-        break;
-      } catch (error) {
-        world.tell('operator', `${node} cannot join yet: ${(error as Error).message}`);
-      }
-    }
+    const process = this.#operator.process!;
+    await process.ports.clock.sleep(RESTART_MS);
+    await this.#ask(process, node, {
+      type: 'create',
+      ...this.#timelineSpec(),
+      rejoin: !this.#canary?.joinsAsNew,
+    });
     this.#lostDisk = undefined;
     world.mark('safekeeper: joined again after its disk was lost');
     world.tell(node, 'has joined again');
+  }
+
+  /** Has a safekeeper carry out a command that may be repeated: asks again until it answers. */
+  async #ask(
+    process: SimProcess,
+    node: NodeId,
+    command: { type: string; [field: string]: unknown },
+  ): Promise<void> {
+    const { bus, clock } = process.ports;
+    for (;;) {
+      try {
+        await sendCommand(bus, 'safekeeper-node', node, command, { timeoutMs: CREATE_TIMEOUT_MS });
+        return;
+      } catch (error) {
+        this.surroundings.world.tell(
+          'operator',
+          `${node} did not ${command.type}: ${(error as Error).message}`,
+        );
+        await clock.sleep(RESTART_MS);
+      }
+    }
   }
 
   #timelineSpec() {
