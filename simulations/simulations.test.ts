@@ -16,6 +16,7 @@ const MARKS_SEEDS_MAX = 16;
 const FIXED_SEEDS: Record<string, { first: number; effort: number }> = {
   'lagging-safekeeper': { first: 4, effort: 1 },
   'replaced-safekeeper': { first: 1, effort: 1 },
+  'nats-leader-change': { first: 1, effort: 1 },
 };
 
 const kitchenSink = findScenario('consensus-kitchen-sink')!;

@@ -14,7 +14,8 @@ import { checkPayload } from '../bus/memory-bus.ts';
 import { checkPattern, checkSubject } from '../bus/subscriptions.ts';
 import type { Bus, BusMessage, BusReply, Subscription } from '../ports/bus.ts';
 import type { Clock } from '../ports/clock.ts';
-import { type NatsConnection, type NatsHeaders, unreachable } from './nats-connection.ts';
+import type { NatsConnection } from './nats-connection.ts';
+import { type NatsHeaders, unreachable } from './nats-messages.ts';
 
 const FLUSH_TIMEOUT_MS = 5_000;
 /** Pauses before a request that met nobody is asked again. */

@@ -29,6 +29,7 @@ import type { Subscription } from '../ports/bus.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import { inboxOf, type NatsLogin } from './credentials.ts';
+import { type NatsHeaders, type NatsMessage, type NatsReply, unreachable } from './nats-messages.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
 const RECONNECT_WAIT_MS = 200;
@@ -53,26 +54,6 @@ export interface NatsOptions {
   /** Who this process is in a secured cluster, instead of the two files. */
   login?: NatsLogin;
 }
-
-export type NatsHeaders = Record<string, string>;
-
-export interface NatsMessage {
-  subject: string;
-  data: Uint8Array;
-  headers: NatsHeaders;
-  /** Status of a message without content (`204`, `404`, `503` …), else 0. */
-  code: number;
-  description: string;
-  /** Answers it, where an answer is wanted. */
-  reply(data: Uint8Array): void;
-}
-
-export type NatsReply =
-  | { status: 'ok'; message: NatsMessage }
-  | { status: 'no-responders' }
-  | { status: 'timeout' }
-  /** No server of the cluster is reachable; it may have been sent before or not. */
-  | { status: 'disconnected' };
 
 export class NatsConnection {
   readonly #client: NatsClient;
@@ -415,15 +396,6 @@ function forbidden(subject: string): PalimpsestError {
     'permission-denied',
     `the NATS servers do not permit this user to publish to ${subject}`,
     'its credentials are for other roles, or for another node: make others with palimpsest cluster issue',
-  );
-}
-
-/** What every operation says while no server answers. */
-export function unreachable(): PalimpsestError {
-  return new PalimpsestError(
-    'unavailable',
-    'no NATS server is reachable',
-    'running computes go on; start the NATS servers again',
   );
 }
 

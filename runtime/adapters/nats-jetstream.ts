@@ -7,7 +7,8 @@
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Clock } from '../ports/clock.ts';
-import { type NatsConnection, type NatsHeaders, unreachable } from './nats-connection.ts';
+import type { NatsConnection } from './nats-connection.ts';
+import { type NatsHeaders, unreachable } from './nats-messages.ts';
 
 const API_TIMEOUT_MS = 5_000;
 const BATCH_MESSAGES = 512;
@@ -95,11 +96,14 @@ export interface BatchRequest {
   limit?: number;
 }
 
+/** What is needed of a connection. */
+export type JetStreamLink = Pick<NatsConnection, 'connected' | 'request' | 'requestMany'>;
+
 export class JetStream {
-  readonly #connection: NatsConnection;
+  readonly #connection: JetStreamLink;
   readonly #clock: Clock;
 
-  constructor(connection: NatsConnection, clock: Clock) {
+  constructor(connection: JetStreamLink, clock: Clock) {
     this.#connection = connection;
     this.#clock = clock;
   }

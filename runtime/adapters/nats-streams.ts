@@ -40,7 +40,7 @@ export function journalStream(shard: number): string {
   return `PAL_JOURNAL_${shard}`;
 }
 
-interface StreamDefinition {
+export interface StreamDefinition {
   name: string;
   subjects: string[];
   [option: string]: unknown;
@@ -59,7 +59,8 @@ const COMMON = {
   duplicate_window: DUPLICATE_WINDOW_NS,
 };
 
-function definitions(replicas: number): StreamDefinition[] {
+/** The streams of an installation with so many copies of each. */
+export function streamDefinitions(replicas: number): StreamDefinition[] {
   const common = { ...COMMON, num_replicas: replicas };
   const journals = Array.from({ length: JOURNAL_SHARDS }, (_, shard) => ({
     ...common,
@@ -117,7 +118,7 @@ export async function prepareStreams({
     }
     return { isNew: true, replicas: clustered ? CLUSTER_REPLICAS : 1 };
   });
-  for (const definition of definitions(wanted.replicas)) {
+  for (const definition of streamDefinitions(wanted.replicas)) {
     await untilAnswered(clock, () => ensureStream(jetstream, clock, definition, !wanted.isNew));
   }
   return jetstream;

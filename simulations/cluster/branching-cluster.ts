@@ -90,7 +90,7 @@ export class BranchingCluster {
       pageserver,
       this.bucket,
       this.#restarter(pageserver, () => this.startPageserver()),
-      findCanary(context.canary)?.pageserver,
+      findCanary(context.canary, context.world)?.pageserver,
       'timeline',
       options.history ? SMALL_LAYERS : {},
     );
@@ -99,7 +99,7 @@ export class BranchingCluster {
       pageserver: 'ps1',
       pgVersion: PG_VERSION,
       ...(options.history ? { gcIntervalMs: options.history.gcIntervalMs } : {}),
-      wrapBus: findCanary(context.canary)?.wrapControlBus,
+      wrapBus: findCanary(context.canary, context.world)?.wrapControlBus,
       oracle: new ReplayOracle(world),
       computes: {
         wake: (timeline) => this.#wake(timeline),

@@ -6,6 +6,7 @@ import type { PageCache } from '../../actors/pageserver/page-cache.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import type { Membership } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
+import type { JetStreamLink } from '../../runtime/adapters/nats-jetstream.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -13,6 +14,8 @@ import type { Objects } from '../../runtime/ports/objects.ts';
 import type { SimRandom } from '../world/random.ts';
 import { CONSENSUS_CANARIES } from './consensus-canaries.ts';
 import { HISTORY_CANARIES } from './history-canaries.ts';
+import { JOURNAL_CANARIES } from './journal-canaries.ts';
+import { lateCanary } from './late-canary.ts';
 import { MEMBERSHIP_CANARIES } from './membership-canaries.ts';
 import { OFFLOAD_CANARIES } from './offload-canaries.ts';
 import { PAGESERVER_CANARIES } from './pageserver-canaries.ts';
@@ -37,6 +40,12 @@ export interface Canary {
   wrapControlBus?: (bus: Bus) => Bus;
   /** A replica whose disk was lost is created as if the timeline were new. */
   joinsAsNew?: boolean;
+  /** Between an actor's owner and JetStream. */
+  wrapNatsLink?: (link: JetStreamLink) => JetStreamLink;
+  /** NATS servers lose what they have acknowledged, but not synced. */
+  serversLoseUnsynced?: boolean;
+  /** An owner shows what is written before the journal has it. */
+  readsEarly?: boolean;
 }
 
 /** What stands between a pageserver and the world. */
@@ -46,17 +55,23 @@ export interface PageserverBug {
   validateGeneration?: ShardTools['validateGeneration'];
 }
 
-/** Finds a canary by name; undefined for none. Throws a RangeError for a name that does not exist. */
-export function findCanary(name: string | undefined): Canary | undefined {
+/**
+ * Finds a canary by name; undefined for none. `NAME@MS` is the same bug in code that is deployed later: it begins after so many
+ * milliseconds of `clock`, for what is opened, started or decided from then on. Throws a RangeError for a name that does not exist.
+ */
+export function findCanary(name: string | undefined, clock: { nowMs: number }): Canary | undefined {
   if (name === undefined) return undefined;
+  const [wanted, from] = name.split('@');
   const all = [
     ...CONSENSUS_CANARIES,
     ...MEMBERSHIP_CANARIES,
     ...PAGESERVER_CANARIES,
     ...OFFLOAD_CANARIES,
     ...HISTORY_CANARIES,
+    ...JOURNAL_CANARIES,
   ];
-  const canary = all.find((each) => each.name === name);
-  if (!canary) throw new RangeError(`no canary '${name}'`);
-  return canary;
+  const canary = all.find((each) => each.name === wanted);
+  const fromMs = Number(from ?? 0);
+  if (!canary || !(fromMs >= 0)) throw new RangeError(`no canary '${name}'`);
+  return fromMs === 0 ? canary : lateCanary(canary, () => clock.nowMs >= fromMs);
 }

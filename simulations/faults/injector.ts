@@ -6,6 +6,7 @@
  */
 import { majorityOf } from '../../protocols/consensus/membership.ts';
 import type { SimEvent } from '../world/event-queue.ts';
+import type { SimJetStream } from '../world/jetstream.ts';
 import type { SimMachine } from '../world/machine.ts';
 import type { SimNetwork } from '../world/network.ts';
 import type { SimBucket } from '../world/objects.ts';
@@ -25,6 +26,7 @@ export interface InjectorOptions {
   world: World;
   network: SimNetwork;
   bucket?: SimBucket;
+  jetstream?: SimJetStream;
   targets: FaultTarget[];
   /** A compute starts on `machine` while another one may live (0), is killed (1) or stopped (2); or all start at once (3). */
   onNewCompute?(machine: string, how: number): void;
@@ -74,8 +76,9 @@ export class FaultInjector {
 
   /** Mends everything, starts every machine that is down. */
   heal(): void {
-    const { world, network, bucket } = this.#options;
+    const { world, network, bucket, jetstream } = this.#options;
     world.tell('faults', 'everything is mended');
+    jetstream?.heal();
     world.recorder?.healed(world.nowUs);
     this.#isHealed = true;
     for (const name of this.#blocked.keys()) {
@@ -133,7 +136,7 @@ export class FaultInjector {
 
   /** Begins a fault; returns what ends it. */
   #break(fault: Fault): (() => void) | undefined {
-    const { world, network, bucket, onNewCompute } = this.#options;
+    const { world, network, bucket, jetstream, onNewCompute } = this.#options;
     const target = this.#targets.get(fault.target);
     const machine = target?.machine;
     switch (fault.kind) {
@@ -212,6 +215,9 @@ export class FaultInjector {
         return () => {
           if (bucket) Object.assign(bucket.faults, { refuseShare: 0, lostAnswerShare: 0 });
         };
+      case 'jetstream leader change':
+        jetstream?.changeLeaders(fault.amount);
+        return undefined;
     }
   }
 

@@ -21,7 +21,8 @@ export type FaultKind =
   | 'slow disk'
   | 'failing disk'
   | 'clock jump'
-  | 'object store failing';
+  | 'object store failing'
+  | 'jetstream leader change';
 
 export interface Fault {
   /** Position in the whole plan: its name for `--only`. */
@@ -115,6 +116,9 @@ function details(
       return { forMs: 0, target: random.pick(all), amount: Math.round(random.between(-1, 1) * 3_600_000) };
     case 'object store failing':
       return { forMs, target: 'objects', amount: random.between(0.05, 0.9) };
+    case 'jetstream leader change':
+      // A window without a leader, which is over by itself.
+      return { forMs: 0, target: 'broker', amount: forMs };
   }
 }
 

@@ -18,6 +18,7 @@ export interface RunOptions {
   effort?: number;
   record?: boolean;
   eventsMax?: number;
+  endMs?: number;
   /** Takes note of what a picture of the run needs. */
   recorder?: RunRecorder;
   onEvent?: (event: { timeUs: number; label: string; owner: string; hash: string }) => void;
@@ -55,6 +56,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     takeTurns: options.takeTurns,
     record: options.record,
     eventsMax: options.eventsMax,
+    endMs: options.endMs,
     recorder: options.recorder,
     fork: options.fork,
   });

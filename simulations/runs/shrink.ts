@@ -3,6 +3,7 @@
  * parameter that takes its simplest value, changes nothing else that is drawn, so what is left is the shortest story that
  * still breaks the same invariant.
  */
+import { BOUNDED_TIME } from '../world/world.ts';
 import { EVERY_PARAMETER, type RunOptions, type RunResult, runSeed } from './run-seed.ts';
 
 export interface ShrinkOptions {
@@ -23,6 +24,10 @@ export interface ShrinkResult {
   after: number;
   runs: number;
 }
+
+/** A run that has not failed after so much more virtual time than the whole one is given up. */
+const TIME_FACTOR = 1.5;
+const TIME_EXTRA_MS = 2000;
 
 type Decision = { fault: number } | { parameter: string };
 
@@ -50,6 +55,8 @@ class Search {
   best: RunResult;
   kept: Decision[];
   runs = 0;
+  /** Whoever takes the turns has ended a run: there is no time for more. */
+  #isTimeUp = false;
 
   constructor(options: ShrinkOptions) {
     this.#options = options;
@@ -58,9 +65,11 @@ class Search {
   }
 
   async run(): Promise<void> {
-    // Most faults come after what matters has happened, and most parameters do not matter: these two tries save many.
+    const faults = this.kept.filter((each) => 'fault' in each);
+    // Most faults do not matter, and neither do most parameters: these tries save many.
     if (await this.#try([])) return;
-    await this.#try(this.kept.filter((each) => 'fault' in each));
+    if (!(await this.#try(faults))) await this.#try(this.kept.filter((each) => 'parameter' in each));
+    await this.#leaveOutGroups();
     for (let parts = 2; this.kept.length > 1 && this.#mayGoOn; ) {
       const size = Math.ceil(this.kept.length / parts);
       if (await this.#leaveOut(size)) {
@@ -73,8 +82,24 @@ class Search {
     if (this.kept.length === 1) await this.#try([]);
   }
 
+  /** Tries to do without all faults of a kind, then without all that happen to a machine; the most frequent come first. */
+  async #leaveOutGroups(): Promise<void> {
+    const byIndex = new Map(this.#options.failed.faults.map((fault) => [fault.index, fault]));
+    for (const property of ['kind', 'target'] as const) {
+      const groupOf = (each: Decision) => ('fault' in each ? byIndex.get(each.fault)?.[property] : undefined);
+      const sizes = new Map<string, number>();
+      for (const group of this.kept.map(groupOf)) {
+        if (group !== undefined) sizes.set(group, (sizes.get(group) ?? 0) + 1);
+      }
+      for (const [group, size] of [...sizes].sort((a, b) => b[1] - a[1])) {
+        if (size === 1) break;
+        await this.#try(this.kept.filter((each) => groupOf(each) !== group));
+      }
+    }
+  }
+
   get #mayGoOn(): boolean {
-    return this.runs < this.#options.runsMax;
+    return this.runs < this.#options.runsMax && !this.#isTimeUp;
   }
 
   /** Tries to do without some `size` neighbours; true when that still fails. */
@@ -97,7 +122,10 @@ class Search {
       simple: Object.keys(failed.parameters).filter((name) => !parameters.has(name)),
       // A smaller run needs no more events than the whole did, give or take what a fault held back.
       eventsMax: Math.max(20_000, failed.events * 3),
+      // Nor more time: one that goes on for long is another story.
+      endMs: (failed.violation!.timeUs / 1000) * TIME_FACTOR + TIME_EXTRA_MS,
     });
+    this.#isTimeUp = result.violation?.invariant === BOUNDED_TIME;
     if (result.violation?.invariant !== failed.violation?.invariant) return false;
     this.best = result;
     this.kept = decisions;

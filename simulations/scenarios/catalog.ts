@@ -1,6 +1,7 @@
 /** All scenarios that come with Palimpsest. */
 import { BRANCH_SCENARIOS } from './branches.ts';
 import { CONSENSUS_SCENARIOS } from './consensus.ts';
+import { NATS_LEADER_CHANGE } from './nats-leader-change.ts';
 import { PAGESERVER_SCENARIOS } from './pageserver.ts';
 import { REPLACED_SAFEKEEPER } from './replaced-safekeeper.ts';
 import type { Scenario } from './scenario.ts';
@@ -15,6 +16,7 @@ export const SCENARIOS: Scenario[] = [
   ...PAGESERVER_SCENARIOS,
   ZOMBIE_PAGESERVER,
   ...BRANCH_SCENARIOS,
+  NATS_LEADER_CHANGE,
 ];
 
 export function findScenario(name: string): Scenario | undefined {

@@ -84,7 +84,7 @@ export class ConsensusCluster {
     const { world, random } = context;
     this.#context = context;
     this.#options = options;
-    this.#canary = findCanary(context.canary);
+    this.#canary = findCanary(context.canary, context.world);
     const network = new SimNetwork(world, options.network);
     this.surroundings = { world, network, broker: new SimBroker(network) };
     this.bucket = new SimBucket(world);

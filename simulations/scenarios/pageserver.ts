@@ -82,7 +82,12 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
         if (machine.process === process && !cluster.injector.isDown('ps1')) it.start();
       });
     };
-    const it = new PageserverMachine(machine, bucket, onExit, findCanary(context.canary)?.pageserver);
+    const it = new PageserverMachine(
+      machine,
+      bucket,
+      onExit,
+      findCanary(context.canary, context.world)?.pageserver,
+    );
     pageserver.it = it;
     return [{ machine, isStorage: false, start: () => it.start(), crash: () => machine.crash() }];
   });

@@ -102,7 +102,7 @@ async function run(context: ScenarioContext): Promise<void> {
         origin: { kind: 'template', key: 'none', startLsn: timeline.startLsn },
       },
       oracle: new ReplayOracle(world),
-      wrapBus: findCanary(context.canary)?.wrapControlBus,
+      wrapBus: findCanary(context.canary, context.world)?.wrapControlBus,
       isDown: () => isDown(),
     });
     owner.it = it;

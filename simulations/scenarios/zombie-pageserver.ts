@@ -62,7 +62,7 @@ async function runZombie(context: ScenarioContext): Promise<void> {
           if (machine.process === process && !cluster.injector.isDown(name)) pageserver.start();
         });
       };
-      const bug = findCanary(context.canary)?.pageserver;
+      const bug = findCanary(context.canary, context.world)?.pageserver;
       const pageserver = new PageserverMachine(machine, bucket, onExit, bug, 'timeline');
       pageservers.push(pageserver);
       return { machine, isStorage: false, start: () => pageserver.start(), crash: () => machine.crash() };

@@ -7,7 +7,7 @@ import type { EventOwner } from './event-queue.ts';
 import type { World } from './world.ts';
 
 /** Virtual time begins here: 2026-01-01. */
-const EPOCH_MS = Date.UTC(2026, 0, 1);
+export const EPOCH_MS = Date.UTC(2026, 0, 1);
 
 /** How wrong a machine's clock is. */
 export interface ClockSkew {

@@ -36,6 +36,8 @@ export interface WorldOptions {
   record?: boolean;
   /** More events than this are taken for a livelock; five million by default. */
   eventsMax?: number;
+  /** Of no interest is what happens after this virtual time: the run ends then, as if it had done too much. */
+  endMs?: number;
   /** Takes note of what a picture of the run needs. */
   recorder?: RunRecorder;
   /** From this event on the run takes another future than the seed's own. */
@@ -52,8 +54,8 @@ export interface Fork {
 export const BOUNDED_TIME = 'bounded time';
 
 const EVENTS_MAX = 5_000_000;
-/** No simulated second takes more work than this: the busiest take a third of it. */
-const EVENTS_PER_SECOND_MAX = 150_000;
+/** No simulated second takes more work than this: long records in small pieces from several clients take half of it. */
+const EVENTS_PER_SECOND_MAX = 400_000;
 
 export class World {
   readonly seed: number;
@@ -64,6 +66,7 @@ export class World {
   readonly #queue = new EventQueue();
   readonly #takeTurns: TakeTurns;
   readonly #eventsMax: number;
+  readonly #endUs: number;
   readonly #checks: (() => void)[] = [];
   readonly #entropy: Entropy;
   readonly #fork: Fork | undefined;
@@ -83,6 +86,7 @@ export class World {
     this.#fork = options.fork;
     this.#takeTurns = options.takeTurns;
     this.#eventsMax = options.eventsMax ?? EVENTS_MAX;
+    this.#endUs = (options.endMs ?? Number.POSITIVE_INFINITY) * 1000;
   }
 
   /** Virtual microseconds since the beginning. */
@@ -219,7 +223,11 @@ export class World {
       this.#second = second;
       this.#secondEvents = 0;
     }
-    return ++this.#secondEvents > EVENTS_PER_SECOND_MAX || this.trace.events > this.#eventsMax;
+    return (
+      ++this.#secondEvents > EVENTS_PER_SECOND_MAX ||
+      this.trace.events > this.#eventsMax ||
+      this.#nowUs > this.#endUs
+    );
   }
 
   #takeFuture(future: number): void {

@@ -11,6 +11,7 @@ import { runFutures } from './futures.ts';
 import { faultNumbers, names, positive, positiveWhole, type SimOptions, wholeNumber } from './options.ts';
 import { scenariosOf } from './scenario-source.ts';
 import { SeedRuns } from './seed-runs.ts';
+import { shrinkCanaries } from './shrink-table.ts';
 
 /** Adds `palimpsest sim`. */
 export function addSimCommand(program: Command): void {
@@ -36,6 +37,11 @@ export function addSimCommand(program: Command): void {
     .option('--no-shrink', 'do not look for the smallest story of a failure')
     .option('--canary <name>', 'switch a known bug on')
     .option('--canaries', 'look for each known bug until it is found, and print the table')
+    .option(
+      '--shrink-canaries <events>',
+      'make a failing run of at least so many events of each known bug small, and print the table',
+      positiveWhole,
+    )
     .option('--fork <event>', 'run up to this event, then explore other futures from there', positiveWhole)
     .option('--futures <count>', 'how many futures of a fork', positiveWhole, 10)
     .option('--future <number>', 'only this future of a fork', positiveWhole)
@@ -68,6 +74,7 @@ async function runSim(options: SimOptions): Promise<number> {
     return EXIT_OK;
   }
   if (options.canaries) return lookForCanaries(scenarios, options);
+  if (options.shrinkCanaries !== undefined) return shrinkCanaries(scenarios, options);
   if (options.fork !== undefined) return runFutures(scenarios, options);
   return (await new SeedRuns(options).run(scenarios)) ? EXIT_OK : EXIT_FAILURE;
 }

@@ -12,6 +12,8 @@ export interface SimOptions {
   simple?: string[];
   canary?: string;
   canaries?: boolean;
+  /** Events that a failing run has at least, to be made small. */
+  shrinkCanaries?: number;
   twice?: boolean;
   shrink?: boolean;
   jobs: number;
