@@ -27,6 +27,7 @@ import { serveCommands } from '../../runtime/bus/command.ts';
 import type { ChannelDoor } from '../../runtime/channels/door.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
+import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Timer } from '../../runtime/ports/clock.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
 
@@ -73,6 +74,8 @@ interface Hosted {
   actor: ActorHandle<ShardCommand>;
   shard: Shard;
   door: { close(): void };
+  /** Those that are open: they end with the shard, which has no newest WAL any more once it is closed. */
+  channels: Set<Channel>;
   subscription: Subscription;
 }
 
@@ -209,14 +212,21 @@ export class PageserverNode {
     });
     await shard.start();
     const service = { shard, tools, waitTimeoutMs: WAIT_TIMEOUT_MS, onServed: onPagesServed };
+    const channels = new Set<Channel>();
     this.#hosted.set(timeline, {
       actor,
       shard,
-      door: door.serve(PAGESERVER_KIND, timeline, (channel) => void new PageService(channel, service), {
-        tenant: spec.tenant,
+      channels,
+      door: door.serve(
+        PAGESERVER_KIND,
         timeline,
-        rights: RIGHT_GET_PAGE,
-      }),
+        (channel) => {
+          channels.add(channel);
+          channel.onClose(() => channels.delete(channel));
+          new PageService(channel, service);
+        },
+        { tenant: spec.tenant, timeline, rights: RIGHT_GET_PAGE },
+      ),
       subscription: serveCommands<PageserverCommand>(bus, PAGESERVER_KIND, timeline, (request) =>
         this.#serveShard(shard, request),
       ),
@@ -391,6 +401,7 @@ export class PageserverNode {
   async #closeHosted(hosted: Hosted, flushBytesMin: number): Promise<void> {
     hosted.subscription.unsubscribe();
     hosted.door.close();
+    for (const channel of hosted.channels) channel.close();
     await hosted.shard.close(flushBytesMin);
   }
 

@@ -174,6 +174,18 @@ test('resolving an LSN gives the end of a record; one in the future is an error 
   expect(answer).toMatchObject({ lsn: reference.moments[0]!.lsn });
 });
 
+test('a shard that is detached serves nothing more on the channels that are open', async () => {
+  const channel = await openChannel(life.bus, life.network, PAGESERVER_KIND, BRANCH, TIMEOUT);
+  const client = new PageClient({ clock: world.tools.clock, channel, timeoutMs: 10_000 });
+  const point = { lsn: LATEST_LSN, notModifiedSince: 0 as Lsn };
+  expect(await client.getDirectory({ ...point, db: 5 })).not.toEqual([]);
+  await toNode({ type: 'detach', timeline: BRANCH });
+  // Without its newest WAL it would answer with old pages.
+  await expect(client.getDirectory({ ...point, db: 5 })).rejects.toMatchObject({ code: 'unavailable' });
+  expect(client.closed).toBe(true);
+  await attachBranch(4);
+});
+
 test('a branch is collected and deleted while another shard has a long merge', async () => {
   const merging = Promise.withResolvers<void>();
   const merge = world.tools.background.run(() => merging.promise);
