@@ -1,22 +1,30 @@
 /**
  * Pages from the pageserver, across its restarts: asks again on a new channel until the time limit is over.
  *
- * A time limit turns into an error of the query that needs the page; nothing hangs, and the next query tries anew.
+ * A time limit turns into an error of the query that needs the page; nothing hangs, and the next query tries anew. A pageserver that
+ * says nothing while it is asked may be suspended or cut off, with its channel still open: then it is looked up where the pages
+ * are served now, and when that is elsewhere, the questions go there.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { PageTag } from '../../protocols/pages/messages.ts';
 import type { Basebackup, ReadPoint, RelationEntry, RelationTag } from '../../protocols/pages/types.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
-import type { Clock } from '../../runtime/ports/clock.ts';
+import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import { PageClient } from '../pageserver/page-client.ts';
 import type { PageSource } from './files/file-content.ts';
 
 const RETRY_MS = 20;
+/** So often it is looked whether answers come, and for so many looks there may be none. */
+const LOOK_MS = 500;
+const SILENT_LOOKS_MAX = 2;
 
 export interface StoragePagesOptions {
   clock: Clock;
-  open(): Promise<Channel>;
+  /** `address` is what `find` said, where there is one. */
+  open(address: string | undefined): Promise<Channel>;
+  /** Where the pages are served now; for pages that may come to be served elsewhere. */
+  find?(): Promise<string>;
   /** Limit of one question, with all its attempts. */
   timeoutMs: number;
 }
@@ -26,9 +34,15 @@ export class StoragePages implements PageSource {
   #client: PageClient | undefined;
   #opening: Promise<PageClient> | undefined;
   #closed = false;
+  /** Of the open channel. */
+  #address: string | undefined;
+  #answersSeen = 0;
+  #silentLooks = 0;
+  #timer: Timer | undefined;
 
   constructor(options: StoragePagesOptions) {
     this.#options = options;
+    if (options.find) this.#lookLater(options.find);
   }
 
   /** Opens the channel ahead of the first question. */
@@ -64,6 +78,7 @@ export class StoragePages implements PageSource {
 
   close(): void {
     this.#closed = true;
+    this.#timer?.cancel();
     this.#client?.close();
   }
 
@@ -94,10 +109,33 @@ export class StoragePages implements PageSource {
   }
 
   async #open(): Promise<PageClient> {
-    const { clock, timeoutMs } = this.#options;
-    const channel = await this.#options.open();
+    const { clock, timeoutMs, find, open } = this.#options;
+    this.#address = await find?.();
+    const channel = await open(this.#address);
     this.#client = new PageClient({ clock, channel, timeoutMs });
+    this.#answersSeen = 0;
+    this.#silentLooks = 0;
     return this.#client;
+  }
+
+  #lookLater(find: () => Promise<string>): void {
+    if (this.#closed) return;
+    this.#timer = this.#options.clock.setTimer(
+      LOOK_MS,
+      () => void this.#look(find).finally(() => this.#lookLater(find)),
+    );
+  }
+
+  /** Leaves a pageserver that does not answer when the pages are served elsewhere now. */
+  async #look(find: () => Promise<string>): Promise<void> {
+    const client = this.#client;
+    if (!client || client.closed) return;
+    const isSilent = client.outstanding > 0 && client.answers === this.#answersSeen;
+    this.#answersSeen = client.answers;
+    this.#silentLooks = isSilent ? this.#silentLooks + 1 : 0;
+    if (this.#silentLooks < SILENT_LOOKS_MAX) return;
+    const address = await find().catch(() => undefined);
+    if (address !== undefined && address !== this.#address) client.close();
   }
 }
 

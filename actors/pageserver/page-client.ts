@@ -53,6 +53,8 @@ export class PageClient {
   readonly #outstanding = new Map<number, Outstanding>();
   #nextRequestId = 1;
   #closed: PalimpsestError | undefined;
+  /** Answers that have come. */
+  answers = 0;
 
   constructor(options: PageClientOptions) {
     this.#options = options;
@@ -163,6 +165,7 @@ export class PageClient {
   }
 
   #receive(type: number, body: Uint8Array): void {
+    this.answers++;
     const requestId = requestIdOf(body);
     const waiting = this.#outstanding.get(requestId);
     if (!waiting) return; // Its time limit passed before.

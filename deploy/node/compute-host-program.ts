@@ -41,7 +41,7 @@ import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
-import { openChannel } from '../../runtime/channels/door.ts';
+import { findDoor, openChannel, openDoor } from '../../runtime/channels/door.ts';
 import { TokenKeeper } from '../../runtime/channels/token-keeper.ts';
 import { configuration, preparation } from './host-preparation.ts';
 import { joinBus } from './join-bus.ts';
@@ -202,7 +202,9 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
   const opening = () => ({ timeoutMs: CHANNEL_TIMEOUT_MS, admission: keeper?.admission });
   pages = new StoragePages({
     clock,
-    open: () => openChannel(bus, network, 'pageserver', spec.timeline, opening()),
+    find: () => findDoor(bus, 'pageserver', spec.timeline, { timeoutMs: CHANNEL_TIMEOUT_MS }),
+    open: (address) =>
+      openDoor(network, address!, { kind: 'pageserver', id: spec.timeline, ...opening() }),
     timeoutMs: configuration.pageTimeoutMs,
   });
   firstPages = new FirstPages({ source: pages, clock });

@@ -140,6 +140,34 @@ export interface OpenOptions {
   admission?: Admission | undefined;
 }
 
+/** A process that was suspended, or cut off, keeps its place at the broker and says nothing; another may take over meanwhile. */
+const ASK_TIMEOUT_MS = 1_000;
+
+/** Where the channels of an actor are opened now. Throws `unavailable` when nobody serves it, or `timeout`. */
+export async function findDoor(
+  bus: Bus,
+  kind: string,
+  id: string,
+  { timeoutMs }: { timeoutMs: number },
+): Promise<string> {
+  for (let leftMs = timeoutMs; leftMs > 0; leftMs -= ASK_TIMEOUT_MS) {
+    const limit = { timeoutMs: Math.min(leftMs, ASK_TIMEOUT_MS) };
+    const answer = await bus.request(openSubject(kind, id), new Uint8Array(0), limit);
+    if (answer.status === 'ok') return unpackMessage<{ address: string }>(answer.data).address;
+    if (answer.status === 'no-responders') {
+      throw new PalimpsestError(
+        'unavailable',
+        `${kind} ${id} does not run`,
+        'look at its state with `palimpsest status`',
+      );
+    }
+  }
+  throw new PalimpsestError(
+    'timeout',
+    `${kind} ${id} did not say where its channel is within ${timeoutMs} ms`,
+  );
+}
+
 /**
  * Opens a channel to an actor, wherever it runs. Throws `unavailable` when nobody serves it or its process does not accept,
  * `timeout`, or `permission-denied` when the token does not count there.
@@ -151,23 +179,16 @@ export async function openChannel(
   id: string,
   options: OpenOptions,
 ): Promise<Channel> {
-  const answer = await bus.request(openSubject(kind, id), new Uint8Array(0), {
-    timeoutMs: options.timeoutMs,
-  });
-  if (answer.status === 'no-responders') {
-    throw new PalimpsestError(
-      'unavailable',
-      `${kind} ${id} does not run`,
-      'look at its state with `palimpsest status`',
-    );
-  }
-  if (answer.status === 'timeout') {
-    throw new PalimpsestError(
-      'timeout',
-      `${kind} ${id} did not say where its channel is within ${options.timeoutMs} ms`,
-    );
-  }
-  const { address } = unpackMessage<{ address: string }>(answer.data);
+  const address = await findDoor(bus, kind, id, options);
+  return openDoor(network, address, { kind, id, ...options });
+}
+
+/** Opens a channel to an actor at an address that `findDoor` gave. Throws as `openChannel` does. */
+export async function openDoor(
+  network: ChannelNetwork,
+  address: string,
+  { kind, id, ...options }: OpenOptions & { kind: string; id: string },
+): Promise<Channel> {
   const { timeoutMs, admission } = options;
   const channel = await network.dial(address, { timeoutMs, role: kind });
   if (!admission) {
