@@ -303,6 +303,26 @@ describe('the gateway', () => {
     expect(errorOf(client)).toMatchObject({ S: 'FATAL', C: '57P01' });
   });
 
+  it('lets clients of a compute go that was replaced, although nothing has closed their connections', async () => {
+    const { connect, backends, gateway } = await world();
+    const client = connect();
+    client.write(startup());
+    await settle();
+    backends[0]!.write(message('Z', 'I'));
+    await settle();
+    client.received = Buffer.alloc(0);
+    gateway.replaced('tl-other', { path: '/run/pg-2' });
+    gateway.replaced('tl-main', { path: '/run/pg' });
+    await settle();
+    expect(client.closed).toBe(false);
+    gateway.replaced('tl-main', { path: '/run/pg-2' });
+    await settle();
+    expect(errorOf(client)).toMatchObject({ S: 'FATAL', C: '57P01' });
+    expect(errorOf(client).M).toContain('replaced');
+    expect(client.closed).toBe(true);
+    expect(backends[0]!.closed).toBe(true);
+  });
+
   it('serves a bounded number of connections', async () => {
     const { connect } = await world(undefined, { connectionsMax: 1 });
     connect().write(startup());

@@ -106,6 +106,22 @@ export class Gateway {
     return this.#counts.get(timeline) ?? 0;
   }
 
+  /**
+   * A branch's compute is at `target` now: sessions that are still with an earlier one end. It may be on a machine that was
+   * suspended or cut off, which closes no connection.
+   */
+  replaced(timeline: string, target: SocketTarget): void {
+    for (const session of [...this.#sessions]) {
+      if (session.timeline !== timeline || !session.target || sameTarget(session.target, target)) continue;
+      session.endBackend({
+        severity: 'FATAL',
+        code: '57P01',
+        message: 'terminating connection because the compute of this branch was replaced by another',
+        hint: 'Connect again. Whether a transaction whose commit was not answered took effect is not known.',
+      });
+    }
+  }
+
   /** Stops accepting and ends all sessions with an error that says why. */
   async close(): Promise<void> {
     await this.#listener?.close();
@@ -176,4 +192,9 @@ export class Gateway {
     else this.#counts.set(timeline, count);
     this.options.onConnections?.(timeline, count);
   }
+}
+
+function sameTarget(a: SocketTarget, b: SocketTarget): boolean {
+  if ('path' in a) return 'path' in b && a.path === b.path;
+  return !('path' in b) && a.host === b.host && a.port === b.port;
 }

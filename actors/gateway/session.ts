@@ -264,18 +264,20 @@ export class Session {
 
   #backendClosed(): void {
     if (this.#state !== 'piping') return;
-    const scanner = this.#scanner!;
-    const silent = scanner.atBoundary && scanner.lastType !== TYPE_ERROR;
-    if (!silent) {
-      this.#close();
-      return;
-    }
-    this.fail({
+    this.endBackend({
       severity: 'FATAL',
       code: '57P01',
       message: 'terminating connection because the compute of this branch has stopped',
       hint: 'Connect again: the compute starts by itself.',
     });
+  }
+
+  /** Ends the session because its compute is gone; says so unless the client stands in the middle of a message, or knows. */
+  endBackend(fields: ErrorFields): void {
+    if (this.#state !== 'piping') return;
+    const scanner = this.#scanner!;
+    if (scanner.atBoundary && scanner.lastType !== TYPE_ERROR) this.fail(fields);
+    else this.#close();
   }
 }
 

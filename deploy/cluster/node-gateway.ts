@@ -1,16 +1,19 @@
 /**
  * The gateway of a node: asks the holder of the control lease which compute a client means and has it woken.
  *
- * A change of the holder is waited out. While no NATS server is reachable, clients of computes that are known to run are
+ * A change of the holder is waited out, also of one that is suspended and says nothing. Clients of a compute that was replaced are
+ * let go, since a machine that is suspended or cut off does not close their connections. While no NATS server is reachable, clients of computes that are known to run are
  * served from memory; others are told at once.
  */
 
 import type { RunningCompute } from '../../actors/compute/spec.ts';
 import { type BranchLookup, Gateway } from '../../actors/gateway/gateway.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import type { EventEnvelope } from '../../protocols/events.ts';
+import { eventSubject } from '../../protocols/subjects.ts';
 import type { ChannelIdentity } from '../../runtime/adapters/credentials.ts';
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
-import { sendCommand } from '../../runtime/bus/command.ts';
+import { sendCommand, unpackMessage } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -21,6 +24,8 @@ import { RelayedSockets } from './relay.ts';
 
 const FIND_TIMEOUT_MS = 10_000;
 const ASK_TIMEOUT_MS = 3_000;
+/** A start that takes longer is asked for again, which changes nothing. */
+const WAKE_TIMEOUT_MS = 5_000;
 const RETRY_MS = 200;
 const REMEMBERED_MAX = 10_000;
 
@@ -47,7 +52,10 @@ export function nodeGateway(options: NodeGatewayOptions): Gateway {
       try {
         return await ask();
       } catch (error) {
-        const mayPass = error instanceof PalimpsestError && error.code === 'unavailable' && isConnected();
+        const mayPass =
+          error instanceof PalimpsestError &&
+          (error.code === 'unavailable' || error.code === 'timeout') &&
+          isConnected();
         if (!mayPass || clock.monotonic() > deadline) throw error;
       }
       await clock.sleep(RETRY_MS);
@@ -72,6 +80,11 @@ export function nodeGateway(options: NodeGatewayOptions): Gateway {
     }
   }
 
+  function runsAt(timeline: string, target: SocketTarget): void {
+    targets.set(timeline, target);
+    gateway.replaced(timeline, target);
+  }
+
   async function wake(timeline: string, { timeoutMs }: { timeoutMs: number }): Promise<SocketTarget> {
     try {
       const compute = await patiently(timeoutMs, () =>
@@ -81,12 +94,12 @@ export function nodeGateway(options: NodeGatewayOptions): Gateway {
           timeline,
           { type: 'wake', timeoutMs } as { type: string },
           {
-            timeoutMs,
+            timeoutMs: Math.min(timeoutMs, WAKE_TIMEOUT_MS),
           },
         ),
       );
       if (!compute.address) throw new PalimpsestError('internal', 'the compute has no address');
-      targets.set(timeline, compute.address);
+      runsAt(timeline, compute.address);
       return compute.address;
     } catch (error) {
       const known = isConnected() ? undefined : targets.get(timeline);
@@ -95,7 +108,7 @@ export function nodeGateway(options: NodeGatewayOptions): Gateway {
     }
   }
 
-  return new Gateway({
+  const gateway = new Gateway({
     sockets: new RelayedSockets(new NodeSockets(), options.identity),
     clock,
     log: log.child({ actor: 'gateway' }),
@@ -103,6 +116,12 @@ export function nodeGateway(options: NodeGatewayOptions): Gateway {
     directory: { find },
     computes: { wake },
   });
+  bus.subscribe(eventSubject('*', '*', 'compute', 'started'), ({ data }) => {
+    const { id } = unpackMessage<EventEnvelope>(data).actor;
+    // Where it runs is not for everybody, so it is asked for; of others there is nobody to let go.
+    if (gateway.connections(id) > 0) void wake(id, { timeoutMs: WAKE_TIMEOUT_MS }).catch(() => {});
+  });
+  return gateway;
 }
 
 /** The newest answers, bounded. */
