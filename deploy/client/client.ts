@@ -37,6 +37,17 @@ import {
 } from './control.ts';
 
 const COMMAND_TIMEOUT_MS = 90_000;
+/** Commands that only look, each for so long at a time. */
+const QUESTIONS: ReadonlySet<string> = new Set([
+  'status',
+  'project.list',
+  'branch.list',
+  'branch.url',
+  'node.list',
+  'placement',
+  'events.read',
+]);
+const QUESTION_TIMEOUT_MS = 3_000;
 /** Images of a large branch take a while. */
 const GC_TIMEOUT_MS = 330_000;
 const ARCHIVE_TIMEOUT_MS = 200_000;
@@ -322,10 +333,20 @@ export class PalimpsestClient {
   }
 
   /** Sends a control command; throws the system's error. */
-  command<T = unknown>(command: ControlCommand, options: { timeoutMs?: number } = {}): Promise<T> {
-    return sendCommand<T>(this.#bus, CONTROL_KIND, CONTROL_ID, command, {
-      timeoutMs: options.timeoutMs ?? COMMAND_TIMEOUT_MS,
-    });
+  async command<T = unknown>(command: ControlCommand, options: { timeoutMs?: number } = {}): Promise<T> {
+    let leftMs = options.timeoutMs ?? COMMAND_TIMEOUT_MS;
+    const send = (timeoutMs: number) =>
+      sendCommand<T>(this.#bus, CONTROL_KIND, CONTROL_ID, command, { timeoutMs });
+    if (!QUESTIONS.has(command.type)) return send(leftMs);
+    // The process that controls a cluster may be suspended, and another take its place: a question can be asked again.
+    for (; leftMs > QUESTION_TIMEOUT_MS; leftMs -= QUESTION_TIMEOUT_MS) {
+      try {
+        return await send(QUESTION_TIMEOUT_MS);
+      } catch (error) {
+        if (!(error instanceof PalimpsestError) || error.code !== 'timeout') throw error;
+      }
+    }
+    return send(leftMs);
   }
 
   async close(): Promise<void> {

@@ -3,24 +3,31 @@
  * them. They go on when nobody asks, so a change of the holder, or the loss of every NATS server, stops none.
  *
  *   pal.cmd.compute-node.<node>   start, stop, kill, list
+ *   pal.cmd.compute-start.<id>    asked before a start: whether somebody still waits for it
  *   pal.node.<node>.compute       published: {hostId, type: 'activity' | 'end', …}
+ *
+ * What was sent to a node while it was suspended or cut off reaches it later. A start that nobody waits for any more would depose the
+ * compute that runs elsewhere meanwhile; so the sender is asked first.
  */
 import type { StoppedReply } from '../../actors/compute/host-protocol.ts';
 import type { ComputeHandle, ComputeHosts } from '../../actors/compute/hosts.ts';
 import type { ComputeEnd, ComputeSpec, RunningCompute } from '../../actors/compute/spec.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ChannelIdentity } from '../../runtime/adapters/credentials.ts';
-import { packMessage, serveCommands } from '../../runtime/bus/command.ts';
+import { packMessage, sendCommand, serveCommands } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import { Relay } from './relay.ts';
 
 export const COMPUTE_NODE_KIND = 'compute-node';
+export const COMPUTE_START_KIND = 'compute-start';
+const CONFIRM_TIMEOUT_MS = 2_000;
 
 /** Ends that are remembered for a holder that comes late. */
 const ENDS_MAX = 1_000;
 
 export type ComputeNodeCommand =
-  | { type: 'start'; spec: ComputeSpec; timeoutMs: number }
+  /** `id` is the sender's, by which it is asked. */
+  | { type: 'start'; id: string; spec: ComputeSpec; timeoutMs: number }
   | { type: 'stop'; hostId: string; ifIdleForMs?: number; timeoutMs: number }
   | { type: 'kill'; hostId: string }
   | { type: 'list' };
@@ -89,7 +96,7 @@ export class ComputeNode {
   #handle(command: ComputeNodeCommand): Promise<unknown> | unknown {
     switch (command.type) {
       case 'start':
-        return this.#start(command.spec, command.timeoutMs);
+        return this.#start(command);
       case 'stop':
         return this.#stop(command);
       case 'kill':
@@ -102,8 +109,13 @@ export class ComputeNode {
     }
   }
 
-  async #start(spec: ComputeSpec, timeoutMs: number): Promise<RunningCompute> {
-    const { hosts, node, host, identity } = this.#options;
+  async #start({
+    id,
+    spec,
+    timeoutMs,
+  }: Extract<ComputeNodeCommand, { type: 'start' }>): Promise<RunningCompute> {
+    const { hosts, node, host, bus, identity } = this.#options;
+    await sendCommand(bus, COMPUTE_START_KIND, id, { type: 'confirm' }, { timeoutMs: CONFIRM_TIMEOUT_MS });
     const handle = await hosts.start(spec, { timeoutMs });
     const { hostId, socketDirectory, port } = handle.compute;
     const relay = await Relay.open(host, `${socketDirectory}/.s.PGSQL.${port}`, identity);

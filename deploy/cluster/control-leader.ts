@@ -13,6 +13,7 @@ import {
   chooseSafekeepers,
   type PlacementState,
   plan,
+  type Role,
   type Step,
 } from '../../actors/placement/plan.ts';
 import type { HistoryWindow, TenantStatus } from '../../actors/tenant/events.ts';
@@ -21,7 +22,7 @@ import { NatsEventLog } from '../../runtime/adapters/nats-event-log.ts';
 import type { JetStream } from '../../runtime/adapters/nats-jetstream.ts';
 import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import { MetricsRegistry } from '../../runtime/adapters/open-metrics.ts';
-import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
+import { serveCommands } from '../../runtime/bus/command.ts';
 import { EVENT_LOG_ID, EVENT_LOG_KIND } from '../../runtime/event-log/event-log.ts';
 import { collectMetrics, serveMetrics } from '../../runtime/metrics/collect.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
@@ -47,6 +48,7 @@ import { Moments } from '../node/moments.ts';
 import { LocalActors } from '../node/parent-runtime.ts';
 import { Subscriptions } from '../node/subscriptions.ts';
 import type { ChannelTokens } from './channel-tokens.ts';
+import { detachStrays, hostedTimelines } from './hosted-timelines.ts';
 import { drainingNodes, setDraining } from './identity.ts';
 import { aboutCluster, figureNodes } from './leader-views.ts';
 import { templateOf } from './make-template.ts';
@@ -58,6 +60,7 @@ import {
   nodeView,
   pageserverNode,
   safekeeperNode,
+  withoutEnded,
 } from './registry.ts';
 import { RemoteComputes } from './remote-computes.ts';
 import { SafekeeperChanges } from './safekeeper-changes.ts';
@@ -72,7 +75,6 @@ const SAFEKEEPERS = 3;
 const ROUND_MS = 400;
 /** What nodes run is asked for in every so manieth round. */
 const RECONCILE_ROUNDS = 5;
-const ASK_TIMEOUT_MS = 2_000;
 
 export interface ControlLeaderOptions {
   node: string;
@@ -116,6 +118,7 @@ export class ControlLeader {
   /** Pageservers of projects whose move has been decided. */
   readonly #moved = new Map<string, string>();
   readonly #moving = new Set<string>();
+  #reconciling: Promise<void> | undefined;
 
   constructor(options: ControlLeaderOptions) {
     this.#options = options;
@@ -142,6 +145,7 @@ export class ControlLeader {
     this.#hosts = new RemoteComputes({
       bus,
       log,
+      random,
       choose: () => this.#chooseCompute(),
       tokenFor: (spec, node) => options.tokens?.issue(spec, node),
     });
@@ -213,11 +217,12 @@ export class ControlLeader {
     this.#attachToNewLives();
     this.#safekeepers.observe(this.#nodes);
     for (const step of plan(this.#state())) this.#carryOut(step);
-    if (round % RECONCILE_ROUNDS === 0) await this.#reconcile();
+    if (round % RECONCILE_ROUNDS === 0) this.#reconcile();
   }
 
   async #look(): Promise<void> {
-    this.#nodes = await knownNodes(this.#options.leases, aliveByObservation);
+    const { bus, leases } = this.#options;
+    this.#nodes = await withoutEnded(bus, await knownNodes(leases, aliveByObservation));
     this.#draining = await drainingNodes(this.#options.jetstream);
   }
 
@@ -256,23 +261,11 @@ export class ControlLeader {
 
   /** After a change of the holder most timelines are attached where they should be. */
   async #adoptAttachments(): Promise<void> {
-    const { bus } = this.#options;
-    const hosted = new Set<string>();
-    for (const node of this.#nodes) {
-      if (node.pageserverLife === undefined) continue;
-      this.#lives.set(node.name, node.pageserverLife);
-      const name = pageserverNode(node.name);
-      const found = await sendCommand<string[]>(
-        bus,
-        'pageserver-node',
-        name,
-        { type: 'list' },
-        {
-          timeoutMs: ASK_TIMEOUT_MS,
-        },
-      ).catch(() => []);
-      for (const timeline of found) hosted.add(`${name}/${timeline}`);
+    for (const { name, pageserverLife } of this.#nodes) {
+      if (pageserverLife !== undefined) this.#lives.set(name, pageserverLife);
     }
+    const found = await hostedTimelines(this.#options.bus, this.#nodes);
+    const hosted = new Set(found.map(({ pageserver, timeline }) => `${pageserver}/${timeline}`));
     const missing = new Set<string>();
     const { epoch } = this.#control.attachments;
     for (const { timeline, state, pageserver, attached } of this.#control.timelineStatuses()) {
@@ -314,40 +307,36 @@ export class ControlLeader {
     }
   }
 
-  async #reconcile(): Promise<void> {
-    const { bus, log } = this.#options;
+  /** Beside the rounds, which must go on when a node does not answer; one at a time. */
+  #reconcile(): void {
+    this.#reconciling ??= this.#askNodes()
+      .catch((error) =>
+        this.#options.log.warn({ error: toWireError(error) }, 'nodes could not be asked what they run'),
+      )
+      .finally(() => {
+        this.#reconciling = undefined;
+      });
+  }
+
+  async #askNodes(): Promise<void> {
+    const { bus } = this.#options;
+    const alive = this.#nodes.filter((node) => node.alive);
+    const withRole = (role: Role) => alive.filter(({ roles }) => roles.includes(role));
+    await Promise.all([
+      ...withRole('compute').map(({ name }) => this.#hosts.reconcile(name)),
+      ...withRole('safekeeper').map(({ name }) => this.#safekeepers.dismiss(name)),
+    ]);
+    const hosted = await hostedTimelines(bus, alive);
     const owners = new Map(
       this.#control.timelineStatuses().map(({ timeline, pageserver }) => [timeline, pageserver]),
     );
-    for (const node of this.#nodes.filter(({ alive }) => alive)) {
-      if (node.roles.includes('compute')) await this.#hosts.reconcile(node.name);
-      if (node.roles.includes('safekeeper')) await this.#safekeepers.dismiss(node.name);
-      if (node.pageserverLife === undefined) continue;
-      const name = pageserverNode(node.name);
-      const options = { timeoutMs: ASK_TIMEOUT_MS };
-      const hosted = await sendCommand<string[]>(
-        bus,
-        'pageserver-node',
-        name,
-        { type: 'list' },
-        options,
-      ).catch(() => []);
-      for (const timeline of hosted) {
-        const owner = owners.get(timeline);
-        if (owner === undefined || owner === name) continue;
-        log.warn(
-          { timeline, node: name, owner },
-          'a pageserver serves a timeline that has moved; it is detached',
-        );
-        const detach = { type: 'detach', timeline };
-        await sendCommand(bus, 'pageserver-node', name, detach, options).catch(() => {});
-      }
-    }
+    await detachStrays(hosted, owners, this.#options);
   }
 
   #state(): PlacementState {
+    const byTenant = Map.groupBy(this.#control.timelineStatuses(), ({ tenant }) => tenant);
     const projects = this.#control.projects().map(({ tenant, name }) => {
-      const timelines = this.#control.timelineStatuses().filter((timeline) => timeline.tenant === tenant);
+      const timelines = byTenant.get(tenant) ?? [];
       const safekeepers = [...new Set(timelines.flatMap(({ members }) => members.map(nodeOf)))];
       const pageserver = nodeOf(this.#moved.get(tenant) ?? timelines[0]?.pageserver ?? '');
       return { tenant, name, safekeepers, pageserver };

@@ -6,21 +6,27 @@
  * When the lease is lost the process ends, and its parent starts another, which waits again: nothing of what it held in memory
  * outlives its right to act. It also ends when its standard input closes (the node is gone).
  */
+import { toWireError } from '../../protocols/errors.ts';
 import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
 import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
+import type { JetStream } from '../../runtime/adapters/nats-jetstream.ts';
 import { NatsJournalStore } from '../../runtime/adapters/nats-journal.ts';
 import { natsLeases } from '../../runtime/adapters/nats-leases.ts';
-import { prepareStreams } from '../../runtime/adapters/nats-streams.ts';
+import { lostStream, prepareStreams } from '../../runtime/adapters/nats-streams.ts';
 import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import { openObjects } from '../../runtime/adapters/open-objects.ts';
 import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import { serveCommands } from '../../runtime/bus/command.ts';
+import type { Subscription } from '../../runtime/ports/bus.ts';
 import type { Lease, Leases } from '../../runtime/ports/leases.ts';
+import { CONTROL_ID, CONTROL_KIND } from '../client/control.ts';
 import { ClusterAccess } from '../node/cluster-access.ts';
 import { type NatsLocation, natsOptions } from '../node/join-bus.ts';
 import { ChannelTokens } from './channel-tokens.ts';
 import { ControlLeader } from './control-leader.ts';
+import { guardedBus, guardedJournals } from './holder-guard.ts';
 
 export interface ControlConfiguration {
   node: string;
@@ -40,6 +46,8 @@ const LEASE_TTL_MS = 2_000;
 const RENEW_MS = 500;
 const ACQUIRE_MS = 250;
 const RECONNECT_MS = 500;
+/** So often it is looked whether all streams are there. */
+const STREAMS_MS = 2_000;
 const EXIT_LOST = 1;
 
 const configuration = JSON.parse(process.argv[2] ?? '{}') as ControlConfiguration;
@@ -110,19 +118,54 @@ async function keep(held: Lease): Promise<void> {
   }
 }
 
+/** What is wrong with the streams is told to everybody who sends a command, until somebody has put it right. */
+async function prepared(connection: NatsConnection): Promise<JetStream> {
+  const bus = new NatsBus(connection, clock);
+  let wrong: Subscription | undefined;
+  for (;;) {
+    try {
+      const jetstream = await prepareStreams({ connection, clock });
+      wrong?.unsubscribe();
+      return jetstream;
+    } catch (error) {
+      const { code } = toWireError(error);
+      if (code !== 'corrupt' && code !== 'unsupported') throw error;
+      log.error({ error }, 'the streams of the cluster cannot be used');
+      wrong?.unsubscribe();
+      wrong = serveCommands(bus, CONTROL_KIND, CONTROL_ID, async () => {
+        throw error;
+      });
+    }
+    await clock.sleep(STREAMS_MS);
+  }
+}
+
+/** Journals that are gone must not be taken for empty ones: the next start refuses them, and says so. */
+async function watchStreams(jetstream: JetStream): Promise<void> {
+  for (let lost: string | undefined; ; ) {
+    await clock.sleep(STREAMS_MS);
+    const before = lost;
+    lost = await lostStream(jetstream).catch(() => undefined);
+    // Asked twice: a server that has just come back may not know of all of them yet.
+    if (lost !== undefined && lost === before) await end(EXIT_LOST, `stream ${lost} is gone`);
+  }
+}
+
 const connection = await connected();
-const jetstream = await prepareStreams({ connection, clock });
+const jetstream = await prepared(connection);
 const leases = natsLeases(jetstream, clock);
 lease = await acquired(leases);
 const held = lease;
 log.info({ epoch: held.epoch }, 'this node controls the cluster');
 void keep(held);
+void watchStreams(jetstream);
+const isHolder = () => held.valid;
 const leader = new ControlLeader({
   ...configuration,
   epoch: held.epoch,
   jetstream,
-  bus: new NatsBus(connection, clock),
-  journals: new NatsJournalStore({ jetstream, clock, random, log }),
+  bus: guardedBus(new NatsBus(connection, clock), isHolder),
+  journals: guardedJournals(new NatsJournalStore({ jetstream, clock, random, log }), isHolder),
   leases,
   location: configuration.objects,
   objects: await openObjects(configuration.objects, { clock, random }),
@@ -130,7 +173,7 @@ const leader = new ControlLeader({
   random,
   log,
   tokens: channelTokens(),
-  isHolder: () => held.valid,
+  isHolder,
 });
 await leader.start();
 log.info({ epoch: held.epoch }, 'the control actors are ready');

@@ -42,7 +42,7 @@ import { VERSION } from '../version.ts';
 import { ComputeNode } from './compute-node.ts';
 import { bindDirectory, type ClusterIdentity, joinCluster } from './identity.ts';
 import { nodeGateway } from './node-gateway.ts';
-import { pageserverNode, Registration, safekeeperNode } from './registry.ts';
+import { pageserverNode, Registration, safekeeperNode, serveNode } from './registry.ts';
 import { hostCredentials } from './security/host-credentials.ts';
 
 const STOP_COMPUTES_TIMEOUT_MS = 30_000;
@@ -191,6 +191,8 @@ class ClusterNode {
       ...(this.#has('pageserver') ? { pageserverLife: `${this.#life}/0` } : {}),
     };
     this.#registration = new Registration(natsLeases(jetstream, clock), record, { clock, log: this.#log });
+    const serving = serveNode(this.#bus, name);
+    this.#undo.add('answers', () => serving.unsubscribe());
     await this.#registration.register();
     this.#undo.add('registration', () => this.#registration.leave());
     return cluster;

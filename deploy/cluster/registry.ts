@@ -4,6 +4,9 @@
  */
 import type { Role } from '../../actors/placement/plan.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { commandSubject } from '../../protocols/subjects.ts';
+import { packMessage, serveCommands } from '../../runtime/bus/command.ts';
+import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Lease, Leases, LeaseView } from '../../runtime/ports/leases.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -14,6 +17,10 @@ const PREFIX = 'node';
 /** A node that was silent for so long is taken for dead. */
 export const NODE_TTL_MS = 2_500;
 const HEARTBEAT_MS = 600;
+const NODE_KIND = 'node';
+/** Two signs of life did not come. */
+const PROBE_AFTER_MS = 2 * HEARTBEAT_MS;
+const PROBE_TIMEOUT_MS = 200;
 /** A node that was killed may come back at once: its own last sign of life has to run out first. */
 const REGISTER_TIMEOUT_MS = 15_000;
 const REGISTER_RETRY_MS = 250;
@@ -36,6 +43,8 @@ export interface KnownNode extends NodeRecord {
   alive: boolean;
   /** Milliseconds since 1970 of its last sign of life. */
   seenMs: number;
+  /** Milliseconds for which an observer has seen no new sign of life. */
+  silentMs: number;
 }
 
 /** Throws `invalid-argument` unless `name` can name a node or a zone. */
@@ -129,8 +138,35 @@ export async function knownNodes(
   const views = await leases.list(PREFIX);
   return views
     .filter(({ holder }) => holder !== undefined)
-    .map((view) => ({ ...(view.data as NodeRecord), alive: isAlive(view), seenMs: view.renewedMs }))
+    .map((view) => ({
+      ...(view.data as NodeRecord),
+      alive: isAlive(view),
+      seenMs: view.renewedMs,
+      silentMs: view.unchangedMs,
+    }))
     .sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** A node answers here for as long as its process is connected to NATS. */
+export function serveNode(bus: Bus, name: string): Subscription {
+  return serveCommands(bus, NODE_KIND, name, async () => ({}));
+}
+
+/**
+ * Nodes whose process has ended are found before their last sign of life has run out: the servers close its connection, and
+ * nobody responds in its name. One that is suspended or cut off still has its connection; it is waited for.
+ */
+export async function withoutEnded(bus: Bus, nodes: KnownNode[]): Promise<KnownNode[]> {
+  return Promise.all(
+    nodes.map(async (node) => {
+      if (!node.alive || node.silentMs < PROBE_AFTER_MS) return node;
+      const request = packMessage({ type: 'ping' });
+      const answer = await bus
+        .request(commandSubject(NODE_KIND, node.name), request, { timeoutMs: PROBE_TIMEOUT_MS })
+        .catch(() => undefined);
+      return answer?.status === 'no-responders' ? { ...node, alive: false } : node;
+    }),
+  );
 }
 
 /** As an observer who looks all the time judges. */

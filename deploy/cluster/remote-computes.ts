@@ -6,10 +6,17 @@ import type { StoppedReply } from '../../actors/compute/host-protocol.ts';
 import type { ComputeHandle, ComputeHosts } from '../../actors/compute/hosts.ts';
 import type { ComputeEnd, ComputeSpec, RunningCompute } from '../../actors/compute/spec.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { sendCommand, unpackMessage } from '../../runtime/bus/command.ts';
+import { hexId } from '../../protocols/ids.ts';
+import { sendCommand, serveCommands, unpackMessage } from '../../runtime/bus/command.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
-import { COMPUTE_NODE_KIND, type ComputeNews, type ComputeNodeView } from './compute-node.ts';
+import type { Random } from '../../runtime/ports/random.ts';
+import {
+  COMPUTE_NODE_KIND,
+  COMPUTE_START_KIND,
+  type ComputeNews,
+  type ComputeNodeView,
+} from './compute-node.ts';
 
 const ASK_TIMEOUT_MS = 2_000;
 /** The node's own limit is the one that should speak. */
@@ -18,6 +25,7 @@ const GRACE_MS = 1_000;
 export interface RemoteComputesOptions {
   bus: Bus;
   log: Log;
+  random: Random;
   /** Throws `unavailable` when no node takes computes. */
   choose(): string;
   /** Signs the token of a compute, where channels need one. */
@@ -75,8 +83,8 @@ export class RemoteComputes implements ComputeHosts {
   readonly #options: RemoteComputesOptions;
   readonly #handles = new Map<string, RemoteHandle>();
   readonly #news: Subscription;
-  /** Starts under way, by node: their hosts are not known yet, and must not be taken for nobody's. */
-  readonly #starting = new Map<string, number>();
+  /** Starts under way: their hosts are not known yet, and must not be taken for nobody's. */
+  readonly #starting = new Set<{ node: string; gone: PromiseWithResolvers<never> }>();
 
   constructor(options: RemoteComputesOptions) {
     this.#options = options;
@@ -86,16 +94,21 @@ export class RemoteComputes implements ComputeHosts {
   }
 
   async start(spec: ComputeSpec, { timeoutMs }: { timeoutMs: number }): Promise<ComputeHandle> {
-    const { bus, choose, tokenFor } = this.#options;
-    const node = choose();
-    const token = tokenFor?.(spec, node);
-    this.#starting.set(node, (this.#starting.get(node) ?? 0) + 1);
+    const { bus, choose, random, tokenFor } = this.#options;
+    const start = { node: choose(), gone: Promise.withResolvers<never>() };
+    start.gone.promise.catch(() => {});
+    const token = tokenFor?.(spec, start.node);
+    this.#starting.add(start);
+    const id = hexId(random.bytes(16));
+    const confirming = serveCommands(bus, COMPUTE_START_KIND, id, async () => ({}));
     try {
-      const command = { type: 'start', spec: token ? { ...spec, token } : spec, timeoutMs };
+      const command = { type: 'start', id, spec: token ? { ...spec, token } : spec, timeoutMs };
       const limit = { timeoutMs: timeoutMs + GRACE_MS };
-      return this.#keep(await sendCommand<RunningCompute>(bus, COMPUTE_NODE_KIND, node, command, limit));
+      const started = sendCommand<RunningCompute>(bus, COMPUTE_NODE_KIND, start.node, command, limit);
+      return this.#keep(await Promise.race([started, start.gone.promise]));
     } finally {
-      this.#starting.set(node, this.#starting.get(node)! - 1);
+      confirming.unsubscribe();
+      this.#starting.delete(start);
     }
   }
 
@@ -122,8 +135,14 @@ export class RemoteComputes implements ComputeHosts {
     return [...this.#handles.values()].map(({ compute }) => ({ id: compute.hostId, node: compute.node! }));
   }
 
-  /** A node is dead: whatever ran there is taken for crashed. */
+  /** A node is dead: whatever ran there is taken for crashed, and what was to start there does not. */
   nodeIsGone(node: string): void {
+    for (const start of this.#starting) {
+      if (start.node !== node) continue;
+      start.gone.reject(
+        new PalimpsestError('unavailable', `node ${node} gives no sign of life`, 'another one is taken'),
+      );
+    }
     for (const { compute } of [...this.#handles.values()]) {
       if (compute.node !== node) continue;
       this.#end(compute.hostId, { reason: 'crashed', detail: `node ${node} gives no sign of life` });
@@ -132,7 +151,8 @@ export class RemoteComputes implements ComputeHosts {
 
   /** Compares what a node runs with what is known: learns of lost news, and ends computes that nobody wants. */
   async reconcile(node: string): Promise<void> {
-    const startingBefore = this.#starting.get(node) ?? 0;
+    const isStarting = () => [...this.#starting].some((start) => start.node === node);
+    const startingBefore = isStarting();
     const knownBefore = [...this.#handles.values()].filter(({ compute }) => compute.node === node);
     const view = await this.#ask(node);
     if (!view) return;
@@ -145,7 +165,7 @@ export class RemoteComputes implements ComputeHosts {
     for (const { compute, sinceMs } of view.running) {
       const handle = this.#handles.get(compute.hostId);
       if (handle) handle.activity(sinceMs);
-      else if (startingBefore === 0 && (this.#starting.get(node) ?? 0) === 0) {
+      else if (!startingBefore && !isStarting()) {
         this.#options.log.warn({ host: compute.hostId, node }, 'a compute that nobody wants is ended');
         new RemoteHandle(this.#options.bus, compute).kill();
       }

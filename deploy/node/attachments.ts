@@ -105,6 +105,11 @@ export class Attachments {
       await waitForState(actor, (snapshot) => isAttached(snapshot), { ...wait, what: 'creating a timeline' });
       return;
     }
+    // The pageserver refuses it before its ancestor, and then it is a while until the next try.
+    const { ancestor } = timelineStatus(actor.snapshot());
+    if (ancestor && this.#options.find(ancestor.timeline)) {
+      await this.attached(ancestor.timeline).catch(() => {});
+    }
     const pageserver = this.#options.pageserverFor?.(timeline);
     await actor.dispatch(pageserver === undefined ? { type: 'attach' } : { type: 'attach', pageserver });
     await waitForState(actor, (snapshot) => isAttached(snapshot), { ...wait, what: 'attaching a timeline' });

@@ -124,6 +124,21 @@ export async function prepareStreams({
   return jetstream;
 }
 
+/**
+ * The name of a stream that is gone although this installation has it; undefined when all are there. Throws `unavailable` while
+ * that cannot be found out.
+ */
+export async function lostStream(jetstream: JetStream): Promise<string | undefined> {
+  for (const { name } of definitions(CLUSTER_REPLICAS)) {
+    try {
+      if (!(await infoOf(jetstream, name))) return name;
+    } catch (error) {
+      throw asPalimpsest(error);
+    }
+  }
+  return undefined;
+}
+
 interface ServerReport {
   server: { name: string; ver: string };
   data: { cluster?: { name?: string }; jetstream?: { config?: { sync_always?: boolean } } };

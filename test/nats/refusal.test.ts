@@ -1,6 +1,6 @@
 /** Clusters that must not be trusted are refused with the reason. */
 import { afterEach, describe, expect, it } from 'vitest';
-import { prepareStreams } from '../../runtime/adapters/nats-streams.ts';
+import { lostStream, prepareStreams } from '../../runtime/adapters/nats-streams.ts';
 import { natsServerProgram } from '../support/nats-package.ts';
 import { NatsCluster, type NatsOptions } from '../support/nats-server.ts';
 import { run } from '../support/programs.ts';
@@ -32,6 +32,20 @@ describe('a NATS cluster is refused', () => {
     await expect(prepared({ servers: 1, tellSettings: false })).rejects.toMatchObject({
       code: 'unsupported',
       hint: expect.stringContaining('$SYS.REQ.SERVER.PING.VARZ'),
+    });
+  });
+
+  it('when one of its streams was deleted: it is not taken for empty', async () => {
+    cluster = await NatsCluster.start({ servers: 1 });
+    const connection = await connectTo(cluster.url);
+    const jetstream = await prepareStreams({ connection, clock });
+    expect(await lostStream(jetstream)).toBeUndefined();
+    await jetstream.api('STREAM.DELETE.PAL_JOURNAL_2');
+    expect(await lostStream(jetstream)).toBe('PAL_JOURNAL_2');
+    await expect(prepareStreams({ connection, clock })).rejects.toMatchObject({
+      code: 'corrupt',
+      message: expect.stringContaining('PAL_JOURNAL_2'),
+      hint: expect.stringContaining('restore'),
     });
   });
 

@@ -21,7 +21,7 @@ const JOIN: NatsPermissions = {
     '$JS.API.STREAM.MSG.GET.PAL_LEASE',
     'pal.lease.node.{node}',
   ],
-  subscribe: [],
+  subscribe: ['pal.cmd.node.{node}'],
 };
 
 const ROLES: Record<CredentialRole, NatsPermissions> = {
@@ -43,6 +43,7 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
       'pal.cmd.tenant.*',
       'pal.cmd.timeline.*',
       'pal.cmd.compute.*',
+      'pal.cmd.compute-start.*',
       'pal.cmd.metrics.control-{node}',
       'pal.evt.>',
       'pal.node.*.compute',
@@ -67,12 +68,12 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
     ],
   },
   compute: {
-    publish: ['pal.cmd.compute-host.*', 'pal.node.{node}.compute'],
+    publish: ['pal.cmd.compute-host.*', 'pal.cmd.compute-start.*', 'pal.node.{node}.compute'],
     subscribe: ['pal.cmd.compute-node.{node}'],
   },
   gateway: {
     publish: ['pal.cmd.gateway-directory.main', 'pal.cmd.compute.*'],
-    subscribe: [],
+    subscribe: ['pal.evt.*.*.compute.started'],
   },
   client: {
     publish: ['pal.cmd.control.*', 'pal.cmd.event-log.*'],
