@@ -1,12 +1,26 @@
 /** What a benchmark returns, and how it is printed: each figure beside stock's of the same run, with the ratio. */
 export interface Figure {
   name: string;
-  unit: 'ms' | 'TPS' | 'MB/s' | 'MiB/s' | 'pages/s' | 'MB' | 's' | 'µs' | 'bytes' | 'x' | 'events/s';
+  unit:
+    | 'ms'
+    | 'TPS'
+    | 'MB/s'
+    | 'MiB/s'
+    | 'pages/s'
+    | 'MB'
+    | 's'
+    | 'µs'
+    | 'bytes'
+    | 'x'
+    | 'events/s'
+    | 'per s';
   ours: number;
   /** The same on stock Postgres with the same binaries and settings. */
   stock?: number;
   /** The same on stock with one synchronous standby on this machine: as durable as a quorum. */
   standby?: number;
+  /** The same on a single machine's Palimpsest in the same run. */
+  embedded?: number;
   note?: string;
 }
 
@@ -42,7 +56,9 @@ export function printFigures(title: string, figures: Figure[]): void {
     figure.stock === undefined ? '' : `${(figure.ours / figure.stock).toFixed(2)}x`,
     figure.standby === undefined ? '' : round(figure.standby),
     figure.standby === undefined ? '' : `${(figure.ours / figure.standby).toFixed(2)}x`,
-    [figure.unit, figure.note].filter(Boolean).join('; '),
+    [figure.unit, figure.embedded === undefined ? undefined : againstEmbedded(figure), figure.note]
+      .filter(Boolean)
+      .join('; '),
   ]);
   const head = [title, 'ours', 'stock', 'ratio', 'standby', 'ratio', 'unit'];
   const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]!.length)));
@@ -53,6 +69,10 @@ export function printFigures(title: string, figures: Figure[]): void {
     console.log(cells.join('  ').trimEnd());
   }
   console.log('');
+}
+
+function againstEmbedded({ ours, embedded }: Figure): string {
+  return `embedded ${round(embedded!)}: ${(ours / embedded!).toFixed(2)}x`;
 }
 
 function round(value: number): string {

@@ -9,46 +9,74 @@ import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import type { PgClient } from '../support/pg-client.ts';
 import type { TestSystem } from '../support/system.ts';
 
 const TIMEOUT_MS = 30_000;
 
+/** Where single pages are asked for. */
+export interface PageTable {
+  timeline: string;
+  db: number;
+  rel: number;
+  blocks: number;
+}
+
 /** Milliseconds of `count` requests for one page each, one after another, far apart within the table. */
 export async function timeGetPage(system: TestSystem, table: string, count: number): Promise<number[]> {
-  const where = await system.with('main', async (client) => ({
+  const branch = await system.withClient(
+    async (client) => (await client.branches()).find(({ name }) => name === 'main')!,
+  );
+  const where = await system.with('main', (client) => tableOf(client, branch.timeline, table));
+  const running = await runningProcess(system.dataDir);
+  const address = busAddress(running!.runDirectory);
+  const bus = await SocketBus.connect({
+    network: new SocketChannelNetwork(),
+    address,
+    clock: new SystemClock(),
+    timeoutMs: TIMEOUT_MS,
+  });
+  try {
+    return await timePages(bus, where, count);
+  } finally {
+    await bus.close();
+  }
+}
+
+/** Finds a table by a connection to its database. */
+export async function tableOf(client: PgClient, timeline: string, table: string): Promise<PageTable> {
+  return {
+    timeline,
     db: await client.number('select oid from pg_database where datname = current_database()'),
     rel: await client.number(`select pg_relation_filenode('${table}')`),
     blocks: await client.number(`select pg_relation_size('${table}') / 8192`),
-  }));
-  const { timeline } = await system.withClient(
-    async (client) => (await client.branches()).find(({ name }) => name === 'main')!,
-  );
-  const running = await runningProcess(system.dataDir);
+  };
+}
+
+/** The same of a pageserver that is found by `bus`. `among`: only so many different pages. */
+export async function timePages(
+  bus: Bus,
+  { timeline, db, rel, blocks }: PageTable,
+  count: number,
+  { among = blocks }: { among?: number } = {},
+): Promise<number[]> {
   const clock = new SystemClock();
   const network = new SocketChannelNetwork();
-  const address = busAddress(running!.runDirectory);
-  const bus = await SocketBus.connect({ network, address, clock, timeoutMs: TIMEOUT_MS });
   const channel = await openChannel(bus, network, 'pageserver', timeline, { timeoutMs: TIMEOUT_MS });
   const pages = new PageClient({ clock, channel, timeoutMs: TIMEOUT_MS });
+  const into = new Uint8Array(8192);
   const times: number[] = [];
+  const tag = { spc: 1663, db, rel, fork: FORK_MAIN, count: 1 };
   try {
     for (let i = 0; i < count; i++) {
+      const firstBlock = ((i % among) * 7_368_787) % blocks;
       const started = performance.now();
-      await pages.getPages({
-        lsn: LATEST_LSN,
-        notModifiedSince: 0 as Lsn,
-        spc: 1663,
-        db: where.db,
-        rel: where.rel,
-        fork: FORK_MAIN,
-        firstBlock: (i * 7_368_787) % where.blocks,
-        count: 1,
-      });
+      await pages.getPages({ lsn: LATEST_LSN, notModifiedSince: 0 as Lsn, ...tag, firstBlock }, into);
       times.push(performance.now() - started);
     }
   } finally {
     pages.close();
-    await bus.close();
   }
   return times;
 }

@@ -10,11 +10,13 @@
 import { loadavg } from 'node:os';
 import { fetchPostgresTools } from '../support/postgres-tools.js';
 import { benchBranch } from './branch.ts';
+import { benchCluster } from './cluster.ts';
 import { benchCommit } from './commit.ts';
 import { type BenchOptions, type Figure, printFigures } from './figures.ts';
 import { benchMemory } from './memory.ts';
 import { benchRead } from './read.ts';
 import { benchRedo } from './redo.ts';
+import { benchScale } from './scale.ts';
 import { benchSecure } from './secure.ts';
 import { benchSim } from './sim.ts';
 import { benchStart } from './start.ts';
@@ -30,6 +32,8 @@ const BENCHES: Record<string, (options: BenchOptions) => Promise<Figure[]>> = {
   sim: benchSim,
   storage: benchStorage,
   secure: benchSecure,
+  cluster: benchCluster,
+  scale: benchScale,
 };
 
 const OPTIONS = ['--long', '--json', '--three', '--one'];

@@ -1,0 +1,153 @@
+/**
+ * What a cluster costs beside a single machine, in one run: commits whose WAL goes to safekeepers of other nodes over TCP, single
+ * pages from a pageserver's cache over TCP, and decisions of control actors that are durable on three NATS servers.
+ *
+ * The nodes run on this one machine, so the network itself costs nothing: what is measured is the way through it.
+ */
+import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
+import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
+import { createLog } from '../../runtime/adapters/pino-log.ts';
+import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
+import { TestCluster } from '../support/cluster.ts';
+import { PgClient, type PgTarget, parsePgUrl } from '../support/pg-client.ts';
+import { bench, initialise } from '../support/pgbench.ts';
+import { eventually } from '../support/processes.ts';
+import { TestSystem } from '../support/system.ts';
+import { type BenchOptions, best, type Figure, median } from './figures.ts';
+import { type PageTable, tableOf, timePages } from './get-page.ts';
+import { directTarget } from './pair.ts';
+
+const SCALE = 5;
+const INSERT = "insert into log (body) values (repeat('x', 100));\n";
+const CASES = [
+  { name: 'insert', clients: 8, script: INSERT },
+  { name: 'tpcb', clients: 8, script: undefined },
+  { name: 'insert', clients: 1, script: INSERT },
+];
+/** Pages that are asked for again and again. */
+const HOT_PAGES = 100;
+const LEASE_TTL_MS = 60_000;
+
+export async function benchCluster(options: BenchOptions): Promise<Figure[]> {
+  const system = new TestSystem({ safekeepers: 3 });
+  let cluster: TestCluster | undefined;
+  try {
+    await system.start();
+    cluster = await TestCluster.start();
+    const running = cluster;
+    const client = await cluster.client();
+    await eventually('all nodes are there', async () => (await client.nodes()).length === 6);
+    await client.createProject('default');
+    const figures = await commits(options, system, running);
+    const { timeline } = (await client.branches())[0]!;
+    const connection = await PgClient.connect(await cluster.url());
+    const table = await tableOf(connection, timeline, 'pgbench_accounts');
+    const lsn = await connection.value("select pg_current_wal_flush_lsn() - '0/0'::pg_lsn");
+    await connection.close();
+    const nats = await NatsConnection.connect({
+      servers: cluster.nats.url,
+      name: 'bench',
+      clock: new SystemClock(),
+      log: createLog({ level: 'silent' }),
+    });
+    try {
+      const bus = new NatsBus(nats, new SystemClock());
+      figures.push(...(await pages(options, bus, table)));
+      figures.push(await decisions(options, bus, timeline, Number(lsn)));
+    } finally {
+      await nats.close();
+    }
+    return figures;
+  } finally {
+    await cluster?.stop();
+    await system.destroy();
+  }
+}
+
+async function commits(
+  { long, say }: BenchOptions,
+  system: TestSystem,
+  cluster: TestCluster,
+): Promise<Figure[]> {
+  const seconds = long ? 15 : 4;
+  const gateways = { ours: parsePgUrl(await cluster.url()), embedded: parsePgUrl(await system.url()) };
+  for (const target of Object.values(gateways)) {
+    await initialise(target, SCALE);
+    const client = await PgClient.connect(target);
+    await client.query('create table log (id bigserial primary key, body text)');
+    await client.close();
+  }
+  const sockets = { ours: await socketOf(gateways.ours), embedded: await directTarget(system) };
+  const figures: Figure[] = [];
+  for (const { name, clients, script } of CASES) {
+    for (const [way, targets] of [
+      ['', sockets],
+      [', gateway', gateways],
+    ] as const) {
+      say(`cluster: ${name}, ${clients} clients${way}`);
+      const rates = { ours: [] as number[], embedded: [] as number[] };
+      // The sides take turns, so that a slow moment of the machine meets both.
+      for (let round = 0; round < 3; round++) {
+        for (const side of ['embedded', 'ours'] as const) {
+          const run = { clients, seconds, ...(script === undefined ? {} : { script }) };
+          rates[side].push((await bench(targets[side], run)).tps);
+        }
+      }
+      const label = `${name} ${clients} clients over TCP${way}`;
+      figures.push({ name: label, unit: 'TPS', ours: best(rates.ours), embedded: best(rates.embedded) });
+    }
+  }
+  return figures;
+}
+
+async function socketOf(gateway: PgTarget): Promise<PgTarget> {
+  const client = await PgClient.connect(gateway);
+  const host = (await client.value('show unix_socket_directories')).split(',')[0]!.trim();
+  const port = await client.number('show port');
+  await client.close();
+  return { ...gateway, host, port, options: undefined };
+}
+
+async function pages({ long, say }: BenchOptions, bus: Bus, table: PageTable): Promise<Figure[]> {
+  say('cluster: single pages over TCP');
+  const count = long ? 30_000 : 6_000;
+  const hot = { among: Math.min(HOT_PAGES, table.blocks) };
+  await timePages(bus, table, count, hot);
+  const cached = await timePages(bus, table, count, hot);
+  const apart = await timePages(bus, table, count);
+  const figure = (name: string, times: number[], note: string): Figure => ({
+    name,
+    unit: 'µs',
+    ours: median(times) * 1000,
+    note,
+  });
+  return [
+    figure('GetPage, page cache, over TCP, p50', cached, 'target 60'),
+    figure('GetPage, far apart, over TCP, p50', apart, 'with redo where the page is not cached'),
+  ];
+}
+
+/** From a command until its answer, which comes when the event is durable. */
+async function decisions(
+  { long, say }: BenchOptions,
+  bus: Bus,
+  timeline: string,
+  lsn: number,
+): Promise<Figure> {
+  say('cluster: decisions of control actors');
+  const times: number[] = [];
+  for (let i = 0; i < (long ? 2_000 : 400); i++) {
+    const command = { type: 'lease', lease: `bench-${i % 10}`, lsn, ttlMs: LEASE_TTL_MS + i };
+    const began = performance.now();
+    await sendCommand(bus, 'timeline', timeline, command, { timeoutMs: 10_000 });
+    times.push(performance.now() - began);
+  }
+  return {
+    name: 'control decision, three NATS servers, p50',
+    unit: 'ms',
+    ours: median(times),
+    note: 'target 3',
+  };
+}
