@@ -10,6 +10,7 @@ import { freePorts, NatsCluster } from './nats-server.ts';
 import { eventually, isAlive, type ProcessInfo, processTree, signal } from './processes.ts';
 import { type RunResult, run } from './programs.ts';
 import { ROOT } from './source-files.ts';
+import { OUTSIDE, TestNetwork } from './test-network.ts';
 
 const CLI = join(ROOT, 'deploy/cli/palimpsest.js');
 
@@ -62,14 +63,17 @@ export const SIX_NODES: NodeSpec[] = [
 
 export class TestNode {
   readonly spec: NodeSpec;
-  readonly #arguments: string[];
+  readonly #line: string[];
+  readonly #dataDir: string;
   #child: ChildProcess | undefined;
   #output = '';
   #ready = false;
+  #frozen: ProcessInfo[] = [];
 
-  constructor(spec: NodeSpec, args: string[]) {
+  constructor(spec: NodeSpec, line: string[], dataDir: string) {
     this.spec = spec;
-    this.#arguments = args;
+    this.#line = line;
+    this.#dataDir = dataDir;
   }
 
   get pid(): number {
@@ -84,7 +88,7 @@ export class TestNode {
   async start(): Promise<void> {
     this.#ready = false;
     this.#output = '';
-    const child = spawn(process.execPath, [CLI, ...this.#arguments], {
+    const child = spawn(this.#line[0]!, this.#line.slice(1), {
       cwd: ROOT,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -104,9 +108,27 @@ export class TestNode {
     return processTree(this.pid);
   }
 
+  /** Stops all its processes where they are, as a machine that is suspended. */
+  freeze(): void {
+    // From the top: whoever is stopped starts no others.
+    this.#frozen = this.processes();
+    for (const { pid } of this.#frozen) signal(pid, 'SIGSTOP');
+  }
+
+  thaw(): void {
+    for (const { pid } of this.#frozen) signal(pid, 'SIGCONT');
+    this.#frozen = [];
+  }
+
+  /** Loses everything that the node, which does not run, has on its disk. */
+  async wipe(): Promise<void> {
+    await rm(this.#dataDir, { recursive: true, force: true });
+  }
+
   /** Kills its parent process; everything below follows. */
   async kill(): Promise<void> {
     if (!this.alive) return;
+    this.thaw();
     const tree = this.processes();
     signal(this.pid, 'SIGKILL');
     await eventually('all processes of the node end', () => tree.every(({ pid }) => !isAlive(pid)), {
@@ -128,20 +150,32 @@ export class TestNode {
   }
 }
 
+export interface ClusterOptions {
+  /** Each node in a network of its own, which can be cut. */
+  network?: boolean;
+}
+
 export class TestCluster {
   readonly nats: NatsCluster;
   readonly nodes = new Map<string, TestNode>();
   readonly folder: string;
   readonly port: number;
+  readonly #network: TestNetwork | undefined;
+  #gatewayPort: number | undefined;
   #client: PalimpsestClient | undefined;
 
   readonly #secured: boolean;
   readonly #extra: string[];
 
-  private constructor(nats: NatsCluster, folder: string, port: number, options: ClusterOptions) {
+  private constructor(
+    nats: NatsCluster,
+    place: { folder: string; port: number; network: TestNetwork | undefined },
+    options: ClusterOptions,
+  ) {
     this.nats = nats;
-    this.folder = folder;
-    this.port = port;
+    this.folder = place.folder;
+    this.port = place.port;
+    this.#network = place.network;
     this.#secured = options.secured ?? false;
     this.#extra = options.nodeArguments ?? [];
   }
@@ -150,9 +184,11 @@ export class TestCluster {
     const folder = await mkdtemp(join(tmpdir(), 'pal-cluster-'));
     const nats = options.secured ? await securedNats(folder) : await NatsCluster.start();
     const [port] = (await freePorts(1)) as [number];
-    const cluster = new TestCluster(nats, folder, port, options);
+    const network = options.network ? await TestNetwork.create(folder) : undefined;
+    const cluster = new TestCluster(nats, { folder, port, network }, options);
     try {
-      for (const spec of specs) cluster.nodes.set(spec.name, new TestNode(spec, cluster.#arguments(spec)));
+      await cluster.#network?.letOut(nats.servers.map(({ url }) => Number(new URL(url).port)));
+      for (const spec of specs) await cluster.#add(spec);
       await Promise.all([...cluster.nodes.values()].map((node) => node.start()));
       return cluster;
     } catch (error) {
@@ -171,12 +207,31 @@ export class TestCluster {
     return file === undefined ? [] : ['--credentials', file];
   }
 
-  #arguments({ name, zone, roles, host, credentials = 'node' }: NodeSpec): string[] {
-    const places = ['--data', join(this.folder, name), '--objects', join(this.folder, 'objects')];
+  /** The network of the nodes, which was asked for. */
+  get network(): TestNetwork {
+    if (!this.#network) throw new Error('the cluster was started without networks of its nodes');
+    return this.#network;
+  }
+
+  async #add(spec: NodeSpec): Promise<void> {
+    const { name } = spec;
+    const address = await this.#network?.add(name);
+    const dataDir = join(this.folder, name);
+    const line = [process.execPath, CLI, ...this.#arguments(spec, dataDir, address)];
+    const node = new TestNode(spec, this.#network ? this.#network.command(name, ...line) : line, dataDir);
+    this.nodes.set(name, node);
+  }
+
+  /** `address`: of the node in a network of its own. */
+  #arguments(spec: NodeSpec, dataDir: string, address: string | undefined): string[] {
+    const { name, zone, roles, host, credentials = 'node' } = spec;
+    const places = ['--data', dataDir, '--objects', join(this.folder, 'objects')];
     const about = ['--name', name, '--zone', zone, '--roles', roles, '--port', String(this.port)];
     const times = ['--suspend-after', '0', '--replace-after', '8s'];
-    const reached = host === undefined ? [] : ['--host', host];
-    const nats = ['--nats', this.nats.url, ...this.#login(credentials)];
+    const servers = address === undefined ? this.nats.url : this.nats.url.replaceAll('127.0.0.1', OUTSIDE);
+    const nats = ['--nats', servers, ...this.#login(credentials)];
+    const own = address === undefined ? [] : ['--host', address, '--insecure-network'];
+    const reached = host === undefined ? own : ['--host', host];
     return ['node', ...about, ...reached, ...places, ...nats, ...times, ...this.#extra, '--json'];
   }
 
@@ -190,6 +245,17 @@ export class TestCluster {
     return this.#client;
   }
 
+  /** The connection string of a branch, as this process reaches it. */
+  async url(branch?: string): Promise<string> {
+    const url = await (await this.client()).url(branch);
+    if (!this.#network) return url;
+    const gateway = [...this.nodes.values()].find(({ spec }) => spec.roles.includes('gateway'))!;
+    this.#gatewayPort ??= await this.#network.letIn(gateway.spec.name, this.port);
+    const here = new URL(url);
+    here.host = `127.0.0.1:${this.#gatewayPort}`;
+    return here.href;
+  }
+
   /** Runs a command of the CLI against the cluster. */
   cli(...args: string[]): Promise<RunResult> {
     return run(process.execPath, [CLI, ...args, '--nats', this.nats.url, ...this.#login('client')], {
@@ -201,6 +267,7 @@ export class TestCluster {
   async stop(): Promise<void> {
     await this.#client?.close().catch(() => {});
     for (const node of this.nodes.values()) await node.kill().catch(() => {});
+    this.#network?.close();
     await this.nats.stop();
     await rm(this.folder, { recursive: true, force: true });
   }

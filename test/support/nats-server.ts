@@ -63,7 +63,7 @@ export class NatsCluster {
       const cluster =
         count === 1
           ? ''
-          : `cluster { name: test, listen: "127.0.0.1:${route}", routes: [${routes.map((r) => `"${r}"`).join(', ')}] }\n`;
+          : `cluster { name: test, no_advertise: true, listen: "127.0.0.1:${route}", routes: [${routes.map((r) => `"${r}"`).join(', ')}] }\n`;
       const sync = (options.syncAlways ?? true) ? ', sync_interval: always' : '';
       const accounts = (options.tellSettings ?? true) ? ACCOUNTS : '';
       const text =

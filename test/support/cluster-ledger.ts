@@ -1,0 +1,142 @@
+/**
+ * A ledger that is written to a cluster all the while, with what tests of its faults ask: how long something took, whether
+ * everything that was acknowledged is there.
+ */
+import { expect } from 'vitest';
+import type { TestCluster } from './cluster.ts';
+import { Ledger } from './ledger.ts';
+import { PgClient } from './pg-client.ts';
+import { eventually } from './processes.ts';
+
+/** What a lost node may cost; the target is 5 s, and this machine may be busy. */
+export const RECOVERY_LIMIT_MS = 20_000;
+const WRITERS = 2;
+
+export class ClusterLedger {
+  readonly #cluster: TestCluster;
+  readonly #url: string;
+  #ledger: Ledger;
+
+  private constructor(cluster: TestCluster, url: string) {
+    this.#cluster = cluster;
+    this.#url = url;
+    this.#ledger = this.#fresh();
+  }
+
+  /** Makes the table on the main branch, and begins to write. */
+  static async begin(cluster: TestCluster): Promise<ClusterLedger> {
+    const url = await cluster.url();
+    const client = await PgClient.connect(url);
+    await Ledger.createTable(client);
+    await client.close();
+    const ledger = new ClusterLedger(cluster, url);
+    ledger.#ledger.start(WRITERS);
+    await ledger.untilItGoesOn('commits');
+    return ledger;
+  }
+
+  get lastAcknowledgedMs(): number {
+    return this.#ledger.lastAcknowledgedMs;
+  }
+
+  /** Commits since the last check. */
+  get commits(): number {
+    return this.#ledger.acknowledged.size;
+  }
+
+  /** Statements and connections that failed since the last check. */
+  get errors(): number {
+    return [...this.#ledger.errors.values()].reduce((a, b) => a + b, 0);
+  }
+
+  /** Milliseconds from now until the ledger has gone on. */
+  async untilItGoesOn(what: string): Promise<number> {
+    const began = performance.now();
+    await eventually(what, () => this.#ledger.lastAcknowledgedMs > began, { limitMs: RECOVERY_LIMIT_MS });
+    return this.#ledger.lastAcknowledgedMs - began;
+  }
+
+  /** Milliseconds from now until the ledger has gone on with a compute on another node. */
+  async untilItGoesOnElsewhere(than: string): Promise<number> {
+    const began = performance.now();
+    await eventually('the compute is elsewhere', async () => (await this.computeNode()) !== than, {
+      limitMs: RECOVERY_LIMIT_MS,
+    });
+    await this.untilItGoesOn('commits elsewhere');
+    return this.#ledger.lastAcknowledgedMs - began;
+  }
+
+  /** Compares it with what is there, and begins a new one. */
+  async check(): Promise<void> {
+    await this.#ledger.stop();
+    const client = await PgClient.connect(this.#url);
+    expect(await this.#ledger.check(client)).toEqual({ missing: [], undead: [], unknown: [] });
+    await client.query('truncate ledger');
+    await client.close();
+    this.#ledger = this.#fresh();
+    this.#ledger.start(WRITERS);
+    await this.untilItGoesOn('commits');
+  }
+
+  stop(): Promise<void> {
+    return this.#ledger.stop();
+  }
+
+  /** Watches the longest time between two acknowledged commits. */
+  longestPause(): { stop(): number } {
+    let longest = 0;
+    const timer = setInterval(() => {
+      longest = Math.max(longest, performance.now() - this.lastAcknowledgedMs);
+    }, 5);
+    return {
+      stop() {
+        clearInterval(timer);
+        return longest;
+      },
+    };
+  }
+
+  /** The node on which the main branch's compute runs. */
+  async computeNode(): Promise<string> {
+    const { computes } = await (await this.#cluster.client()).placement();
+    expect(computes.length).toBe(1);
+    return computes[0]!.node;
+  }
+
+  /** Milliseconds until the branch `dev`, which does not run, shows the `rows` of its table t; afterwards it does not run again. */
+  async untilPagesAreRead(rows: number): Promise<number> {
+    const began = performance.now();
+    await eventually(
+      'pages are read',
+      async () => {
+        const dev = await PgClient.connect(await this.#cluster.url('dev'));
+        try {
+          return (await dev.number('select count(*) from t')) === rows;
+        } finally {
+          dev.destroy();
+        }
+      },
+      { limitMs: RECOVERY_LIMIT_MS },
+    );
+    const took = performance.now() - began;
+    await (await this.#cluster.client()).suspend('dev');
+    return took;
+  }
+
+  /** Resolves when every node is alive and nothing is to be changed. */
+  async settled(): Promise<void> {
+    await eventually(
+      'everything is where it should be',
+      async () => {
+        const client = await this.#cluster.client();
+        const nodes = await client.nodes();
+        return nodes.every(({ state }) => state === 'alive') && (await client.placement()).steps.length === 0;
+      },
+      { limitMs: 60_000 },
+    );
+  }
+
+  #fresh(): Ledger {
+    return new Ledger(() => PgClient.connect(this.#url));
+  }
+}

@@ -1,0 +1,150 @@
+/**
+ * A network of its own for each machine of a test: network namespaces that hang on one bridge, all below a namespace that
+ * nothing of the real machine is connected with. What a machine sends, or what it is sent, can be dropped without a trace, as a
+ * broken switch would: connections stay open and nothing comes.
+ *
+ * The processes that hold the namespaces end with the test's process, and the kernel removes everything with them.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { type Forward, forward } from './namespace-forwarder.ts';
+import { ROOT } from './source-files.ts';
+
+const FORWARDER = join(ROOT, 'test/support/namespace-forwarder.ts');
+/** Of the bridge: where the machines find what lives outside of their network. */
+export const OUTSIDE = '10.77.0.1';
+
+export type Direction = 'in' | 'out';
+
+/** Whether this machine allows namespaces with a bridge. */
+export function canMakeNetworks(): boolean {
+  const script = 'ip link add br0 type bridge && ip link add v1 type veth peer name v2 && tc qdisc help';
+  return spawnSync('unshare', ['-n', 'sh', '-c', script], { stdio: 'ignore' }).error === undefined;
+}
+
+export class TestNetwork {
+  readonly #folder: string;
+  readonly #switch: ChildProcess;
+  readonly #machines = new Map<string, { holder: ChildProcess; address: string; port: string }>();
+  readonly #children: ChildProcess[] = [];
+  readonly #closers: { close(): void }[] = [];
+
+  private constructor(folder: string, holder: ChildProcess) {
+    this.#folder = folder;
+    this.#switch = holder;
+  }
+
+  /** `folder` is for sockets. */
+  static async create(folder: string): Promise<TestNetwork> {
+    const network = new TestNetwork(folder, await holdNamespace([]));
+    run(network.command(undefined, 'ip', 'link', 'set', 'lo', 'up'));
+    run(network.command(undefined, 'ip', 'link', 'add', 'br0', 'type', 'bridge'));
+    run(network.command(undefined, 'ip', 'addr', 'add', `${OUTSIDE}/24`, 'dev', 'br0'));
+    run(network.command(undefined, 'ip', 'link', 'set', 'br0', 'up'));
+    return network;
+  }
+
+  /** Makes a machine; returns its address. */
+  async add(name: string): Promise<string> {
+    const holder = await holdNamespace(this.#enter(this.#switch));
+    const number = this.#machines.size + 11;
+    const machine = { holder, address: `10.77.0.${number}`, port: `v${number}` };
+    this.#machines.set(name, machine);
+    const peer = ['type', 'veth', 'peer', 'name', 'eth0', 'netns', String(holder.pid)];
+    run(this.command(undefined, 'ip', 'link', 'add', machine.port, ...peer));
+    run(this.command(undefined, 'ip', 'link', 'set', machine.port, 'master', 'br0', 'up'));
+    run(this.command(name, 'ip', 'link', 'set', 'lo', 'up'));
+    run(this.command(name, 'ip', 'addr', 'add', `${machine.address}/24`, 'dev', 'eth0'));
+    run(this.command(name, 'ip', 'link', 'set', 'eth0', 'up'));
+    return machine.address;
+  }
+
+  /** A command line that runs on a machine; undefined is the switch. */
+  command(name: string | undefined, ...line: string[]): string[] {
+    return [...this.#enter(name === undefined ? this.#switch : this.#machines.get(name)!.holder), ...line];
+  }
+
+  /** Drops all packets of one direction, or of both. */
+  cut(name: string, directions: Direction[] = ['in', 'out']): void {
+    // What the switch sends on its port is what the machine receives. A queue of length 0 drops everything.
+    const { port } = this.#machines.get(name)!;
+    const drop = (device: string) => ['tc', 'qdisc', 'replace', 'dev', device, 'root', 'pfifo', 'limit', '0'];
+    if (directions.includes('in')) run(this.command(undefined, ...drop(port)));
+    if (directions.includes('out')) run(this.command(name, ...drop('eth0')));
+  }
+
+  heal(name: string): void {
+    const { port } = this.#machines.get(name)!;
+    const pass = (device: string) => [
+      'tc',
+      'qdisc',
+      'replace',
+      'dev',
+      device,
+      'root',
+      'pfifo',
+      'limit',
+      '1000',
+    ];
+    run(this.command(undefined, ...pass(port)));
+    run(this.command(name, ...pass('eth0')));
+  }
+
+  /** Lets the machines reach ports of the real machine's loopback, at the same ports of `OUTSIDE`. */
+  async letOut(ports: number[]): Promise<void> {
+    const inner: Forward[] = [];
+    for (const port of ports) {
+      const path = join(this.#folder, `out-${port}`);
+      this.#closers.push(await forward({ listen: { path }, dial: { host: '127.0.0.1', port } }));
+      inner.push({ listen: { host: OUTSIDE, port }, dial: { path } });
+    }
+    await this.#forwardInside(inner);
+  }
+
+  /** Lets the real machine reach a port of a machine; returns the port of the loopback. */
+  async letIn(name: string, port: number): Promise<number> {
+    const path = join(this.#folder, `in-${name}-${port}`);
+    const host = this.#machines.get(name)!.address;
+    await this.#forwardInside([{ listen: { path }, dial: { host, port } }]);
+    const outer = await forward({ listen: { host: '127.0.0.1', port: 0 }, dial: { path } });
+    this.#closers.push(outer);
+    return outer.port;
+  }
+
+  close(): void {
+    for (const closer of this.#closers) closer.close();
+    for (const child of this.#children) child.kill('SIGKILL');
+    for (const { holder } of this.#machines.values()) holder.kill('SIGKILL');
+    this.#switch.kill('SIGKILL');
+  }
+
+  async #forwardInside(forwards: Forward[]): Promise<void> {
+    const line = this.command(undefined, process.execPath, FORWARDER, JSON.stringify(forwards));
+    const child = spawn(line[0]!, line.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#children.push(child);
+    await new Promise<void>((resolve, reject) => {
+      child.stdout!.once('data', () => resolve());
+      child.once('exit', () => reject(new Error('the forwarder of the test network ended')));
+    });
+  }
+
+  #enter(holder: ChildProcess): string[] {
+    return ['nsenter', `--net=/proc/${holder.pid}/ns/net`, '--'];
+  }
+}
+
+/** A process that keeps a new namespace until its standard input closes. */
+async function holdNamespace(within: string[]): Promise<ChildProcess> {
+  const line = [...within, 'unshare', '-n', '--', 'sh', '-c', 'echo there; exec cat >/dev/null'];
+  const child = spawn(line[0]!, line.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] });
+  await new Promise<void>((resolve, reject) => {
+    child.stdout!.once('data', () => resolve());
+    child.once('error', reject).once('exit', () => reject(new Error('no network namespace could be made')));
+  });
+  return child;
+}
+
+function run([program, ...args]: string[]): void {
+  const { status, stderr } = spawnSync(program!, args, { encoding: 'utf8', timeout: 10_000 });
+  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}`);
+}
