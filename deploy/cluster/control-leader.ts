@@ -98,6 +98,8 @@ export interface ControlLeaderOptions {
   tokens?: ChannelTokens | undefined;
   /** Whether this process still holds the control lease. */
   isHolder(): boolean;
+  /** An actor was taken by another process, or was given up: this one cannot go on. */
+  onActorLost(reason: string): void;
 }
 
 export class ControlLeader {
@@ -126,11 +128,9 @@ export class ControlLeader {
     this.#startedMs = clock.now();
     this.#events = new NatsEventLog(jetstream);
     const services = { bus, clock, random, log, journals };
-    const spawner = new LocalActors({
-      ...services,
-      metrics: this.#metrics,
-      publishedThrough: (kind, id) => this.#events.publishedThrough(kind, id),
-    });
+    const publishedThrough = (kind: string, id: string) => this.#events.publishedThrough(kind, id);
+    const onDown = (reason: string) => options.onActorLost(reason);
+    const spawner = new LocalActors({ ...services, metrics: this.#metrics, publishedThrough }, { onDown });
     this.#control = new ControlActors({
       spawner,
       ...services,

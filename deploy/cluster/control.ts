@@ -174,6 +174,10 @@ const leader = new ControlLeader({
   log,
   tokens: channelTokens(),
   isHolder,
+  // Begun anew, all actors come from their journals; if another process holds the lease by now, it is waited for.
+  onActorLost: (reason) => {
+    if (reason === 'fenced') void end(EXIT_LOST, 'an actor has been taken by another process');
+  },
 });
 await leader.start();
 log.info({ epoch: held.epoch }, 'the control actors are ready');

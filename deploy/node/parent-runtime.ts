@@ -19,7 +19,7 @@ import type {
   ActorEvent,
   ActorHandle,
 } from '../../runtime/host/definition.ts';
-import { SupervisedActor } from '../../runtime/host/supervisor.ts';
+import { SupervisedActor, type SupervisorOptions } from '../../runtime/host/supervisor.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -104,18 +104,20 @@ export class ParentRuntime {
 /** The actors of this process; their commands are served by those who own them. */
 export class LocalActors implements ActorSpawner {
   readonly #services: HostServices;
+  readonly #options: SupervisorOptions;
   // biome-ignore lint/suspicious/noExplicitAny: actors of all kinds are stopped alike
   readonly #running = new Set<SupervisedActor<any, any>>();
 
-  constructor(services: HostServices) {
+  constructor(services: HostServices, options: SupervisorOptions = {}) {
     this.#services = services;
+    this.#options = options;
   }
 
   async spawn<C extends ActorCommand, E extends ActorEvent>(
     definition: ActorDefinition<C, E>,
     id: string,
   ): Promise<ActorHandle<C>> {
-    const actor = new SupervisedActor<C, E>(definition, id, this.#services);
+    const actor = new SupervisedActor<C, E>(definition, id, this.#services, this.#options);
     await actor.start();
     this.#running.add(actor);
     return actor;
