@@ -13,6 +13,9 @@ import type { ComputeSpec, RunningCompute } from './spec.ts';
 
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 60_000;
+/** How long a start waits for what became of the one before it. */
+const OUTCOME_MS = 2_000;
+const OUTCOME_LOOK_MS = 20;
 
 export interface ComputeServices {
   hosts: ComputeHosts;
@@ -29,8 +32,9 @@ type ComputeEffect = (params: ComputeEffectParams, effect: Context) => Promise<C
 export function computeEffects(services: ComputeServices): Record<string, ComputeEffect> {
   const handles = new Map<string, ComputeHandle>();
   const deadlines = new Map<string, number>();
+  const starting = new Map<string, Promise<unknown>>();
   return {
-    start: ({ context }, effect) => start(services, handles, context, effect),
+    start: ({ context }, effect) => startOnce(starting, services, handles, context, effect),
     watch: ({ context }, effect) => watch(services, handles, context.compute!, effect),
     awaitDeadline: ({ context }, effect) => awaitDeadline(deadlines, context.deadlineMs, effect),
     stop: (params, effect) => stop(services, handles, params, effect),
@@ -42,6 +46,43 @@ export function computeEffects(services: ComputeServices): Record<string, Comput
   };
 }
 
+/**
+ * What was asked for before a crash is asked for again, once for each time, and two computes would depose each other: one start
+ * follows the other, and the later one finds that there is nothing left to do.
+ */
+async function startOnce(
+  starting: Map<string, Promise<unknown>>,
+  services: ComputeServices,
+  handles: Map<string, ComputeHandle>,
+  context: ComputeContext,
+  effect: Context,
+): Promise<ComputeEvent[]> {
+  for (let before = starting.get(effect.id); before; before = starting.get(effect.id)) {
+    await before.catch(() => {});
+    // Its outcome is on its way to the journal.
+    for (let waitedMs = 0; waitedMs < OUTCOME_MS && isStarting(effect); waitedMs += OUTCOME_LOOK_MS) {
+      await effect.clock.sleep(OUTCOME_LOOK_MS, effect.signal);
+    }
+  }
+  if (!isStarting(effect)) return [];
+  const own = start(services, handles, context, effect);
+  starting.set(effect.id, own);
+  try {
+    return await own;
+  } finally {
+    if (starting.get(effect.id) === own) starting.delete(effect.id);
+  }
+}
+
+function isStarting(effect: Context): boolean {
+  return effect.snapshot().value === 'starting';
+}
+
+/** Whether this is the compute that the actor has now: what is heard of an earlier one says nothing about it. */
+function isPresent(effect: Context, { hostId }: RunningCompute): boolean {
+  return (effect.snapshot().context as ComputeContext).compute?.hostId === hostId;
+}
+
 async function start(
   services: ComputeServices,
   handles: Map<string, ComputeHandle>,
@@ -51,12 +92,17 @@ async function start(
   try {
     const { spec, suspendAfterMs } = await services.specOf(effect.id);
     const handle = await startHost(services.hosts, spec, suspendedLsn, effect);
+    if (!isStarting(effect)) {
+      handle.kill();
+      return [];
+    }
     handles.set(effect.id, handle);
     followActivity(handle, effect);
     services.onStarted?.(spec);
     return [{ type: 'compute.started', compute: handle.compute, suspendAfterMs, timeMs: effect.clock.now() }];
   } catch (error) {
     effect.log.error({ err: error }, 'the compute could not be started');
+    if (!isStarting(effect)) return [];
     return [{ type: 'compute.start-failed', error: toWireError(error) }];
   }
 }
@@ -112,10 +158,13 @@ async function watch(
   effect: Context,
 ): Promise<ComputeEvent[]> {
   const handle = await handleOf(services, handles, compute, effect);
-  if (!handle || handle.compute.hostId !== compute.hostId) return [{ type: 'compute.lost' }];
+  if (!handle || handle.compute.hostId !== compute.hostId) {
+    return isPresent(effect, compute) ? [{ type: 'compute.lost' }] : [];
+  }
   const startedMs = effect.clock.monotonic();
   const end = await handle.ended;
   if (handles.get(effect.id) === handle) handles.delete(effect.id);
+  if (!isPresent(effect, compute)) return [];
   switch (end.reason) {
     case 'stopped':
       return [{ type: 'compute.suspended', lsn: end.lsn }];
@@ -161,7 +210,7 @@ async function stop(
   effect: Context,
 ): Promise<ComputeEvent[]> {
   const handle = await handleOf(services, handles, context.compute, effect);
-  if (!handle) return [];
+  if (!handle || handle.compute.hostId !== context.compute?.hostId) return [];
   const ifIdleForMs = context.stopWhy === 'idle' ? context.suspendAfterMs : undefined;
   try {
     const timeoutMs = STOP_TIMEOUT_MS;
