@@ -71,7 +71,7 @@ async function commits(
   system: TestSystem,
   cluster: TestCluster,
 ): Promise<Figure[]> {
-  const seconds = long ? 15 : 4;
+  const seconds = long ? 15 : 3;
   const gateways = { ours: parsePgUrl(await cluster.url()), embedded: parsePgUrl(await system.url()) };
   for (const target of Object.values(gateways)) {
     await initialise(target, SCALE);
@@ -89,7 +89,7 @@ async function commits(
       say(`cluster: ${name}, ${clients} clients${way}`);
       const rates = { ours: [] as number[], embedded: [] as number[] };
       // The sides take turns, so that a slow moment of the machine meets both.
-      for (let round = 0; round < 3; round++) {
+      for (let round = 0; round < (long ? 3 : 2); round++) {
         for (const side of ['embedded', 'ours'] as const) {
           const run = { clients, seconds, ...(script === undefined ? {} : { script }) };
           rates[side].push((await bench(targets[side], run)).tps);
