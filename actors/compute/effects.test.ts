@@ -31,7 +31,7 @@ function world(next: () => Promise<ComputeHandle>) {
   };
   const effect = {
     id: 'timeline',
-    clock: { now: () => 0, monotonic: () => 0 },
+    clock: { now: () => 0, monotonic: () => 0, sleep: () => Promise.resolve() },
     log: { error() {} },
     dispatch: async () => {},
     snapshot: () => ({ value: now.value, context: { compute: now.compute } }),
@@ -72,11 +72,12 @@ it('a start that was asked for twice is made once, and one that nobody waits for
   const gate = Promise.withResolvers<ComputeHandle>();
   const { effects, effect, now, params, started } = world(() => gate.promise);
   const start = effects.start!(params(), effect);
-  expect(await effects.start!(params(), effect)).toEqual([]);
+  const again = effects.start!(params(), effect);
   await Promise.resolve();
   now.value = 'suspended';
   gate.resolve(handle);
   expect(await start).toEqual([]);
+  expect(await again).toEqual([]);
   expect(started()).toBe(1);
   expect(state.killed).toBe(true);
 });
