@@ -110,8 +110,15 @@ export class StoragePages implements PageSource {
 
   async #open(): Promise<PageClient> {
     const { clock, timeoutMs, find, open } = this.#options;
-    this.#address = await find?.();
-    const channel = await open(this.#address);
+    let channel: Channel;
+    try {
+      this.#address = await find?.();
+      channel = await open(this.#address);
+    } catch (error) {
+      // The pageserver may be suspended or cut off: until it is replaced nobody answers.
+      if (!(error instanceof PalimpsestError && error.code === 'timeout')) throw error;
+      throw new PalimpsestError('unavailable', error.message, error.hint, error);
+    }
     this.#client = new PageClient({ clock, channel, timeoutMs });
     this.#answersSeen = 0;
     this.#silentLooks = 0;

@@ -24,6 +24,7 @@ import {
   type Subscription as NatsSubscription,
   headers as newHeaders,
 } from 'nats';
+import { NodeTransport } from 'nats/lib/src/node_transport.js';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Subscription } from '../ports/bus.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -32,6 +33,8 @@ import { inboxOf, type NatsLogin } from './credentials.ts';
 import { type NatsHeaders, type NatsMessage, type NatsReply, unreachable } from './nats-messages.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
+/** An attempt is given up by its transport, a little before the client itself would: see `boundTransport`. */
+const TRANSPORT_TIMEOUT_MS = CONNECT_TIMEOUT_MS - 200;
 const RECONNECT_WAIT_MS = 200;
 /** A server that does not answer two of these is taken for dead; a frozen one keeps its sockets open. */
 const PING_INTERVAL_MS = 2_000;
@@ -309,6 +312,47 @@ export class NatsConnection {
     return false;
   }
 }
+
+interface ClientTransport {
+  connected: boolean;
+  socket?: { removeAllListeners(): void; destroy(): void };
+  connect(server: unknown, options: unknown): Promise<unknown>;
+}
+
+/**
+ * Keeps an attempt to connect that took too long from coming back. In the client such an attempt goes on behind the next one; when
+ * it succeeds at last, because the network is whole again, the server soon ends it, as it never logs in. The client takes that for
+ * the end of its present connection, and opens another beside it: every message then comes twice, for ever.
+ */
+function boundTransport({ prototype }: { prototype: ClientTransport }): void {
+  const connectTransport = prototype.connect;
+  prototype.connect = function bounded(this: ClientTransport, server, options): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      let late = false;
+      const timer = setTimeout(() => {
+        late = true;
+        reject(NatsError.errorForCode(ErrorCode.Timeout));
+      }, TRANSPORT_TIMEOUT_MS);
+      connectTransport.call(this, server, options).then(
+        (value) => {
+          clearTimeout(timer);
+          if (late) {
+            this.connected = false;
+            this.socket?.removeAllListeners();
+            this.socket?.destroy();
+          }
+          resolve(value);
+        },
+        (error) => {
+          clearTimeout(timer);
+          reject(error);
+        },
+      );
+    });
+  };
+}
+
+boundTransport(NodeTransport as unknown as { prototype: ClientTransport });
 
 function clientOptions(options: NatsOptions): ConnectionOptions {
   const urls = options.servers.split(',').map((text) => parseServer(text.trim()));
