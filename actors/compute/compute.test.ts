@@ -133,7 +133,8 @@ describe('a start', () => {
       specOf: async () => ({ spec: SPEC, suspendAfterMs: 0 }),
     });
     const log = { warn() {}, error() {} };
-    const context = { id: 'timeline1', clock: { now: () => 5 }, log } as unknown as Parameters<
+    const snapshot = () => fold([...events, STARTING]);
+    const context = { id: 'timeline1', clock: { now: () => 5 }, log, snapshot } as unknown as Parameters<
       typeof effect
     >[1];
     const [told] = await effect!({ context: fold(events).context }, context);
