@@ -203,8 +203,7 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
   pages = new StoragePages({
     clock,
     find: () => findDoor(bus, 'pageserver', spec.timeline, { timeoutMs: CHANNEL_TIMEOUT_MS }),
-    open: (address) =>
-      openDoor(network, address!, { kind: 'pageserver', id: spec.timeline, ...opening() }),
+    open: (address) => openDoor(network, address!, { kind: 'pageserver', id: spec.timeline, ...opening() }),
     timeoutMs: configuration.pageTimeoutMs,
   });
   firstPages = new FirstPages({ source: pages, clock });

@@ -28,6 +28,8 @@ export interface ClusterOptions {
   /** With keys of `palimpsest cluster init`: TLS, logins, tokens. */
   secured?: boolean;
   nodeArguments?: string[];
+  /** Each node in a network of its own, which can be cut. */
+  network?: boolean;
 }
 
 /** Makes keys in `folder/keys` and starts three servers with them. */
@@ -148,11 +150,6 @@ export class TestNode {
       limitMs: 20_000,
     });
   }
-}
-
-export interface ClusterOptions {
-  /** Each node in a network of its own, which can be cut. */
-  network?: boolean;
 }
 
 export class TestCluster {
