@@ -52,7 +52,9 @@ async function controlNode(): Promise<string> {
   return (await (await cluster.client()).placement()).control.node;
 }
 
+/** The pageserver of the project. The branch whose pages are to be read from another one does not run, and has none in memory. */
 async function pageserver(): Promise<string> {
+  await (await cluster.client()).suspend('dev');
   return (await (await cluster.client()).placement()).projects[0]!.pageserver;
 }
 
@@ -119,8 +121,8 @@ describe('a machine that is suspended for 30 s and wakes', () => {
           .every(({ command }) => !command.includes('walsender')),
       { limitMs: RECOVERY_LIMIT_MS },
     );
-    await whole();
     report('longest pause of commits while it woke', watch.stop());
+    await whole();
   });
 
   it('with a pageserver: pages come from elsewhere, and its uploads change nothing', async () => {
