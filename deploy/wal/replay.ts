@@ -33,7 +33,7 @@ import { stateFromControlFile } from '../../protocols/postgres/state/initial-sta
 import { UnsupportedRecordError } from '../../protocols/postgres/wal/errors.ts';
 import { recordName } from '../../protocols/postgres/wal/names.ts';
 import type { DecodedRecord } from '../../protocols/postgres/wal/record.ts';
-import { RMGR_CUSTOM_MIN } from '../../protocols/postgres/wal/resource-managers.ts';
+import { RMGR_CUSTOM_MIN, RMGR_XLOG } from '../../protocols/postgres/wal/resource-managers.ts';
 import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
 import { PageStore } from './page-store.ts';
 import { WalFolder } from './wal-folder.ts';
@@ -245,7 +245,10 @@ export class Replay {
     if (block >= relation.blocks) relation.blocks = block + 1;
     try {
       applyRecordToReference(record, id, page);
-      relation.pages.setChangedBy(block, record.rmid);
+      // A hint that was logged without an image changes nothing: the page's content stays that of another resource manager.
+      if (record.rmid !== RMGR_XLOG || record.hasAppliedImage(id)) {
+        relation.pages.setChangedBy(block, record.rmid);
+      }
     } catch (error) {
       this.#reportFailure(error);
     }
