@@ -129,7 +129,7 @@ export async function prepareStreams({
  * that cannot be found out.
  */
 export async function lostStream(jetstream: JetStream): Promise<string | undefined> {
-  for (const { name } of definitions(CLUSTER_REPLICAS)) {
+  for (const { name } of streamDefinitions(CLUSTER_REPLICAS)) {
     try {
       if (!(await infoOf(jetstream, name))) return name;
     } catch (error) {
