@@ -19,10 +19,14 @@ const HANDSHAKE_TIMEOUT_MS = 5_000;
 const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256';
 const ROLE = /URI:palimpsest:\/\/[0-9a-f]+\/([a-z-]+)/g;
 
-type OnRead = {
-  buffer: Buffer | (() => Uint8Array);
+/** As Node's sockets take it: bytes are received into one buffer. */
+export interface OnRead {
+  buffer: Buffer;
   callback(count: number, buffer: Uint8Array): boolean;
-};
+}
+
+/** Who this process is, and the role that the other end must have. */
+export type ChannelIdentityWithRole = ChannelIdentity & { role?: string | undefined };
 
 /** Begins to connect: 'secureConnect' or 'error' follows. With `role`, the other end must have it. */
 export function connectTls(

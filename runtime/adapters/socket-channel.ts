@@ -13,8 +13,8 @@ import { connect, createServer, type Server, Socket } from 'node:net';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameReader } from '../../protocols/framing.ts';
 import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
-import { connectTls, createTlsServer, tlsFailure } from './channel-tls.ts';
 import type { ChannelIdentity } from './credentials.ts';
+import { type DialTarget, dialSocket } from './dial-socket.ts';
 import { systemCode } from './file-errors.ts';
 import { writeNow } from './write-now.ts';
 
@@ -39,7 +39,9 @@ export class SocketChannelNetwork implements ChannelNetwork {
     const target = parseAddress(address);
     const server =
       this.#identity && 'port' in target
-        ? createTlsServer(this.#identity, (socket) => onChannel(plainlyRead(socket)))
+        ? (await import('./channel-tls.ts')).createTlsServer(this.#identity, (socket) =>
+            onChannel(plainlyRead(socket)),
+          )
         : createServer({ pauseOnConnect: true, noDelay: true }, (socket) => onChannel(accepted(socket)));
     if ('path' in target) await removeDeadSocket(target.path);
     await listenOn(server, target, address);
@@ -47,29 +49,18 @@ export class SocketChannelNetwork implements ChannelNetwork {
   }
 
   dial(address: string, options: { timeoutMs: number; role?: string }): Promise<Channel> {
-    const target = parseAddress(address);
-    const identity = 'port' in target ? this.#identity : undefined;
-    return new Promise((resolve, reject) => {
-      const receiver = new Receiver();
-      const { onread } = receiver;
-      const socket =
-        identity && 'port' in target
-          ? connectTls(identity, target, { role: options.role, onread })
-          : connect({ ...target, noDelay: true, onread });
-      const timer = setTimeout(() => {
-        socket.destroy();
-        reject(new PalimpsestError('timeout', `no connection to ${address} within ${options.timeoutMs} ms`));
-      }, options.timeoutMs);
-      const onError = (error: Error) => {
-        clearTimeout(timer);
-        reject((identity && tlsFailure(address, error)) ?? unreachable(address, error));
-      };
-      socket.once('error', onError);
-      socket.once(identity ? 'secureConnect' : 'connect', () => {
-        clearTimeout(timer);
-        socket.off('error', onError);
-        resolve(new SocketChannel(socket, receiver));
-      });
+    const { timeoutMs, role } = options;
+    const receiver = new Receiver();
+    return dialSocket<Channel>(parseAddress(address), {
+      timeoutMs,
+      shown: address,
+      onread: receiver.onread,
+      secure: this.#identity && { ...this.#identity, role },
+      take: (socket) => new SocketChannel(socket, receiver),
+      failure: (error) =>
+        error
+          ? unreachable(address, error)
+          : new PalimpsestError('timeout', `no connection to ${address} within ${timeoutMs} ms`),
     });
   }
 }
@@ -78,7 +69,7 @@ class SocketListener implements ChannelListener {
   readonly address: string;
   readonly #server: Server;
 
-  constructor(server: Server, target: Target) {
+  constructor(server: Server, target: DialTarget) {
     this.#server = server;
     const bound = server.address();
     if ('path' in target) this.address = `unix:${target.path}`;
@@ -92,9 +83,7 @@ class SocketListener implements ChannelListener {
   }
 }
 
-type Target = { path: string } | { host: string; port: number };
-
-function parseAddress(address: string): Target {
+function parseAddress(address: string): DialTarget {
   if (address.startsWith('unix:/')) {
     const path = address.slice(5);
     if (Buffer.byteLength(path) > UNIX_PATH_BYTES_MAX) {
@@ -120,7 +109,7 @@ function unreachable(address: string, error: Error): PalimpsestError {
   );
 }
 
-function listenOn(server: Server, target: Target, address: string): Promise<void> {
+function listenOn(server: Server, target: DialTarget, address: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error) => {
       const taken = systemCode(error) === 'EADDRINUSE';

@@ -3,10 +3,11 @@
  *
  * Chunks are passed on as Node read them; nothing is copied here.
  */
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ByteSocket, DialOptions, SocketListener, Sockets, SocketTarget } from '../ports/sockets.ts';
-import { connectTls, tlsFailure } from './channel-tls.ts';
+import type { OnRead } from './channel-tls.ts';
+import { dialSocket } from './dial-socket.ts';
 import { systemCode } from './file-errors.ts';
 import { writeNow } from './write-now.ts';
 
@@ -33,33 +34,21 @@ export class NodeSockets implements Sockets {
   }
 
   dial(target: SocketTarget, options: DialOptions): Promise<ByteSocket> {
-    return new Promise((resolve, reject) => {
-      const receiver = options.reusedBufferBytes ? new Receiver(options.reusedBufferBytes) : undefined;
-      const secure = 'port' in target ? options.secure : undefined;
-      const socket =
-        secure && 'port' in target
-          ? connectTls(secure, target, { role: secure.role, onread: receiver?.onread })
-          : connect({ ...target, noDelay: true, ...(receiver && { onread: receiver.onread }) });
-      const timer = setTimeout(() => {
-        socket.destroy();
-        reject(
-          new PalimpsestError('timeout', `no connection to ${shown(target)} in ${options.timeoutMs} ms`),
-        );
-      }, options.timeoutMs);
-      const onError = (error: Error) => {
-        clearTimeout(timer);
-        const reason = systemCode(error) || error.message;
-        const distrust = secure && tlsFailure(shown(target), error);
-        reject(
-          distrust ?? new PalimpsestError('unavailable', `cannot connect to ${shown(target)}: ${reason}`),
-        );
-      };
-      socket.once('error', onError);
-      socket.once(secure ? 'secureConnect' : 'connect', () => {
-        clearTimeout(timer);
-        socket.off('error', onError);
-        resolve(new NodeByteSocket(socket, receiver));
-      });
+    const receiver = options.reusedBufferBytes ? new Receiver(options.reusedBufferBytes) : undefined;
+    const { timeoutMs, secure } = options;
+    return dialSocket<ByteSocket>(target, {
+      timeoutMs,
+      shown: shown(target),
+      onread: receiver?.onread,
+      secure,
+      take: (socket) => new NodeByteSocket(socket, receiver),
+      failure: (error) =>
+        error
+          ? new PalimpsestError(
+              'unavailable',
+              `cannot connect to ${shown(target)}: ${systemCode(error) || error.message}`,
+            )
+          : new PalimpsestError('timeout', `no connection to ${shown(target)} in ${timeoutMs} ms`),
     });
   }
 }
@@ -67,7 +56,7 @@ export class NodeSockets implements Sockets {
 /** Receives into one buffer. */
 class Receiver {
   handle: (chunk: Uint8Array) => void = () => {};
-  readonly onread: { buffer: Buffer; callback(count: number, buffer: Uint8Array): boolean };
+  readonly onread: OnRead;
 
   constructor(bytes: number) {
     this.onread = {
