@@ -17,11 +17,9 @@ import {
   link,
   lstat,
   mkdir,
-  open,
   readdir,
   readFile,
   realpath,
-  rename,
   rm,
   unlink,
   writeFile,
@@ -35,6 +33,7 @@ import {
   isSameLocation,
   type ObjectsLocation,
 } from '../../runtime/adapters/objects-location.ts';
+import { replaceFile } from '../../runtime/adapters/replace-file.ts';
 
 /** Raised when a newer Palimpsest writes something that this one would misread. */
 export const FORMAT_VERSION = 2;
@@ -117,13 +116,13 @@ export async function openDataDirectory(path: string, wanted: WantedInstallation
       objectsAreMarked: async () => {
         if (installation.objectsMarked) return;
         installation.objectsMarked = true;
-        await replaceFile(join(root, FORMAT_FILE), installation);
+        await replaceJson(join(root, FORMAT_FILE), installation);
       },
       isRecovered: async () => {
         delete installation.recovering;
-        await replaceFile(join(root, FORMAT_FILE), installation);
+        await replaceJson(join(root, FORMAT_FILE), installation);
       },
-      publish: async (port) => replaceFile(join(root, PID_FILE), await runningFile(runDirectory, port)),
+      publish: async (port) => replaceJson(join(root, PID_FILE), await runningFile(runDirectory, port)),
       release: async () => {
         await rm(runDirectory, { recursive: true, force: true });
         await release();
@@ -244,7 +243,7 @@ async function moveObjects(
 ): Promise<InstallationFile> {
   if (!wanted || isDeepStrictEqual(wanted, ownLocation(root, installation))) return installation;
   const moved = { ...installation, format: FORMAT_VERSION, objects: wanted };
-  await replaceFile(join(root, FORMAT_FILE), moved);
+  await replaceJson(join(root, FORMAT_FILE), moved);
   return moved;
 }
 
@@ -271,25 +270,13 @@ async function createInstallation(root: string, wanted: WantedInstallation): Pro
     ...(objects ? { objects } : {}),
     ...(recovering ? { epoch: recovering.epoch, objectsMarked: true, recovering: true } : {}),
   };
-  await replaceFile(join(root, FORMAT_FILE), installation);
+  await replaceJson(join(root, FORMAT_FILE), installation);
   return installation;
 }
 
 /** Atomic and durable, as everything after it relies on it. */
-async function replaceFile(path: string, content: object): Promise<void> {
-  const temporary = `${path}.new`;
-  try {
-    const file = await open(temporary, 'w', 0o600);
-    try {
-      await file.writeFile(`${JSON.stringify(content, undefined, 2)}\n`);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-  } catch (error) {
-    throw fileError('write', path, error);
-  }
+function replaceJson(path: string, content: object): Promise<void> {
+  return replaceFile(path, `${JSON.stringify(content, undefined, 2)}\n`);
 }
 
 /** The lock file appears whole or not at all, so that nobody takes a half-written one for a dead process's. */

@@ -8,7 +8,7 @@
  * Files are written anew, never half: a crash leaves the old one or the new one.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ROLES } from '../../../actors/placement/plan.ts';
 import { PalimpsestError } from '../../../protocols/errors.ts';
@@ -26,6 +26,7 @@ import {
   newNatsUser,
   publicKeyOf,
 } from '../../../runtime/adapters/nats-accounts.ts';
+import { replaceFile } from '../../../runtime/adapters/replace-file.ts';
 import { delegate } from '../../../runtime/channels/tokens.ts';
 import { type KeyAndCertificate, newAuthority, newCertificate } from './certificates.ts';
 import { type NatsServerPlace, natsConfig, natsUrl } from './nats-config.ts';
@@ -35,7 +36,6 @@ const FORMAT = 1;
 const DAY_MS = 86_400_000;
 const AUTHORITY_DAYS = 3_650;
 const CLUSTER_ID_BYTES = 16;
-const SECRET_MODE = 0o600;
 const FOLDER_MODE = 0o700;
 
 interface OperatorKeys {
@@ -268,9 +268,7 @@ function keysPath(directory: string): string {
 
 async function writeSecret(file: string, text: string): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: FOLDER_MODE });
-  const temporary = `${file}.new`;
-  await writeFile(temporary, text, { mode: SECRET_MODE });
-  await rename(temporary, file);
+  await replaceFile(file, text);
 }
 
 function exists(path: string): Promise<boolean> {

@@ -90,9 +90,7 @@ export const COMPUTE_HOST: NatsPermissions = {
 /** What credentials for these roles may do. Without the name of a node they are for any node, but only for its own name otherwise. */
 export function permissionsOf(roles: readonly CredentialRole[], node: string | undefined): NatsPermissions {
   const all = [...(roles.some((role) => role !== CLIENT) ? [JOIN] : []), ...roles.map((role) => ROLES[role])];
-  const named = (subjects: string[]) => [
-    ...new Set(subjects.map((subject) => resolve(subject, node)).filter((subject) => subject !== undefined)),
-  ];
+  const named = (subjects: string[]) => [...new Set(subjects.map((subject) => resolve(subject, node)))];
   return {
     publish: named(all.flatMap(({ publish }) => publish)),
     subscribe: named(all.flatMap(({ subscribe }) => subscribe)),
