@@ -137,6 +137,17 @@ const message = (type: string, body: string) => {
 };
 const errorOf = (socket: TestSocket) => Object.fromEntries(decodeFields(socket.received.subarray(5)));
 
+/** A client that may send queries; what it has received so far is forgotten. */
+async function readyClient({ connect, backends }: World): Promise<TestSocket> {
+  const client = connect();
+  client.write(startup());
+  await settle();
+  backends[0]!.write(message('Z', 'I'));
+  await settle();
+  client.received = Buffer.alloc(0);
+  return client;
+}
+
 describe('the gateway', () => {
   it('takes its own words out of the startup packet and passes bytes both ways', async () => {
     const { connect, backends, gateway } = await world();
@@ -291,26 +302,18 @@ describe('the gateway', () => {
   });
 
   it('says that the compute has stopped when it ends without a word', async () => {
-    const { connect, backends } = await world();
-    const client = connect();
-    client.write(startup());
-    await settle();
-    backends[0]!.write(message('Z', 'I'));
-    await settle();
-    client.received = Buffer.alloc(0);
+    const made = await world();
+    const { backends } = made;
+    const client = await readyClient(made);
     backends[0]!.end();
     await settle();
     expect(errorOf(client)).toMatchObject({ S: 'FATAL', C: '57P01' });
   });
 
   it('lets clients of a compute go that was replaced, although nothing has closed their connections', async () => {
-    const { connect, backends, gateway } = await world();
-    const client = connect();
-    client.write(startup());
-    await settle();
-    backends[0]!.write(message('Z', 'I'));
-    await settle();
-    client.received = Buffer.alloc(0);
+    const made = await world();
+    const { backends, gateway } = made;
+    const client = await readyClient(made);
     gateway.replaced('tl-other', { path: '/run/pg-2' });
     gateway.replaced('tl-main', { path: '/run/pg' });
     await settle();

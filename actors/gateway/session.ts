@@ -263,7 +263,6 @@ export class Session {
   }
 
   #backendClosed(): void {
-    if (this.#state !== 'piping') return;
     this.endBackend({
       severity: 'FATAL',
       code: '57P01',

@@ -1,14 +1,12 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import { ALL_RIGHTS, RIGHT_GET_PAGE } from '../../protocols/tokens.ts';
-import { ed25519, newSigningKey, publicHalf } from '../../runtime/adapters/ed25519.ts';
 import { MemoryBus } from '../../runtime/bus/memory-bus.ts';
 import { TokenKeeper } from '../../runtime/channels/token-keeper.ts';
-import { delegate, TokenIssuer, TokenJudge } from '../../runtime/channels/tokens.ts';
 import { ManualClock } from '../../test/support/manual-clock.ts';
+import { testTokens } from '../../test/support/test-tokens.ts';
 import { ChannelTokens } from './channel-tokens.ts';
 
-const CLUSTER = 'a1'.repeat(16);
 const LIFE_MS = 4_000;
 const SPEC = { tenant: 'p', timeline: 't' } as ComputeSpec;
 const LOG = { debug() {}, info() {}, warn() {}, error() {}, child: () => LOG };
@@ -21,17 +19,7 @@ afterEach(() => {
 function world() {
   const clock = new ManualClock();
   const bus = new MemoryBus({ clock });
-  const clusterKey = newSigningKey();
-  const key = newSigningKey();
-  const delegation = delegate(ed25519, clusterKey, {
-    cluster: CLUSTER,
-    key: publicHalf(key),
-    rights: ALL_RIGHTS,
-    expiresMs: clock.now() + 1e9,
-  });
-  const issuer = new TokenIssuer({ signatures: ed25519, clock, delegate: { key, delegation } });
-  const trusted = [publicHalf(clusterKey)];
-  const judge = new TokenJudge({ signatures: ed25519, clock, cluster: CLUSTER, trusted });
+  const { issuer, judge } = testTokens(clock);
   const tokens = new ChannelTokens({ issuer, judge, lifeMs: LIFE_MS });
   const timelines = new Map([['t', 'p']]);
   const serve = () =>

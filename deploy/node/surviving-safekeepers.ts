@@ -5,7 +5,11 @@
 import { constants } from 'node:fs';
 import { cp, mkdir, readdir, realpath } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { SAFEKEEPER_KIND, safekeeperDefinition } from '../../actors/safekeeper/definition.ts';
+import {
+  SAFEKEEPER_KIND,
+  safekeeperActorId,
+  safekeeperDefinition,
+} from '../../actors/safekeeper/definition.ts';
 import type { SafekeeperSnapshot } from '../../actors/safekeeper/machine.ts';
 import { Replica } from '../../actors/safekeeper/replica.ts';
 import type { ArchiveTools } from '../../actors/safekeeper/wal-archive.ts';
@@ -123,7 +127,7 @@ export async function openSurvivor(
 ): Promise<OpenSurvivor | undefined> {
   const { node, path } = folder;
   const { services, archive } = tools;
-  const id = `${timeline}-${node}`;
+  const id = safekeeperActorId(timeline, node);
   const copy = join(tools.scratch, node);
   for (const part of [join(SAFEKEEPER_KIND, id), join('timelines', timeline)]) {
     await copyFolder(join(path, part), join(copy, part));

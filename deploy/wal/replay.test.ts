@@ -3,10 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
-import {
-  NEW_CLUSTER_CHECKPOINT,
-  NEW_CLUSTER_PARAMETERS,
-} from '../../protocols/postgres/state/new-cluster.ts';
+import { newClusterState } from '../../protocols/postgres/state/new-cluster.ts';
 import { DecodedRecord } from '../../protocols/postgres/wal/record.ts';
 import { RMGR_HEAP, RMGR_XLOG } from '../../protocols/postgres/wal/resource-managers.ts';
 import { PageStore } from './page-store.ts';
@@ -41,18 +38,7 @@ function record(rmid: number, info: number, data: Uint8Array, main: Uint8Array):
 
 test('a hint that was logged without an image leaves a page to the resource manager that made its content', () => {
   const store = new PageStore(folder);
-  const replay = new Replay(
-    store,
-    new TimelineStateFold({
-      checkpoint: { ...NEW_CLUSTER_CHECKPOINT },
-      parameters: { ...NEW_CLUSTER_PARAMETERS },
-      lastRecordStart: 0,
-      lastRecordEnd: 0,
-      newestCommitTime: 0,
-      lastWasShutdownCheckpoint: false,
-      origins: new Map(),
-    }),
-  );
+  const replay = new Replay(store, new TimelineStateFold(newClusterState()));
   const header = Uint8Array.of(1, 0, 2, 8, 24);
   replay.apply(
     record(RMGR_HEAP, HEAP_INSERT_INIT, Uint8Array.of(...header, 0, 7, 7), Uint8Array.of(1, 0, 0)),

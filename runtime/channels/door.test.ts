@@ -1,31 +1,15 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { ALL_RIGHTS, RIGHT_GET_PAGE } from '../../protocols/tokens.ts';
 import { ManualClock } from '../../test/support/manual-clock.ts';
-import { ed25519, newSigningKey, publicHalf } from '../adapters/ed25519.ts';
+import { testTokens } from '../../test/support/test-tokens.ts';
 import { MemoryChannelNetwork } from '../adapters/memory-channel.ts';
 import { SystemClock } from '../adapters/system-clock.ts';
 import { MemoryBus } from '../bus/memory-bus.ts';
 import type { Channel } from '../ports/channel.ts';
 import { ChannelDoor, openChannel } from './door.ts';
-import { delegate, TokenIssuer, TokenJudge } from './tokens.ts';
 
-const CLUSTER = 'a1'.repeat(16);
 const clock = new ManualClock();
-const clusterKey = newSigningKey();
-const key = newSigningKey();
-const delegation = delegate(ed25519, clusterKey, {
-  cluster: CLUSTER,
-  key: publicHalf(key),
-  rights: ALL_RIGHTS,
-  expiresMs: clock.now() + 3_600_000,
-});
-const issuer = new TokenIssuer({ signatures: ed25519, clock, delegate: { key, delegation } });
-const judge = new TokenJudge({
-  signatures: ed25519,
-  clock,
-  cluster: CLUSTER,
-  trusted: [publicHalf(clusterKey)],
-});
+const { issuer, judge } = testTokens(clock);
 const SCOPE = { tenant: 'p', timeline: 't' };
 
 const doors: ChannelDoor[] = [];

@@ -2,27 +2,16 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ALL_RIGHTS, RIGHT_APPEND, RIGHT_GET_PAGE, RIGHT_READ_WAL } from '../../protocols/tokens.ts';
 import { ManualClock } from '../../test/support/manual-clock.ts';
-import { ed25519, newSigningKey, publicHalf } from '../adapters/ed25519.ts';
-import { delegate, TokenIssuer, TokenJudge } from './tokens.ts';
+import { type TestTokensOptions, testTokens } from '../../test/support/test-tokens.ts';
 
-const CLUSTER = 'a1'.repeat(16);
 const LIFE_MS = 60_000;
 const SCOPE = { tenant: 'project', timeline: 'f0'.repeat(16) };
 
-/** A cluster's keys, who signs in it with these rights, and who judges. */
-function world({ cluster = CLUSTER, rights = ALL_RIGHTS, delegationLifeMs = 3_600_000 } = {}) {
+/** Who signs in a cluster with these rights, and who judges. */
+function world(options: TestTokensOptions = {}) {
   const clock = new ManualClock();
-  const clusterKey = newSigningKey();
-  const key = newSigningKey();
-  const expiresMs = clock.now() + delegationLifeMs;
-  const delegation = delegate(ed25519, clusterKey, { cluster, key: publicHalf(key), rights, expiresMs });
-  const issuer = new TokenIssuer({ signatures: ed25519, clock, delegate: { key, delegation } });
-  const judge = new TokenJudge({
-    signatures: ed25519,
-    clock,
-    cluster: CLUSTER,
-    trusted: [publicHalf(newSigningKey()), publicHalf(clusterKey)],
-  });
+  const { rights = ALL_RIGHTS } = options;
+  const { issuer, judge } = testTokens(clock, { delegationLifeMs: 3_600_000, ...options });
   const issue = (changes: { rights?: number; tenant?: string; timeline?: string } = {}) =>
     issuer.issue({ ...SCOPE, bearer: 'compute on a', rights, lifeMs: LIFE_MS, ...changes });
   return { clock, issuer, judge, issue };

@@ -17,10 +17,7 @@ import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts'
 import { KIND_IMAGE } from '../../protocols/layers/format.ts';
 import { LayerWriter } from '../../protocols/layers/writer.ts';
 import { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
-import {
-  NEW_CLUSTER_CHECKPOINT,
-  NEW_CLUSTER_PARAMETERS,
-} from '../../protocols/postgres/state/new-cluster.ts';
+import { newClusterState } from '../../protocols/postgres/state/new-cluster.ts';
 import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
@@ -186,13 +183,10 @@ export function storeEmptyTemplate(
 }
 
 function emptyState(startLsn: Timeline['startLsn']): TimelineStateFold {
-  return new TimelineStateFold({
-    checkpoint: { ...NEW_CLUSTER_CHECKPOINT, redo: startLsn, nextXid: 731, nextOid: 16_384, oldestXid: 722 },
-    parameters: { ...NEW_CLUSTER_PARAMETERS },
-    lastRecordStart: 0,
-    lastRecordEnd: startLsn,
-    newestCommitTime: 0,
-    lastWasShutdownCheckpoint: false,
-    origins: new Map(),
-  });
+  return new TimelineStateFold(
+    newClusterState({
+      checkpoint: { redo: startLsn, nextXid: 731, nextOid: 16_384, oldestXid: 722 },
+      lastRecordEnd: startLsn,
+    }),
+  );
 }

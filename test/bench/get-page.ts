@@ -8,7 +8,7 @@ import { FORK_MAIN } from '../../protocols/pages/types.ts';
 import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
-import { openChannel } from '../../runtime/channels/door.ts';
+import { type Admission, openChannel } from '../../runtime/channels/door.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { PgClient } from '../support/pg-client.ts';
 import type { TestSystem } from '../support/system.ts';
@@ -54,16 +54,24 @@ export async function tableOf(client: PgClient, timeline: string, table: string)
   };
 }
 
-/** The same of a pageserver that is found by `bus`. `among`: only so many different pages. */
+export interface PageTimes {
+  /** Only so many different pages. */
+  among?: number;
+  /** How channels are opened in a secured cluster. */
+  network?: SocketChannelNetwork;
+  admission?: Admission | undefined;
+}
+
+/** The same of a pageserver that is found by `bus`. */
 export async function timePages(
   bus: Bus,
   { timeline, db, rel, blocks }: PageTable,
   count: number,
-  { among = blocks }: { among?: number } = {},
+  { among = blocks, network = new SocketChannelNetwork(), admission }: PageTimes = {},
 ): Promise<number[]> {
   const clock = new SystemClock();
-  const network = new SocketChannelNetwork();
-  const channel = await openChannel(bus, network, 'pageserver', timeline, { timeoutMs: TIMEOUT_MS });
+  const opening = { timeoutMs: TIMEOUT_MS, admission };
+  const channel = await openChannel(bus, network, 'pageserver', timeline, opening);
   const pages = new PageClient({ clock, channel, timeoutMs: TIMEOUT_MS });
   const into = new Uint8Array(8192);
   const times: number[] = [];

@@ -2,12 +2,9 @@
  * What TLS and tokens cost in a cluster: the same six nodes on loopback with and without them, one after the other in turns. On
  * one machine both ends of every connection pay with the same processors, which is more than a cluster of many machines pays.
  */
-import { PageClient } from '../../actors/pageserver/page-client.ts';
 import { hostCredentials } from '../../deploy/cluster/security/host-credentials.ts';
 import { ClusterAccess } from '../../deploy/node/cluster-access.ts';
 import { natsOptions } from '../../deploy/node/join-bus.ts';
-import { LATEST_LSN, type Lsn } from '../../protocols/lsn.ts';
-import { FORK_MAIN } from '../../protocols/pages/types.ts';
 import { RIGHT_GET_PAGE } from '../../protocols/tokens.ts';
 import { type NatsLogin, parseCredentials, readCredentials } from '../../runtime/adapters/credentials.ts';
 import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
@@ -16,12 +13,12 @@ import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
-import { openChannel } from '../../runtime/channels/door.ts';
 import { type NodeSpec, TestCluster } from '../support/cluster.ts';
 import { PgClient, type PgTarget, parsePgUrl } from '../support/pg-client.ts';
 import { bench, initialise } from '../support/pgbench.ts';
 import { eventually } from '../support/processes.ts';
 import { type BenchOptions, best, type Figure, median } from './figures.ts';
+import { tableOf, timePages } from './get-page.ts';
 
 const NODES: NodeSpec[] = [
   { name: 'a', zone: 'z1', roles: 'safekeeper,control,gateway' },
@@ -108,9 +105,6 @@ async function pageUs({ cluster, target }: Side, count: number): Promise<number>
   const sql = await PgClient.connect(target);
   const network = new SocketChannelNetwork(access?.identity);
   try {
-    const db = await sql.number('select oid from pg_database where datname = current_database()');
-    const rel = await sql.number(`select pg_relation_filenode('${TABLE}')`);
-    const blocks = await sql.number(`select pg_relation_size('${TABLE}') / 8192`);
     const client = await cluster.client();
     const { timeline } = (await client.branches()).find(({ name }) => name === 'main')!;
     const status = await sendCommand<{ tenant: string }>(
@@ -129,25 +123,8 @@ async function pageUs({ cluster, target }: Side, count: number): Promise<number>
     };
     const token = access?.issuer()?.issue(grant);
     const admission = token && { token, clock };
-    const channel = await openChannel(hostBus, network, 'pageserver', timeline, { ...TIMEOUT, admission });
-    const pages = new PageClient({ clock, channel, ...TIMEOUT });
-    const times: number[] = [];
-    for (let i = 0; i < count; i++) {
-      const began = performance.now();
-      await pages.getPages({
-        lsn: LATEST_LSN,
-        notModifiedSince: 0 as Lsn,
-        spc: 1663,
-        db,
-        rel,
-        fork: FORK_MAIN,
-        firstBlock: (i * 7_368_787) % blocks,
-        count: 1,
-      });
-      times.push((performance.now() - began) * 1_000);
-    }
-    pages.close();
-    return median(times);
+    const table = await tableOf(sql, timeline, TABLE);
+    return median(await timePages(hostBus, table, count, { network, admission })) * 1_000;
   } finally {
     await sql.close();
     await bus.close();

@@ -20,7 +20,7 @@ import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { sendCommand, unpackMessage } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
 import { type NodeSpec, TestCluster } from '../support/cluster.ts';
-import { Ledger } from '../support/ledger.ts';
+import { ClusterLedger } from '../support/cluster-ledger.ts';
 import { PgClient } from '../support/pg-client.ts';
 import { eventually, pause } from '../support/processes.ts';
 import { run } from '../support/programs.ts';
@@ -41,7 +41,7 @@ const NODES: NodeSpec[] = [
 
 let cluster: TestCluster;
 let url: string;
-let ledger: Ledger;
+let ledger: ClusterLedger;
 let control: ClusterAccess;
 let bus: NatsBus;
 /** As a compute host: it may ask where channels are. */
@@ -68,15 +68,6 @@ afterAll(async () => {
 async function busAs(login: NatsLogin): Promise<NatsBus> {
   const options = natsOptions({ servers: cluster.nats.url }, login);
   return new NatsBus(await NatsConnection.connect({ ...options, name: 'test', clock, log: silent }), clock);
-}
-
-async function untilItGoesOn(what: string): Promise<void> {
-  const began = performance.now();
-  await eventually(what, () => ledger.lastAcknowledgedMs > began, LIMIT);
-}
-
-function errors(): number {
-  return [...ledger.errors.values()].reduce((a, b) => a + b, 0);
 }
 
 /** A token of the branch as control signs it, with changes. */
@@ -117,7 +108,6 @@ describe('a secured cluster', () => {
     const dev = await PgClient.connect(await client.url('dev'));
     expect(await dev.number('select count(*) from t')).toBe(1000);
     await dev.close();
-    await Ledger.createTable(first);
     await first.close();
     expect((await cluster.cli('branch', 'list')).stdout).toContain('dev');
     expect((await cluster.cli('events', 'compute.*', '--json')).stdout).toContain('compute.started');
@@ -126,9 +116,7 @@ describe('a secured cluster', () => {
     const command = { type: 'status' };
     const { tenant } = await sendCommand<{ tenant: string }>(bus, 'timeline', timeline, command, TIMEOUT);
     scope = { tenant, timeline };
-    ledger = new Ledger(() => PgClient.connect(url));
-    ledger.start(4);
-    await untilItGoesOn('commits');
+    ledger = await ClusterLedger.begin(cluster, { writers: 4 });
   });
 
   it('is closed to who has no credentials, or those of another cluster', async () => {
@@ -201,12 +189,12 @@ describe('a secured cluster', () => {
   });
 
   it('goes on without NATS for longer than tokens live, and opens channels anew with tokens renewed after it', async () => {
-    await untilItGoesOn('commits');
-    const before = errors();
+    await ledger.untilItGoesOn('commits');
+    const before = ledger.errors;
     for (const server of cluster.nats.servers) await server.kill();
     await pause(TOKEN_LIFE_MS + 500);
-    await untilItGoesOn('commits without NATS');
-    expect(errors()).toBe(before);
+    await ledger.untilItGoesOn('commits without NATS');
+    expect(ledger.errors).toBe(before);
     for (const server of cluster.nats.servers) server.start();
     await cluster.nats.ready();
     const client = await cluster.client();
@@ -218,11 +206,10 @@ describe('a secured cluster', () => {
     await cluster.node('b').start();
     // Without the one that came back there is no quorum.
     await cluster.node('c').kill();
-    await untilItGoesOn('commits with the safekeeper that came back');
+    await ledger.untilItGoesOn('commits with the safekeeper that came back');
     const reader = await PgClient.connect(url);
     expect(await reader.number('select count(*) from t')).toBe(1000);
-    await ledger.stop();
-    expect(await ledger.check(reader)).toEqual({ missing: [], undead: [], unknown: [] });
     await reader.close();
+    await ledger.check();
   });
 });

@@ -15,22 +15,24 @@ const WRITERS = 2;
 export class ClusterLedger {
   readonly #cluster: TestCluster;
   readonly #url: string;
+  readonly #writers: number;
   #ledger: Ledger;
 
-  private constructor(cluster: TestCluster, url: string) {
+  private constructor(cluster: TestCluster, url: string, writers: number) {
     this.#cluster = cluster;
     this.#url = url;
+    this.#writers = writers;
     this.#ledger = this.#fresh();
   }
 
   /** Makes the table on the main branch, and begins to write. */
-  static async begin(cluster: TestCluster): Promise<ClusterLedger> {
+  static async begin(cluster: TestCluster, { writers = WRITERS } = {}): Promise<ClusterLedger> {
     const url = await cluster.url();
     const client = await PgClient.connect(url);
     await Ledger.createTable(client);
     await client.close();
-    const ledger = new ClusterLedger(cluster, url);
-    ledger.#ledger.start(WRITERS);
+    const ledger = new ClusterLedger(cluster, url, writers);
+    ledger.#ledger.start(writers);
     await ledger.untilItGoesOn('commits');
     return ledger;
   }
@@ -74,7 +76,7 @@ export class ClusterLedger {
     await client.query('truncate ledger');
     await client.close();
     this.#ledger = this.#fresh();
-    this.#ledger.start(WRITERS);
+    this.#ledger.start(this.#writers);
     await this.untilItGoesOn('commits');
   }
 

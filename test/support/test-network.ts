@@ -14,13 +14,10 @@ const FORWARDER = join(ROOT, 'test/support/namespace-forwarder.ts');
 /** Of the bridge: where the machines find what lives outside of their network. */
 export const OUTSIDE = '10.77.0.1';
 
-export type Direction = 'in' | 'out';
+/** That wait on a whole connection. */
+const PACKETS_MAX = 1000;
 
-/** Whether this machine allows namespaces with a bridge. */
-export function canMakeNetworks(): boolean {
-  const script = 'ip link add br0 type bridge && ip link add v1 type veth peer name v2 && tc qdisc help';
-  return spawnSync('unshare', ['-n', 'sh', '-c', script], { stdio: 'ignore' }).error === undefined;
-}
+export type Direction = 'in' | 'out';
 
 export class TestNetwork {
   readonly #folder: string;
@@ -66,28 +63,11 @@ export class TestNetwork {
 
   /** Drops all packets of one direction, or of both. */
   cut(name: string, directions: Direction[] = ['in', 'out']): void {
-    // What the switch sends on its port is what the machine receives. A queue of length 0 drops everything.
-    const { port } = this.#machines.get(name)!;
-    const drop = (device: string) => ['tc', 'qdisc', 'replace', 'dev', device, 'root', 'pfifo', 'limit', '0'];
-    if (directions.includes('in')) run(this.command(undefined, ...drop(port)));
-    if (directions.includes('out')) run(this.command(name, ...drop('eth0')));
+    this.#setQueues(name, directions, 0);
   }
 
   heal(name: string): void {
-    const { port } = this.#machines.get(name)!;
-    const pass = (device: string) => [
-      'tc',
-      'qdisc',
-      'replace',
-      'dev',
-      device,
-      'root',
-      'pfifo',
-      'limit',
-      '1000',
-    ];
-    run(this.command(undefined, ...pass(port)));
-    run(this.command(name, ...pass('eth0')));
+    this.#setQueues(name, ['in', 'out'], PACKETS_MAX);
   }
 
   /** Lets the machines reach ports of the real machine's loopback, at the same ports of `OUTSIDE`. */
@@ -116,6 +96,15 @@ export class TestNetwork {
     for (const child of this.#children) child.kill('SIGKILL');
     for (const { holder } of this.#machines.values()) holder.kill('SIGKILL');
     this.#switch.kill('SIGKILL');
+  }
+
+  /** A queue of length 0 drops everything. What the switch sends on its port is what the machine receives. */
+  #setQueues(name: string, directions: Direction[], packets: number): void {
+    const set = (device: string) =>
+      ['tc', 'qdisc', 'replace', 'dev', device, 'root', 'pfifo', 'limit', String(packets)] as const;
+    const { port } = this.#machines.get(name)!;
+    if (directions.includes('in')) run(this.command(undefined, ...set(port)));
+    if (directions.includes('out')) run(this.command(name, ...set('eth0')));
   }
 
   async #forwardInside(forwards: Forward[]): Promise<void> {

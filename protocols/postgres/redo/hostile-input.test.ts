@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 import { PalimpsestError } from '../../errors.ts';
 import { PAGE_BYTES } from '../../lsn.ts';
 import { TimelineStateFold } from '../state/fold.ts';
-import { NEW_CLUSTER_CHECKPOINT, NEW_CLUSTER_PARAMETERS } from '../state/new-cluster.ts';
+import { newClusterState } from '../state/new-cluster.ts';
 import type { StateSink } from '../state/sink.ts';
 import {
   DecodedRecord,
@@ -130,15 +130,9 @@ const ignoringSink: StateSink = {
 };
 
 function emptyFold(): TimelineStateFold {
-  return new TimelineStateFold({
-    checkpoint: { ...NEW_CLUSTER_CHECKPOINT, oldestXid: 3 },
-    parameters: { ...NEW_CLUSTER_PARAMETERS, trackCommitTimestamp: true },
-    lastRecordStart: 0,
-    lastRecordEnd: 0,
-    newestCommitTime: 0,
-    lastWasShutdownCheckpoint: false,
-    origins: new Map(),
-  });
+  return new TimelineStateFold(
+    newClusterState({ checkpoint: { oldestXid: 3 }, parameters: { trackCommitTimestamp: true } }),
+  );
 }
 
 /** Runs `work`; a typed error is as good as success. */

@@ -16,7 +16,7 @@ import {
 import { WalStreamDecoder } from '../wal/stream-decoder.ts';
 import { slruFilePath, twoPhaseFilePath } from './data-files.ts';
 import { TimelineStateFold } from './fold.ts';
-import { NEW_CLUSTER_CHECKPOINT, NEW_CLUSTER_PARAMETERS } from './new-cluster.ts';
+import { NEW_CLUSTER_CHECKPOINT, newClusterState } from './new-cluster.ts';
 import { replicationOriginFile } from './origins.ts';
 import type { StateSink } from './sink.ts';
 import { decodeTimelineState, encodeTimelineState } from './snapshot.ts';
@@ -25,15 +25,7 @@ import { advanceXid, fullXid } from './transaction-ids.ts';
 const CHECKPOINT: CheckpointFields = { ...NEW_CLUSTER_CHECKPOINT, time: 1_700_000_000 };
 
 function newFold(): TimelineStateFold {
-  return new TimelineStateFold({
-    checkpoint: CHECKPOINT,
-    parameters: { ...NEW_CLUSTER_PARAMETERS },
-    lastRecordStart: 0,
-    lastRecordEnd: 0,
-    newestCommitTime: 0,
-    lastWasShutdownCheckpoint: false,
-    origins: new Map(),
-  });
+  return new TimelineStateFold(newClusterState({ checkpoint: CHECKPOINT }));
 }
 
 /** Records sink calls as text. */

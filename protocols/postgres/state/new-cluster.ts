@@ -1,6 +1,7 @@
 /** The state of a cluster that was just made, for places that start without a real one: rehearsals, simulations, tests. */
 import { ZERO_LSN } from '../../lsn.ts';
 import type { CheckpointFields, ControlParameters } from '../../pages/types.ts';
+import type { TimelineStateFields } from './fold.ts';
 
 /** As its first checkpoint would be. */
 export const NEW_CLUSTER_CHECKPOINT: Readonly<CheckpointFields> = {
@@ -24,7 +25,7 @@ export const NEW_CLUSTER_CHECKPOINT: Readonly<CheckpointFields> = {
 };
 
 /** Settings that its WAL depends on, as they are by default. */
-export const NEW_CLUSTER_PARAMETERS: Readonly<ControlParameters> = {
+const NEW_CLUSTER_PARAMETERS: Readonly<ControlParameters> = {
   walLevel: 1,
   walLogHints: false,
   maxConnections: 100,
@@ -34,3 +35,24 @@ export const NEW_CLUSTER_PARAMETERS: Readonly<ControlParameters> = {
   maxLocksPerTransaction: 64,
   trackCommitTimestamp: false,
 };
+
+/** What a fold begins with; only what differs is given. */
+export function newClusterState({
+  checkpoint = {},
+  parameters = {},
+  lastRecordEnd = 0,
+}: {
+  checkpoint?: Partial<CheckpointFields>;
+  parameters?: Partial<ControlParameters>;
+  lastRecordEnd?: number;
+} = {}): TimelineStateFields {
+  return {
+    checkpoint: { ...NEW_CLUSTER_CHECKPOINT, ...checkpoint },
+    parameters: { ...NEW_CLUSTER_PARAMETERS, ...parameters },
+    lastRecordStart: 0,
+    lastRecordEnd,
+    newestCommitTime: 0,
+    lastWasShutdownCheckpoint: false,
+    origins: new Map(),
+  };
+}
