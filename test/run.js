@@ -20,6 +20,8 @@ const MARK = 'PALIMPSEST_TEST_RUN';
 const INSIDE = '--inside';
 /** Seeds of each scenario: about two minutes. */
 const FRESH_SEEDS = 6;
+/** Characters of each failure's message that are repeated at the end of a run. */
+const FAILURE_SHOWN = 1200;
 const NAMESPACES = ['-m', '--pid', '--fork', '--kill-child', '--mount-proc'];
 
 if (process.argv[2] === INSIDE) await runChecks(process.argv.slice(3));
@@ -103,7 +105,7 @@ function prepareTools() {
 async function runChecks(patterns) {
   process.stdin.on('end', () => process.exit(1)).on('error', () => process.exit(1));
   process.stdin.resume();
-  const totals = { passed: 0, failed: 0, skipped: 0 };
+  const totals = { passed: 0, failed: 0, skipped: 0, failures: [] };
   const problems = [];
   if (patterns.length === 0) {
     if ((await step('Format and lint', 'biome', ['check', '--error-on-warnings', '.'])) !== 0)
@@ -120,7 +122,7 @@ async function runChecks(patterns) {
   const left = leftBehind();
   if (left.length > 0) problems.push(`left behind by the tests: ${left.join('; ')}`);
   if (process.env.CI && totals.skipped > 0) problems.push('tests were skipped, which CI does not allow');
-  for (const problem of problems) console.log(`FAILED: ${problem}`);
+  for (const problem of [...totals.failures, ...problems]) console.log(`FAILED: ${problem}`);
   totals.failed += problems.length;
   console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
   process.exit(totals.failed === 0 ? 0 : 1);
@@ -159,8 +161,21 @@ function addReport(totals, problems, status) {
   totals.passed += report.numPassedTests;
   totals.failed += report.numFailedTests;
   totals.skipped += report.numPendingTests + (report.numTodoTests ?? 0);
+  totals.failures.push(...failedTests(report));
   if (status !== 0 && report.numFailedTests === 0) problems.push('vitest: an error outside of any test');
   if (report.numTotalTests === 0) problems.push('vitest found no test');
+}
+
+/** Each failed test with the start of its message: they are repeated at the end, where a long log is read first. */
+function failedTests(report) {
+  return report.testResults.flatMap(({ name, assertionResults }) =>
+    assertionResults
+      .filter(({ status }) => status === 'failed')
+      .map(({ fullName, failureMessages }) => {
+        const message = (failureMessages[0] ?? '').slice(0, FAILURE_SHOWN);
+        return `${name.replace(`${ROOT}`, '')}: ${fullName}\n  ${message.replaceAll('\n', '\n  ')}`;
+      }),
+  );
 }
 
 /** Processes of this run beside itself and its ancestors, and mounts that a test made. */
