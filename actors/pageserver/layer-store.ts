@@ -203,10 +203,15 @@ export class LayerStore {
     const { layer, index, from } = span;
     const name = this.pathOf(layer.descriptor.key);
     const bytes = await this.local.read(layer.descriptor, from, span.to - from);
+    // Memory is taken once for all of them.
+    const room = new Uint8Array(span.blocks.reduce((total, block) => total + index.roomOf(block), 0));
+    let used = 0;
     for (const block of span.blocks) {
       const offset = index.blockOffset[block]! - from;
       const stored = bytes.subarray(offset, offset + index.blockStored[block]!);
-      context.giveBlock(layer, block, index.openBlock(name, block, stored));
+      const own = room.subarray(used, used + index.roomOf(block));
+      used += own.length;
+      context.giveBlock(layer, block, index.openBlock(name, block, stored, own));
     }
   }
 

@@ -1,6 +1,6 @@
 import { constants, zstdCompressSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { compress, decompress } from './compression.ts';
+import { compress, decompress, roomFor } from './compression.ts';
 
 /** Bytes that compress to about half, and differ with `seed`. */
 function piece(length: number, seed: number): Uint8Array {
@@ -33,5 +33,30 @@ describe('compressing pieces', () => {
       return state >>> 24;
     });
     expect(compress(noise)).toBeUndefined();
+  });
+});
+
+describe('decompressing pieces', () => {
+  const raw = piece(16_000, 5);
+  const frame = compress(raw)!.slice();
+
+  it('uses the room that it is given, and no more of it', () => {
+    const room = new Uint8Array(roomFor(raw.length) + 64).fill(9);
+    const result = decompress(frame, raw.length, room.subarray(0, roomFor(raw.length)));
+    expect(result.buffer).toBe(room.buffer);
+    expect(Buffer.compare(result, raw)).toBe(0);
+    expect(room.subarray(roomFor(raw.length))).toEqual(new Uint8Array(64).fill(9));
+  });
+
+  it.each([
+    ['noise', new Uint8Array(100).fill(7), raw.length],
+    ['half a frame', frame.slice(0, frame.length / 2), raw.length],
+    ['no frame', new Uint8Array(0), raw.length],
+    ['a frame of more bytes', frame, raw.length - 1],
+    ['a frame of many more bytes', frame, 64],
+    ['a frame of fewer bytes', frame, raw.length + 1],
+  ])('refuses %s, and does the next piece well', (_, bytes, rawLength) => {
+    expect(() => decompress(bytes, rawLength)).toThrow();
+    expect(Buffer.compare(decompress(frame, raw.length), raw)).toBe(0);
   });
 });

@@ -82,7 +82,7 @@ export const TRAILER_CRC_AT = -4;
 
 /**
  * A block of data is ended when it has about this much: what one read of a page fetches and decompresses. At 16 KiB zstd finds
- * nine tenths of what there is to find, and decompressing takes some 25 microseconds.
+ * nine tenths of what there is to find, and decompressing takes 5 to 10 microseconds.
  */
 export const BLOCK_BYTES_TARGET = 16 * 1024;
 

@@ -5,7 +5,7 @@
 import type { RelationTag } from '../pages/types.ts';
 import { crc32c } from '../postgres/crc32c.ts';
 import { Block, bareBlock } from './block.ts';
-import { aligned, decompress } from './compression.ts';
+import { aligned, decompress, roomFor } from './compression.ts';
 import { corruptLayer } from './errors.ts';
 import { filterMayHold, hashPage } from './filter.ts';
 import type { LayerFooter } from './footer.ts';
@@ -247,8 +247,13 @@ export class LayerIndex {
     }
   }
 
-  /** Checks a block's stored bytes and opens it. Throws `corrupt` naming file and block. */
-  openBlock(file: string, block: number, stored: Uint8Array): Block {
+  /** Bytes of memory that opening a block takes, a multiple of 8. */
+  roomOf(block: number): number {
+    return (this.#flags[block]! & BLOCK_COMPRESSED) === 0 ? 0 : roomFor(this.#rawLength[block]!);
+  }
+
+  /** Checks a block's stored bytes and opens it, in `room` of so many bytes if given. Throws `corrupt` naming file and block. */
+  openBlock(file: string, block: number, stored: Uint8Array, room?: Uint8Array): Block {
     const flags = this.#flags[block]!;
     this.checkBlock(file, block, stored);
     if ((flags & BLOCK_BARE) !== 0) {
@@ -261,6 +266,6 @@ export class LayerIndex {
       return bareBlock(key, stored);
     }
     const isCompressed = (flags & BLOCK_COMPRESSED) !== 0;
-    return new Block(isCompressed ? decompress(stored, this.#rawLength[block]!) : aligned(stored));
+    return new Block(isCompressed ? decompress(stored, this.#rawLength[block]!, room) : aligned(stored));
   }
 }
