@@ -5,6 +5,8 @@
  *   24 next xid with epoch u64, 32 next oid, 36 next multixact, 40 next multixact offset, 44 oldest xid, 48 its
  *   database, 52 oldest multixact, 56 its database, 64 time i64 (seconds since 1970), 72 oldest and 76 newest xid with
  *   a commit timestamp, 80 oldest active xid.
+ *
+ * Source: catalog/pg_control.h.
  */
 import type { Lsn } from '../lsn.ts';
 import type { CheckpointFields } from '../pages/types.ts';

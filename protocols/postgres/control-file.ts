@@ -8,6 +8,8 @@
  *   192 max_prepared_transactions, 196 max_locks_per_transaction (i32 each), 200 track_commit_timestamp u8,
  *   204..252 build constants, 252 data checksum version u32, 15 to 17: 256 nonce, 288 CRC; 18: 256 default char
  *   signedness u8, 257 nonce, 292 CRC.
+ *
+ * Source: catalog/pg_control.h.
  */
 import { PalimpsestError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../lsn.ts';

@@ -1,17 +1,19 @@
 /**
  * Compares replayed pages and values with a data directory that stock Postgres recovered from the same WAL. This covers what
- * consistency images leave out: visibility maps, transaction status, relation maps, sizes.
+ * consistency images leave out: visibility maps, transaction status, relation maps, sizes, progress of replication origins.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type PageStore, relationPath, type StoredRelation } from '../../deploy/wal/page-store.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
 import type { CheckpointFields } from '../../protocols/pages/types.ts';
+import { readU16, readU64 } from '../../protocols/postgres/bytes.ts';
 import { parseControlFile } from '../../protocols/postgres/control-file.ts';
 import { maskPage } from '../../protocols/postgres/redo/masks.ts';
 import { SLRU_FOLDERS, SLRU_PAGES_PER_SEGMENT, slruSegmentName } from '../../protocols/postgres/redo/slru.ts';
 import { twoPhaseFilePath } from '../../protocols/postgres/state/data-files.ts';
 import type { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
+import { replicationOriginFile } from '../../protocols/postgres/state/origins.ts';
 import { RMGR_HEAP } from '../../protocols/postgres/wal/resource-managers.ts';
 
 const FORK_FSM = 1;
@@ -28,6 +30,7 @@ export interface RecoveredComparison {
   slruPages: number;
   relationMaps: number;
   preparedTransactions: number;
+  replicationOrigins: number;
   findings: string[];
 }
 
@@ -44,6 +47,7 @@ export function compareWithRecovered(
     slruPages: 0,
     relationMaps: 0,
     preparedTransactions: 0,
+    replicationOrigins: 0,
     findings: [],
   };
   for (const relation of store.relations.values()) {
@@ -68,6 +72,7 @@ export function compareWithRecovered(
   }
   findUnknownFiles(store, recovered, result);
   comparePrepared(store, fold, recovered, result);
+  compareOrigins(fold, recovered, result);
   compareCheckpoint(fold, recovered, result);
   return result;
 }
@@ -181,6 +186,24 @@ function comparePrepared(
     result.preparedTransactions++;
   }
   for (const path of expected) result.findings.push(`${path} is not known`);
+}
+
+/** Progress of replication origins, and that the file which says it is made as Postgres makes it. */
+function compareOrigins(fold: TimelineStateFold, recovered: string, result: RecoveredComparison): void {
+  const path = 'pg_logical/replorigin_checkpoint';
+  const content = readFileSync(join(recovered, path));
+  const theirs = new Map<number, number>();
+  for (let at = 4; at < content.length - 4; at += 16) {
+    theirs.set(readU16(content, at), readU64(content, at + 8));
+  }
+  if (!content.equals(replicationOriginFile(theirs))) result.findings.push(`${path} has another format`);
+  const ours = new Map(fold.origins.entries());
+  for (const origin of new Set([...ours.keys(), ...theirs.keys()])) {
+    const [here, there] = [ours.get(origin), theirs.get(origin)];
+    if (here !== there)
+      result.findings.push(`replication origin ${origin} is at ${here} here and at ${there} there`);
+    result.replicationOrigins++;
+  }
 }
 
 /** The checkpoint that stock Postgres wrote after its recovery, against the fold's fields. */

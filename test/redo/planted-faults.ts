@@ -1,6 +1,7 @@
 /**
  * Faults to be planted, one line of behaviour in each part of redo: the oracle must catch every one. `node planted-faults.ts NUMBER
- * BASE WAL RECOVERED` replays with that fault (-1: with none) and prints what was found as JSON.
+ * BASE WAL RECOVERED` replays with that fault (-1: with none) and prints what was found as JSON. Two resource managers have none:
+ * records of Standby and LogicalMessage change nothing that a recovery keeps.
  */
 import { readFileSync } from 'node:fs';
 import { registerHooks } from 'node:module';
@@ -135,6 +136,13 @@ export const FAULTS: Fault[] = [
     file: 'state/fold.ts',
     find: '(xid - this.#low) | 0) >= 0)',
     replace: '(xid - this.#low) | 0) > 2 ** 30)',
+    workload: 'heap',
+  },
+  {
+    what: 'ReplicationOrigin: progress is a byte too far',
+    file: 'state/fold.ts',
+    find: 'readU64(bytes, mainOffset), force, sink)',
+    replace: 'readU64(bytes, mainOffset) + 1, force, sink)',
     workload: 'heap',
   },
   {

@@ -68,4 +68,5 @@ test('pages, visibility maps, transaction status, sizes and small files equal th
   expect(recovered.vmPages).toBeGreaterThan(0);
   expect(recovered.slruPages).toBeGreaterThan(6);
   expect(recovered.preparedTransactions).toBe(1);
+  expect(recovered.replicationOrigins).toBe(1);
 });

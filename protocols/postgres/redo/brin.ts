@@ -8,6 +8,8 @@
  * DESUMMARIZE 0x50: main 0 pages per range u32, 4 heap block u32, 8 item u16; block 0 revmap page, 1 regular page.
  *
  * Special space, at 8184: flags u16 at 8188, page type u16 at 8190. Revmap: an array of 1360 tuple ids from 24 on.
+ *
+ * Source: access/brin_xlog.h, access/brin_page.h.
  */
 import { readU16, readU32, writeU16, writeU32 } from '../bytes.ts';
 import type { DecodedRecord } from '../wal/record.ts';

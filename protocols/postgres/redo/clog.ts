@@ -3,6 +3,8 @@
  *
  * Own records: ZEROPAGE 0x00: page number (i32 before 17, i64 since); TRUNCATE 0x10: page number, oldest xid u32, its
  * database u32.
+ *
+ * Source: access/clog.h, transam/clog.c.
  */
 import { readU32 } from '../bytes.ts';
 import type { DecodedRecord } from '../wal/record.ts';

@@ -4,6 +4,8 @@
  *
  * Own records: ZEROPAGE 0x00: page number (i32 before 17, i64 since); TRUNCATE 0x10: page number, oldest xid u32 (at
  * offset 4 before 17, 8 since).
+ *
+ * Source: access/commit_ts.h, transam/commit_ts.c.
  */
 import { readU32, writeU16, writeU64 } from '../bytes.ts';
 import type { DecodedRecord } from '../wal/record.ts';

@@ -1,6 +1,8 @@
 /**
  * Redo of generic WAL, which extensions use. Block data: pieces of offset u16, length u16 and bytes to be put there; the
  * space between lower and upper becomes zero.
+ *
+ * Source: transam/generic_xlog.c.
  */
 import { copyBytes, readU16 } from '../bytes.ts';
 import type { DecodedRecord } from '../wal/record.ts';

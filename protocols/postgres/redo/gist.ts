@@ -8,6 +8,8 @@
  * downlink's number u16; block 0 the page, 1 its parent. PAGE_REUSE 0x20 and ASSIGN_LSN 0x70 change nothing.
  *
  * Special space, at 8176: NSN (high u32, low u32), 8184 right link u32, 8188 flags u16, 8190 page id u16.
+ *
+ * Source: access/gistxlog.h, access/gist.h.
  */
 import { copyBytes, readI32, readU16, readU32, readU64, writeU16, writeU32 } from '../bytes.ts';
 import { CorruptWalError } from '../wal/errors.ts';

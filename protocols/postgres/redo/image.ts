@@ -1,5 +1,7 @@
 /**
  * Full-page images in records: the page without its hole, raw or compressed with pglz, lz4 or zstd.
+ *
+ * Source: access/xlogrecord.h.
  */
 import { zstdDecompressSync } from 'node:zlib';
 import { PAGE_BYTES } from '../../lsn.ts';

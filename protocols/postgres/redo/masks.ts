@@ -1,6 +1,8 @@
 /**
  * Makes two pages comparable: sets what redo need not repeat (hint bits, unused space, dead items' flags, contents of
  * deleted pages) to fixed values, as Postgres does for wal_consistency_checking.
+ *
+ * Source: common/bufmask.c and each resource manager's mask function.
  */
 import { maxAlign, readU16, writeU16, writeU32 } from '../bytes.ts';
 import {

@@ -5,6 +5,8 @@
  * CREATE_ID 0x20: 0 multixact u32, 4 offset of its first member u32, 8 member count i32, 12 members (xid u32, status
  * i32 each). TRUNCATE_ID 0x30: 0 database of the oldest, 4 start and 8 end of the multixacts, 12 start and 16 end of
  * the members that go.
+ *
+ * Source: access/multixact.h, transam/multixact.c.
  */
 import { readU32, writeU32 } from '../bytes.ts';
 import { CorruptWalError } from '../wal/errors.ts';

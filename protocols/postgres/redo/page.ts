@@ -4,6 +4,8 @@
  *   0 LSN (high u32, low u32), 8 checksum u16, 10 flags u16, 12 lower u16, 14 upper u16, 16 special u16, 18 size and
  *   version u16, 20 prune xid u32, 24 line pointers: offset 15 bits, state 2 bits, length 15 bits; tuples grow down
  *   from `special` to `upper`.
+ *
+ * Source: storage/bufpage.h, storage/itemid.h.
  */
 import { PAGE_BYTES } from '../../lsn.ts';
 import { copyBytes, maxAlign, readI32, readU16, writeU16, writeU32 } from '../bytes.ts';

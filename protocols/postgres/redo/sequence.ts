@@ -1,6 +1,8 @@
 /**
  * Redo of sequences. LOG 0x00: main 0 tablespace, 4 database, 8 relation (u32 each), 12 the sequence's tuple. The page is
  * made anew each time; its special space holds a magic number.
+ *
+ * Source: commands/sequence.h.
  */
 import { readU16, writeU32 } from '../bytes.ts';
 import type { DecodedRecord } from '../wal/record.ts';

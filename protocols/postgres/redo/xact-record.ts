@@ -6,6 +6,8 @@
  * each), 256 dropped statistics (count i32, 12 bytes each, 16 from version 18), 8 invalidations (commit only: count
  * i32, 16 bytes each), 16 the prepared transaction's xid u32, 128 its gid (with 16, ends in NUL), 32 origin LSN u64 and
  * origin time i64.
+ *
+ * Source: access/xact.h.
  */
 import { readI64, readU32, readU64 } from '../bytes.ts';
 import { CorruptWalError } from '../wal/errors.ts';

@@ -1,5 +1,8 @@
 /**
  * The fold's part for records that create, cut and remove relations, databases and small files.
+ *
+ * Source: catalog/storage_xlog.h, commands/dbcommands_xlog.h, commands/tablespace.h, utils/relmapper.h,
+ * replication/message.h.
  */
 import { readI32, readU32, readU64 } from '../bytes.ts';
 import { requireMain } from '../redo/main-data.ts';

@@ -7,6 +7,9 @@
  * 1. The state at an LSN is a function of the start state and the records up to it: storage keeps it only now and then and
  *    gets the exact state in between by folding again. Sink calls of a second fold are the caller's to ignore.
  * 2. `apply` takes whole records in order and allocates nothing for those that only change pages.
+ *
+ * Source: catalog/pg_control.h, access/xlog_internal.h, access/clog.h, access/commit_ts.h, access/multixact.h,
+ * replication/origin.h.
  */
 import type { Lsn } from '../../lsn.ts';
 import type { CheckpointFields, ControlParameters } from '../../pages/types.ts';

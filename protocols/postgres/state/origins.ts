@@ -1,6 +1,8 @@
 /**
  * Progress of replication origins: how far each remote node's changes are in this database. Commits of replayed
  * transactions and SET records move it; Postgres finds it in pg_logical/replorigin_checkpoint at a start.
+ *
+ * Source: replication/origin.h, logical/origin.c.
  */
 import { writeU16, writeU32, writeU64 } from '../bytes.ts';
 import { crc32c } from '../crc32c.ts';

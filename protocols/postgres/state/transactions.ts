@@ -3,6 +3,8 @@
  *
  * PREPARE 0x10: main data is the two-phase state without its checksum: 0 magic, 4 length, 8 xid, 28 subtransaction count
  * i32, 54 gid length u16, 72 gid (aligned to 8), subtransaction xids. ASSIGNMENT 0x50: 0 top xid, 4 count i32, 8 xids.
+ *
+ * Source: access/xact.h, transam/twophase.c.
  */
 import { maxAlign, readU16, readU32, writeU32 } from '../bytes.ts';
 import { crc32c } from '../crc32c.ts';

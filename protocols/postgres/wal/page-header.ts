@@ -4,6 +4,8 @@
  *
  *   0 magic u16, 2 info u16, 4 timeline id u32, 8 page address u64, 16 remaining bytes of a record that began on
  *   an earlier page u32, 20 padding; long: 24 system id u64, 32 segment size u32, 36 page size u32.
+ *
+ * Source: access/xlog_internal.h.
  */
 import { PAGE_BYTES, WAL_SEGMENT_BYTES } from '../../lsn.ts';
 import {

@@ -8,6 +8,8 @@
  *   then headers: a block reference (id 0..32: flags u8, data length u16, image header, relation, block u32), an
  *   origin (253: u16), a top-level xid (252: u32), the main data (255: u8 length; 254: u32 length); then, in the
  *   same order, image and data of each block, and the main data.
+ *
+ * Source: access/xlogrecord.h.
  */
 import { readI32, readU16, readU32, readU64 } from '../bytes.ts';
 import { CorruptWalError } from './errors.ts';

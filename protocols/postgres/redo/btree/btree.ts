@@ -11,6 +11,8 @@
  * left, 28 its right, 32 topmost parent; block 0 target, 1 left, 2 right, 3 leaf, 4 meta page.
  * META_CLEANUP 0xe0: block 0 meta page. Meta data: version, root, level, fast root, its level, deleted pages (u32 each),
  * all-equal-image u8. REUSE_PAGE 0xd0 changes nothing.
+ *
+ * Source: access/nbtxlog.h.
  */
 import { copyBytes, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import type { DecodedRecord } from '../../wal/record.ts';

@@ -5,6 +5,8 @@
  * Index tuple: 0 heap block (high u16, low u16), 4 heap offset u16, 6 size in 13 bits and flags. With flag 0x2000 the
  * first six bytes mean something else; a posting list tuple has its list's offset as block and 0x2000 | count as
  * offset; the list is an array of 6-byte tuple ids.
+ *
+ * Source: access/nbtree.h.
  */
 import { maxAlign, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { PageContentError } from '../errors.ts';

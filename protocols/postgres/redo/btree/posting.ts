@@ -1,5 +1,7 @@
 /**
  * Posting lists: splitting one around a new tuple, deduplication into new ones, and removing tuple ids from them.
+ *
+ * Source: access/nbtree.h, nbtree/nbtdedup.c.
  */
 import { copyBytes, maxAlign, readU16, writeU16 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';

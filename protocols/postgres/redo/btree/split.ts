@@ -5,6 +5,8 @@
  * none). Block 0 left page, data: the new tuple (if it went left or splits a posting list), then the new high key;
  * block 1 right page, data: all its tuples; block 2 the page right of it, if any; block 3 the child whose split this
  * finishes, above the leaf level.
+ *
+ * Source: access/nbtxlog.h.
  */
 import { copyBytes, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';

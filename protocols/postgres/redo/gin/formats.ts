@@ -4,6 +4,8 @@
  * Special space, at 8184: right link u32, 8188 item count u16 (internal data pages, list pages), 8190 flags u16. Data
  * pages: 24 right bound (tuple id), 32 on leaves compressed posting lists, on inner pages posting items (child block: high
  * u16, low u16; key: tuple id).
+ *
+ * Source: access/ginblock.h.
  */
 import { copyBytes, readU16, writeU16, writeU32 } from '../../bytes.ts';
 import { PageContentError } from '../errors.ts';

@@ -10,6 +10,8 @@
  * previous tail. INSERT_LISTPAGE 0x70: main 0 right link u32, 4 tuple count i32; block 0 and its tuples. DELETE_LISTPAGE
  * 0x80: main 0 meta data, 56 page count i32; block 0 meta, 1.. pages. VACUUM_DATA_LEAF_PAGE 0x90: block 0 data: posting list
  * changes.
+ *
+ * Source: access/ginxlog.h.
  */
 import { copyBytes, readI32, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';

@@ -5,6 +5,8 @@
  * successive ids (block * 2048 + offset) as varbytes of seven bits, lowest first; padded to an even length.
  * Changes: count u16, then for each: segment number u8, action u8 (1 delete, 2 insert before, 3 replace, 4 add items) and
  * the new segment, or a count u16 and tuple ids.
+ *
+ * Source: access/ginblock.h, access/ginxlog.h, gin/ginpostinglist.c.
  */
 import { copyBytes, readU16, writeU16 } from '../../bytes.ts';
 import { PageContentError } from '../errors.ts';

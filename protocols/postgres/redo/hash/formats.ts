@@ -5,6 +5,8 @@
  * u32, flags u16, page id u16. Meta page: 24 magic, 28 version, 32 tuple count f64, 40 fill factor u16, 42 bucket bytes
  * u16, 44 bitmap bytes u16, 46 bitmap shift u16, 48 highest bucket, 52 high mask, 56 low mask, 60 split point, 64 first
  * free overflow page, 68 bitmap count, 72 hash function, 76 spares (98 u32), 468 bitmap blocks (1024 u32).
+ *
+ * Source: access/hash.h.
  */
 import { writeU16, writeU32 } from '../../bytes.ts';
 import { initPage, PAGE_HEADER_BYTES, PD_LOWER } from '../page.ts';

@@ -11,6 +11,8 @@
  * target as before, 2 freed page, 3 previous, 4 next, 5 bitmap (bit u32), 6 meta (first free u32). DELETE 0x90: main 0 clear
  * dead mark u8; block 1 numbers. SPLIT_CLEANUP 0xa0. UPDATE_META_PAGE 0xb0: main 0 tuple count f64. VACUUM_ONE_PAGE 0xc0: main 0
  * conflict xid u32, 4 count (i32 in 15, u16 since), 8 numbers; block 0 page, 1 meta. Block 0 of 0x70 to 0x90 is only locked.
+ *
+ * Source: access/hash_xlog.h.
  */
 import { readI32, readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';

@@ -3,6 +3,8 @@
  *
  * Tuple header: 0 xmin, 4 xmax, 8 cid or xvac, 12 ctid (block high u16, low u16, offset u16), 18 infomask2 u16,
  * 20 infomask u16, 22 header length u8, 23 null bitmap.
+ *
+ * Source: access/heapam_xlog.h, access/htup_details.h.
  */
 import type { DecodedRecord } from '../../wal/record.ts';
 

@@ -8,6 +8,8 @@
  * CONFIRM 0x50: 0 offset u16. LOCK 0x60: 0 xmax u32, 4 offset u16, 6 info bits u8, 7 flags u8 (1 frozen cleared).
  * INPLACE 0x70: 0 offset u16 (since 18 invalidations follow); block 0 data: the new content after the tuple's header.
  * TRUNCATE 0x30 is for logical decoding only. Updates are in update.ts.
+ *
+ * Source: access/heapam_xlog.h.
  */
 import { copyBytes, copyU32, readU16, writeU32 } from '../../bytes.ts';
 import type { DecodedRecord } from '../../wal/record.ts';

@@ -8,6 +8,8 @@
  * the bytes from the null bitmap on.
  * LOCK_UPDATED 0x60: 0 xmax u32, 4 offset u16, 6 info bits u8, 7 flags u8.
  * NEW_CID 0x70 and REWRITE 0x00 are for logical decoding only.
+ *
+ * Source: access/heapam_xlog.h.
  */
 import { copyBytes, copyU32, readU16, writeU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';

@@ -9,6 +9,8 @@
  * 15, 16 VACUUM: main 0 unused count u16; data: offsets.
  * 16 FREEZE_PAGE: main 4 plan count u16; data: plans of 12 bytes, offsets. 15: main 4 tuple count u16; data: 12 bytes for
  * each tuple (xmax u32, offset u16, infomask2 u16, infomask u16, flags u8).
+ *
+ * Source: access/heapam_xlog.h.
  */
 import { readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';

@@ -6,6 +6,8 @@
  * Block 0 (new page) data: prefix length u16 and suffix length u16 if flagged, infomask2, infomask, header length, then
  * the tuple's bytes between prefix and suffix (the null bitmap and padding come before the prefix). Block 1 is the old page if it is
  * another one. Prefix and suffix are used only when both tuples are on one page.
+ *
+ * Source: access/heapam_xlog.h.
  */
 import { copyBytes, copyU32, readU16 } from '../../bytes.ts';
 import type { DecodedRecord } from '../../wal/record.ts';

@@ -5,6 +5,8 @@
  * u32 whose low two bits are its state. Leaf tuple: 0 state and size << 2, 4 next in chain (14 bits) and null flag u16, 6
  * heap tuple id. Inner tuple: 0 state, all-the-same bit, node count (13 bits), prefix size (16 bits), 4 size u16, 8 prefix,
  * nodes (index tuples). Dead tuple (16 bytes): as a leaf tuple, 6 where it redirects to, 12 xid u32.
+ *
+ * Source: access/spgist_private.h.
  */
 import { readU16, readU32, writeU16, writeU32 } from '../../bytes.ts';
 import { indexTupleSize } from '../btree/formats.ts';

@@ -5,6 +5,8 @@
  * number u16, 10 make the inner page anew u8, 11 nulls u8, 12 inner page has the parent u8, 14 parent's number u16, 16 node
  * u16, 20 source (xid u32, build u8), 28 deleted numbers, inserted numbers, for each inserted one u8 (0 source page, 1
  * target), the inner tuple, the leaf tuples. Block 0 source page (not in a root split), 1 target, 2 inner page, 3 parent.
+ *
+ * Source: access/spgxlog.h.
  */
 import { readU16, readU32 } from '../../bytes.ts';
 import type { DecodedRecord } from '../../wal/record.ts';

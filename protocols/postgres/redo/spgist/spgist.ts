@@ -11,6 +11,8 @@
  * source, 16 numbers: dead, placeholders, moved from, moved to, chained, next in chain. VACUUM_ROOT 0x70: main 0 count u16,
  * 4 source, 12 numbers. VACUUM_REDIRECT 0x80: main 0 count u16, 2 first placeholder u16, 4 conflict xid u32, numbers (at 8 in
  * 15, at 10 since).
+ *
+ * Source: access/spgxlog.h.
  */
 import { readU16, readU32 } from '../../bytes.ts';
 import { CorruptWalError } from '../../wal/errors.ts';
