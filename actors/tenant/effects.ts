@@ -10,11 +10,11 @@ import type { TenantCommand, TenantEvent } from './events.ts';
 import type { BranchEffectParams, TenantContext, TenantEffectParams } from './machine.ts';
 
 export type TimelineOutcome =
-  | { status: 'active'; startLsn: number; ancestor: { timeline: string; lsn: number } | undefined }
+  | { status: 'created'; startLsn: number; ancestor: { timeline: string; lsn: number } | undefined }
   | { status: 'rejected'; error: WireError };
 
 export interface TenantServices {
-  /** Creates a timeline, or finds it; resolves when it is active or rejected. */
+  /** Creates a timeline, or finds it; resolves when its beginning is durable, or it is rejected. Whoever uses it waits for the rest. */
   createTimeline(id: string, spec: TimelineSpec): Promise<TimelineOutcome>;
   /** Resolves when nothing of it is left. */
   deleteTimeline(id: string): Promise<void>;

@@ -46,11 +46,11 @@ class Project {
         return { status: 'rejected', error: { code: 'invalid-argument', message: this.reject } };
       }
       if (spec.origin.kind === 'template') {
-        return { status: 'active', startLsn: spec.origin.startLsn, ancestor: undefined };
+        return { status: 'created', startLsn: spec.origin.startLsn, ancestor: undefined };
       }
       const { timeline, point } = spec.origin;
       const lsn = point.kind === 'lsn' ? point.lsn : 9000;
-      return { status: 'active', startLsn: lsn, ancestor: { timeline, lsn } };
+      return { status: 'created', startLsn: lsn, ancestor: { timeline, lsn } };
     },
     deleteTimeline: async (id) => {
       this.deleted.push(id);

@@ -28,10 +28,9 @@ export function decideTimeline(
   switch (command.type) {
     case 'create':
       // Asked again after a crash of the asker: what was decided first stands.
-      if (state !== 'absent') return { events: [] };
-      return { events: [{ type: 'timeline.requested', spec: command.spec, timeMs: environment.now }] };
+      return { events: state === 'absent' ? creation(command, environment.now) : [] };
     case 'attach':
-      if (state !== 'active')
+      if (state !== 'active' && state !== 'placing')
         return rejected('conflict', `timeline ${environment.id} is ${state}, not active`);
       return { events: [attachRequest(context, command.pageserver)] };
     case 'hold-branch-point':
@@ -77,6 +76,19 @@ export function decideTimeline(
     default:
       return rejected('unsupported', `a timeline knows no command "${(command as { type: string }).type}"`);
   }
+}
+
+function creation(
+  { spec, start }: Extract<TimelineCommand, { type: 'create' }>,
+  timeMs: number,
+): TimelineEvent[] {
+  const event = { type: 'timeline.requested' as const, spec, timeMs };
+  return start
+    ? [
+        { ...event, isResolved: true },
+        { type: 'timeline.resolved', ...start },
+      ]
+    : [event];
 }
 
 function attachRequest(context: TimelineContext, pageserver: string | undefined): TimelineEvent {

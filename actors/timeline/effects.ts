@@ -3,11 +3,11 @@
  * Every effect may run twice: all commands sent here are idempotent.
  */
 import { majorityOf } from '../../protocols/consensus/membership.ts';
-import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import { PalimpsestError, toWireError, type WireError } from '../../protocols/errors.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import { findBranchPoint, rememberCommitted, type Send } from './branch-point.ts';
-import type { TimelineCommand, TimelineEvent } from './events.ts';
+import type { Origin, TimelineCommand, TimelineEvent, TimelineStart } from './events.ts';
 import { pageserverOf, type TimelineContext, type TimelineEffectParams } from './machine.ts';
 import { membershipOf, safekeepersOf } from './membership.ts';
 import { bringUp, installJoint, spread } from './membership-effects.ts';
@@ -19,6 +19,8 @@ export interface TimelineServices {
   attached(timeline: string): Promise<void>;
   /** Resolves when the pageserver takes commands: it may just be starting. */
   pageserverReady(): Promise<void>;
+  /** Resolves when nobody waits any more to hear that the timeline is created. */
+  answered?(timeline: string): Promise<void>;
 }
 
 const CREATE_TIMEOUT_MS = 10_000;
@@ -42,12 +44,14 @@ type TimelineEffect = (params: TimelineEffectParams, effect: Context) => Promise
 
 /** The effects by their names in the machine. */
 export function timelineEffects(services: TimelineServices): Record<string, TimelineEffect> {
+  const makings = new Makings();
   return {
     resolve: ({ context }, effect) => resolve(services, context, effect),
-    place: async ({ context }, effect) =>
-      isBeingDeleted(effect) ? [] : place(services, context, effect.clock),
-    completeReplicas: async ({ context }, effect) => {
-      if (isBeingDeleted(effect)) return [];
+    place: makings.counted(async (_, effect) => {
+      await services.answered?.(effect.id);
+      return place(services, effect);
+    }),
+    completeReplicas: makings.counted(async ({ context }, effect) => {
       await Promise.all(
         context.missing.map(async (member) => {
           const now = effect.snapshot().context as TimelineContext;
@@ -55,10 +59,10 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
         }),
       );
       return [{ type: 'replicas.completed' }];
-    },
-    attach: async ({ context }, effect) => {
+    }),
+    attach: makings.counted(async ({ context }, effect) => {
       const { generation } = context;
-      if (isBeingDeleted(effect) || generationNow(effect) !== generation) return [];
+      if (generationNow(effect) !== generation) return [];
       try {
         await attach(services, context);
       } catch (error) {
@@ -66,7 +70,7 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
         return [{ type: 'attach.failed', generation, error: error.toWire() }];
       }
       return [{ type: 'attach.completed', generation }];
-    },
+    }),
     archive: async ({ context }, effect) => {
       if (isBeingDeleted(effect)) return [];
       await archive(services, context, effect);
@@ -107,10 +111,36 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       return events;
     },
     dismantle: async ({ context }) => {
+      await makings.ended();
       await dismantle(services, context);
       return [{ type: 'timeline.deleted' }];
     },
   };
+}
+
+/** What is being made of a timeline; none of it may come after a deletion. */
+class Makings {
+  readonly #underWay = new Set<Promise<unknown>>();
+
+  /** The effect, which does nothing once the timeline is being deleted. */
+  counted(run: TimelineEffect): TimelineEffect {
+    return async (params, effect) => {
+      if (isBeingDeleted(effect)) return [];
+      const making = run(params, effect);
+      this.#underWay.add(making);
+      try {
+        const events = await making;
+        return isBeingDeleted(effect) ? [] : events;
+      } finally {
+        this.#underWay.delete(making);
+      }
+    };
+  }
+
+  /** Resolves when the attempts that had begun are over. */
+  async ended(): Promise<void> {
+    await Promise.allSettled(this.#underWay);
+  }
 }
 
 /** The timeline is being deleted: nothing of it may be made any more. */
@@ -128,37 +158,46 @@ async function resolve(
   context: TimelineContext,
   effect: Context,
 ): Promise<TimelineEvent[]> {
-  const { origin } = context.spec!;
-  if (origin.kind === 'template') return [{ type: 'timeline.resolved', startLsn: origin.startLsn }];
+  const found = await findStart(services, effect.clock, { child: effect.id, origin: context.spec!.origin });
+  if ('error' in found) return [{ type: 'timeline.rejected', error: found.error }];
+  return [{ type: 'timeline.resolved', ...found.start }];
+}
+
+/**
+ * Finds where a timeline begins, and sees to it that this stays readable; or tells why it cannot begin there. Asked again, it may find
+ * another place.
+ */
+export async function findStart(
+  services: TimelineServices,
+  clock: Clock,
+  { child, origin }: { child: string; origin: Origin },
+): Promise<{ start: TimelineStart } | { error: WireError }> {
+  if (origin.kind === 'template') return { start: { startLsn: origin.startLsn } };
+  const { timeline, point } = origin;
   try {
-    await services.attached(origin.timeline);
-    const { point: ancestor, witness } = await findBranchPoint({
-      send: services.send,
-      clock: effect.clock,
-      timeline: origin.timeline,
-      point: origin.point,
-    });
+    await services.attached(timeline);
+    const found = await findBranchPoint({ send: services.send, clock, timeline, point });
+    const ancestor = found.point;
     // Both before anybody may count on it. From now on garbage collection keeps the point.
     const steps = await Promise.allSettled([
-      rememberCommitted({ send: services.send, clock: effect.clock }, ancestor, witness),
-      send(services, ancestor.timeline, { type: 'hold-branch-point', child: effect.id, lsn: ancestor.lsn }),
+      rememberCommitted({ send: services.send, clock }, ancestor, found.witness),
+      send(services, ancestor.timeline, { type: 'hold-branch-point', child, lsn: ancestor.lsn }),
     ]);
     for (const step of steps) if (step.status === 'rejected') throw step.reason;
-    return [{ type: 'timeline.resolved', startLsn: ancestor.lsn, ancestor }];
+    return { start: { startLsn: ancestor.lsn, ancestor } };
   } catch (error) {
     // An earlier attempt that a crash ended may have held a point.
-    await release(services, origin.timeline, effect.id).catch(() => {});
+    await release(services, timeline, child).catch(() => {});
     // Somebody waits for this answer: a clear refusal now is worth more than an attempt that succeeds later.
-    return [{ type: 'timeline.rejected', error: toWireError(error) }];
+    return { error: toWireError(error) };
   }
 }
 
 /** A quorum of replicas and the pageserver, at the same time. */
-async function place(
-  services: TimelineServices,
-  context: TimelineContext,
-  clock: Clock,
-): Promise<TimelineEvent[]> {
+async function place(services: TimelineServices, effect: Context): Promise<TimelineEvent[]> {
+  // As it is now: it may have been given to another pageserver since the last try.
+  const context = effect.snapshot().context as TimelineContext;
+  const { generation } = context;
   const members = context.spec!.members;
   const quorum = majorityOf(members);
   const missing = new Set(members);
@@ -167,9 +206,12 @@ async function place(
       missing.delete(member);
     }),
   );
-  const [failures] = await Promise.all([quorumOf(creations, quorum, clock), attach(services, context)]);
+  const [failures] = await Promise.all([
+    quorumOf(creations, quorum, effect.clock),
+    attach(services, context),
+  ]);
   if (missing.size > 0 && members.length - missing.size < quorum) throw failures[0];
-  return [{ type: 'timeline.activated', missing: [...missing] }];
+  return [{ type: 'timeline.activated', missing: [...missing], generation }];
 }
 
 /** Waits until all have settled, or `quorum` have succeeded and the rest took too long. Returns the failures so far. */

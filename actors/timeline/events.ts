@@ -29,8 +29,15 @@ export interface TimelineSpec {
   origin: Origin;
 }
 
+/** Where a timeline begins: exactly, and held there in its ancestor. */
+export interface TimelineStart {
+  startLsn: number;
+  ancestor?: { timeline: string; lsn: number };
+}
+
 export type TimelineCommand =
-  | { type: 'create'; spec: TimelineSpec }
+  /** With `start` what its origin means is known already; otherwise that is found out first. */
+  | { type: 'create'; spec: TimelineSpec; start?: TimelineStart }
   /** The pageserver has lost or forgotten it: attach it again, with a newer generation. */
   | { type: 'attach'; pageserver?: string }
   /** A branch starts here: this point stays readable until it is released. Asked again, the newer point counts. */
@@ -56,12 +63,16 @@ export type TimelineCommand =
   | { type: 'status' };
 
 export type TimelineEvent = ActorEvent &
+  /** `isResolved`: the event that comes with it tells where it begins. */
   (
-    | { type: 'timeline.requested'; spec: TimelineSpec; timeMs: number }
-    | { type: 'timeline.resolved'; startLsn: number; ancestor?: { timeline: string; lsn: number } }
+    | { type: 'timeline.requested'; spec: TimelineSpec; timeMs: number; isResolved?: boolean }
+    | ({ type: 'timeline.resolved' } & TimelineStart)
     | { type: 'timeline.rejected'; error: WireError }
-    /** A quorum of replicas and the pageserver have it. `missing` are the safekeepers that do not yet. */
-    | { type: 'timeline.activated'; missing: string[] }
+    /**
+     * A quorum of replicas and the pageserver have it, that one in `generation` (the first where absent). `missing` are the
+     * safekeepers that do not yet.
+     */
+    | { type: 'timeline.activated'; missing: string[]; generation?: number }
     | { type: 'replicas.completed' }
     /** With `pageserver`: from now on another one serves it. */
     | { type: 'attach.requested'; generation: number; pageserver?: string }

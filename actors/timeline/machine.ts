@@ -83,8 +83,13 @@ export const timelineMachine = setup({
         : {},
     ),
     takeError: assign(({ event }) => (event.type === 'timeline.rejected' ? { error: event.error } : {})),
-    takeActivation: assign(({ event }) =>
-      event.type === 'timeline.activated' ? { missing: event.missing, attached: true } : {},
+    takeActivation: assign(({ context, event }) =>
+      event.type === 'timeline.activated'
+        ? {
+            missing: event.missing,
+            attached: event.generation === undefined || event.generation === context.generation,
+          }
+        : {},
     ),
     takeGeneration: assign(({ event }) =>
       event.type === 'attach.requested'
@@ -147,6 +152,7 @@ export const timelineMachine = setup({
     ),
   },
   guards: {
+    isResolved: ({ event }) => event.type === 'timeline.requested' && event.isResolved === true,
     isOfChange: ({ context, event }) => isOfChange(context, event),
     someMissing: ({ event }) => event.type === 'timeline.activated' && event.missing.length > 0,
   },
@@ -172,10 +178,10 @@ export const timelineMachine = setup({
   states: {
     absent: {
       on: {
-        'timeline.requested': {
-          target: 'resolving',
-          actions: ['takeSpec', { type: 'resolve', params: own }],
-        },
+        'timeline.requested': [
+          { guard: 'isResolved', target: 'resolving', actions: 'takeSpec' },
+          { target: 'resolving', actions: ['takeSpec', { type: 'resolve', params: own }] },
+        ],
       },
     },
     resolving: {
@@ -194,6 +200,8 @@ export const timelineMachine = setup({
           },
           { target: 'active', actions: 'takeActivation' },
         ],
+        // Its next try goes where the timeline is to be now.
+        'attach.requested': { actions: 'takeGeneration' },
       },
     },
     active: {

@@ -377,13 +377,59 @@ describe('resolving where a timeline starts', () => {
 });
 
 describe('placing a timeline', () => {
-  const { snapshot } = fold(ACTIVE.slice(0, 2));
+  let { snapshot } = fold(ACTIVE.slice(0, 2));
   const context = snapshot.context;
+  const effect = { clock: testClock(), snapshot: () => snapshot } as never;
+  const effectsWith = (send: Send) =>
+    timelineEffects({ send, attached: async () => {}, pageserverReady: async () => {} });
 
   function place(send: Send) {
-    const effects = timelineEffects({ send, attached: async () => {}, pageserverReady: async () => {} });
-    return effects.place!({ context }, { clock: testClock(), snapshot: () => snapshot } as never);
+    return effectsWith(send).place!({ context }, effect);
   }
+
+  it('goes where the timeline is to be now, and tells under which generation', async () => {
+    const asked: TimelineCommand = { type: 'attach', pageserver: 'ps2' };
+    const decision = decideTimeline(snapshot, asked, environment);
+    expect(decision).toEqual({ events: [{ type: 'attach.requested', generation: 2, pageserver: 'ps2' }] });
+    const before = snapshot;
+    ({ snapshot } = fold([...ACTIVE.slice(0, 2), ...('events' in decision ? decision.events : [])]));
+    const sent: string[] = [];
+    const events = await place(async (kind, id, { generation }) => {
+      if (kind === 'pageserver-node') sent.push(`${id} ${generation}`);
+      return {};
+    });
+    snapshot = before;
+    expect(sent).toEqual(['ps2 2']);
+    expect(events).toEqual([{ type: 'timeline.activated', missing: [], generation: 2 }]);
+    const late = fold([...ACTIVE.slice(0, 2), { type: 'attach.requested', generation: 2 }, ACTIVE[2]!]);
+    expect(timelineStatus(late.snapshot)).toMatchObject({ state: 'active', attached: true });
+    const stale: TimelineEvent = { type: 'timeline.activated', missing: [], generation: 1 };
+    const moved = fold([...ACTIVE.slice(0, 2), { type: 'attach.requested', generation: 2 }, stale]);
+    expect(timelineStatus(moved.snapshot)).toMatchObject({ state: 'active', attached: false });
+  });
+
+  it('is over before the timeline is taken apart, and does not begin again', async () => {
+    const sent: string[] = [];
+    const attaching = Promise.withResolvers<object>();
+    const effects = effectsWith(async (kind, id, { type }) => {
+      sent.push(`${kind} ${id} ${type}`);
+      return type === 'attach' ? attaching.promise : {};
+    });
+    const before = snapshot;
+    const placing = effects.place!({ context }, effect);
+    ({ snapshot } = fold([...ACTIVE.slice(0, 2), { type: 'timeline.delete-requested' }]));
+    const dismantling = effects.dismantle!({ context: snapshot.context }, effect);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(sent.filter((each) => each.endsWith('delete'))).toEqual([]);
+    attaching.resolve({});
+    expect(await placing).toEqual([]);
+    expect(await dismantling).toEqual([{ type: 'timeline.deleted' }]);
+    expect(sent.filter((each) => each.endsWith('delete'))).toHaveLength(4);
+    const count = sent.length;
+    expect(await effects.place!({ context }, effect)).toEqual([]);
+    expect(sent).toHaveLength(count);
+    snapshot = before;
+  });
 
   it('needs only a quorum of safekeepers and names the rest', async () => {
     const sent: string[] = [];
@@ -392,7 +438,7 @@ describe('placing a timeline', () => {
       sent.push(`${kind} ${id}`);
       return {};
     });
-    expect(events).toEqual([{ type: 'timeline.activated', missing: ['sk2'] }]);
+    expect(events).toEqual([{ type: 'timeline.activated', missing: ['sk2'], generation: 1 }]);
     expect(sent).toContain('pageserver-node ps1');
   });
 

@@ -11,7 +11,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
-import { waitForState } from './wait-for-state.ts';
+import { untilPlaced, type WaitLimits, waitForState } from './wait-for-state.ts';
 
 const ATTACH_TIMEOUT_MS = 60_000;
 const CONCURRENT_MAX = 8;
@@ -60,9 +60,9 @@ export class Attachments {
     return this.#current;
   }
 
-  /** A timeline has been attached as a part of its creation, all of which fell into `epoch` or began in it. */
+  /** A timeline is just being placed, which attaches it, too; that began in `epoch`. */
   created(timeline: string, epoch: Epoch): void {
-    if (epoch === this.#current) this.#current.set(timeline, Promise.resolve());
+    if (epoch === this.#current) void this.#keep(timeline, this.#created(timeline)).catch(() => {});
   }
 
   forget(timeline: string): void {
@@ -71,10 +71,11 @@ export class Attachments {
 
   /** Resolves when the timeline is attached in this epoch. */
   attached(timeline: string): Promise<void> {
+    return this.#current.get(timeline) ?? this.#keep(timeline, this.#attach(timeline));
+  }
+
+  #keep(timeline: string, attempt: Promise<void>): Promise<void> {
     const epoch = this.#current;
-    const known = epoch.get(timeline);
-    if (known) return known;
-    const attempt = this.#attach(timeline);
     epoch.set(timeline, attempt);
     attempt.catch(() => {
       if (epoch.get(timeline) === attempt) epoch.delete(timeline);
@@ -97,29 +98,46 @@ export class Attachments {
     await Promise.all(Array.from({ length: CONCURRENT_MAX }, work));
   }
 
+  async #created(timeline: string): Promise<void> {
+    const actor = this.#actorOf(timeline);
+    await untilPlaced(actor, this.#limits('creating a timeline'));
+    if (!isAttached(actor.snapshot())) await this.#attach(timeline);
+  }
+
   async #attach(timeline: string): Promise<void> {
-    const actor = this.#options.find(timeline);
-    if (!actor) throw new PalimpsestError('not-found', `timeline ${timeline} does not exist`);
-    const wait = { clock: this.#options.clock, timeoutMs: ATTACH_TIMEOUT_MS };
+    const actor = this.#actorOf(timeline);
+    const pageserver = this.#options.pageserverFor?.(timeline);
     if (timelineStatus(actor.snapshot()).state === 'placing') {
-      await waitForState(actor, (snapshot) => isAttached(snapshot), { ...wait, what: 'creating a timeline' });
-      return;
+      // Where it was to be attached first, there may be nobody any more.
+      if (pageserver !== undefined && pageserver !== timelineStatus(actor.snapshot()).pageserver) {
+        await actor.dispatch({ type: 'attach', pageserver });
+      }
+      await untilPlaced(actor, this.#limits('creating a timeline'));
     }
     // The pageserver refuses it before its ancestor, and then it is a while until the next try.
     const { ancestor } = timelineStatus(actor.snapshot());
     if (ancestor && this.#options.find(ancestor.timeline)) {
       await this.attached(ancestor.timeline).catch(() => {});
     }
-    const pageserver = this.#options.pageserverFor?.(timeline);
     await actor.dispatch(pageserver === undefined ? { type: 'attach' } : { type: 'attach', pageserver });
-    await waitForState(actor, (snapshot) => isAttached(snapshot), { ...wait, what: 'attaching a timeline' });
+    await waitForState(actor, isAttached, this.#limits('attaching a timeline'));
+  }
+
+  #actorOf(timeline: string): ActorHandle<TimelineCommand> {
+    const actor = this.#options.find(timeline);
+    if (!actor) throw new PalimpsestError('not-found', `timeline ${timeline} does not exist`);
+    return actor;
+  }
+
+  #limits(what: string): WaitLimits {
+    return { clock: this.#options.clock, timeoutMs: ATTACH_TIMEOUT_MS, what };
   }
 }
 
 function isAttached(snapshot: AnyMachineSnapshot): true | undefined {
   const { state, attached, attachError } = timelineStatus(snapshot);
   if (attachError) throw PalimpsestError.fromWire(attachError);
-  if (state !== 'active' && state !== 'placing') {
+  if (state !== 'active') {
     throw new PalimpsestError('conflict', `the timeline is ${state}`);
   }
   return attached || undefined;

@@ -7,7 +7,6 @@ import { parseComputeId } from '../../actors/compute/compute-id.ts';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import type { BranchLookup } from '../../actors/gateway/gateway.ts';
 import { tenantStatus } from '../../actors/tenant/decide.ts';
-import type { TimelineOutcome } from '../../actors/tenant/effects.ts';
 import type {
   BranchStatus,
   HistoryWindow,
@@ -18,9 +17,9 @@ import type {
 import { invalidName } from '../../actors/tenant/names.ts';
 import { TENANT_KIND, tenantDefinition } from '../../actors/tenant/tenant.ts';
 import { timelineStatus } from '../../actors/timeline/decide.ts';
-import type { TimelineCommand, TimelineSpec, TimelineStatus } from '../../actors/timeline/events.ts';
-import { TIMELINE_KIND, timelineDefinition } from '../../actors/timeline/timeline.ts';
-import { PalimpsestError, type WireError } from '../../protocols/errors.ts';
+import type { TimelineCommand, TimelineStatus } from '../../actors/timeline/events.ts';
+import { TIMELINE_KIND } from '../../actors/timeline/timeline.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
 import { hexId } from '../../protocols/ids.ts';
 import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
@@ -28,7 +27,6 @@ import type { Objects } from '../../runtime/ports/objects.ts';
 import { DEFAULT_PROJECT } from '../client/control.ts';
 import { Attachments, attachOrder } from './attachments.ts';
 import { isArchived, lookUpBranch } from './branch-lookup.ts';
-import { matchBranchPoints } from './branch-points.ts';
 import type { ControlActorsOptions } from './control-options.ts';
 import { inParallel } from './in-parallel.ts';
 import { manifestSource } from './manifest-source.ts';
@@ -43,32 +41,26 @@ import {
   failureOf,
   hasLease,
   projectReady,
-  timelineArchived,
-  timelineCreated,
-  timelineDeleted,
-  timelineDetached,
 } from './outcomes.ts';
+import {
+  ARCHIVE_TIMEOUT_MS,
+  DETACH_TIMEOUT_MS,
+  TIMELINE_TIMEOUT_MS,
+  TimelineActors,
+} from './timeline-actors.ts';
 import { waitForState } from './wait-for-state.ts';
 
-/** The slowest honest step: a timeline whose storage processes are just being started again. */
-const TIMELINE_TIMEOUT_MS = 60_000;
 /** Whoever deletes a branch need not wait for all of its objects to be gone. */
 const DELETE_TIMEOUT_MS = 20_000;
-const ARCHIVE_TIMEOUT_MS = 180_000;
-/** All pages of the ancestor are copied. */
-const DETACH_TIMEOUT_MS = 3_600_000;
 const OWNER_ROLE = 'postgres';
 
 export class ControlActors {
   readonly attachments: Attachments;
   readonly #options: ControlActorsOptions;
   readonly #tenants = new Map<string, ActorHandle<TenantCommand>>();
-  readonly #timelines = new Map<string, ActorHandle<TimelineCommand>>();
-  readonly #spawning = new Map<string, Promise<ActorHandle<TimelineCommand>>>();
+  readonly #timelines: TimelineActors;
   /** Names of projects that are just being created, so that no two get the same. */
   readonly #reserved = new Set<string>();
-  /** Resolves when every timeline is there again: until then an effect that goes on after a crash would miss some. */
-  readonly #loaded = Promise.withResolvers<void>();
   #manifests: Manifests | undefined;
 
   constructor(options: ControlActorsOptions) {
@@ -79,16 +71,17 @@ export class ControlActors {
       find: (timeline) => this.#timelines.get(timeline),
       pageserverFor: (id) => options.pageserverOf?.(this.timelineWithProject(id).timeline.tenant),
     });
+    this.#timelines = new TimelineActors({
+      ...options,
+      attachments: this.attachments,
+      onCreated: (tenant) => void this.#manifests?.saveTimelines(tenant).catch(() => {}),
+    });
   }
 
   /** Brings back every timeline and project from its journal, and serves their commands. */
   async load(): Promise<void> {
     const { journals, bus } = this.#options;
-    await inParallel(await journals.list(TIMELINE_KIND), async (id) => {
-      const { state } = timelineStatus((await this.#timeline(id)).snapshot());
-      if (state === 'rejected' || state === 'deleted') await this.#removeTimeline(id);
-    });
-    await matchBranchPoints(this.#timelines, this.#options.log);
+    await this.#timelines.load();
     await inParallel(await journals.list(TENANT_KIND), async (id) => {
       const { state } = tenantStatus((await this.#spawnTenant(id)).snapshot());
       if (state === 'deleted' || state === 'absent') await this.#removeTenant(id);
@@ -101,13 +94,13 @@ export class ControlActors {
     serveCommands<TenantCommand>(bus, TENANT_KIND, '*', async (command, id) =>
       this.#tenant(id).dispatch(command),
     );
-    this.#loaded.resolve();
+    this.#timelines.isComplete();
   }
 
   /** From now on objects are told of every change before a client is. */
   keepManifests(objects: Objects): void {
     const { clock, log } = this.#options;
-    const source = (tenant: string) => manifestSource(this.#tenants.get(tenant), this.#timelines);
+    const source = (tenant: string) => manifestSource(this.#tenants.get(tenant), this.#timelines.all);
     this.#manifests = new Manifests({ objects, clock, log, source });
     void this.#manifests.saveAll([...this.#tenants.keys()]);
   }
@@ -124,7 +117,7 @@ export class ControlActors {
 
   /** The states of timelines that exist; with `states`, of those in one of them. */
   timelineStatuses(states: readonly string[] = ['active']): TimelineStatus[] {
-    return [...this.#timelines.values()]
+    return [...this.#timelines.all.values()]
       .map((actor) => timelineStatus(actor.snapshot()))
       .filter(({ state }) => states.includes(state));
   }
@@ -255,16 +248,24 @@ export class ControlActors {
     await this.#record(actor.id);
   }
 
-  /** Creates a branch and resolves when it can be used. */
+  /** Creates a branch and resolves when that is decided for good: who uses it waits until storage has it. */
   async createBranch(
     project: string | undefined,
     command: Extract<TenantCommand, { type: 'branch.create' }>,
   ): Promise<BranchStatus> {
     const actor = this.#tenant(this.project(project).tenant);
     const { timeline } = (await actor.dispatch(command)) as { timeline: string };
-    const ready = await this.#wait(actor, `creating branch "${command.name}"`, branchCreated(timeline));
-    await this.#record(actor.id);
-    return ready;
+    // What is to be done goes to objects while it is done.
+    const told = this.#manifests?.save(actor.id);
+    told?.catch(() => {});
+    const answered = this.#timelines.answering(timeline);
+    try {
+      const ready = await this.#wait(actor, `creating branch "${command.name}"`, branchCreated(timeline));
+      await this.#manifests?.recorded(Promise.all([told, this.#manifests.saveTimelines(actor.id)]));
+      return ready;
+    } finally {
+      answered();
+    }
   }
 
   /** Moves a branch's name to a point of its past, or to its parent's newest state; resolves when it can be used. */
@@ -355,28 +356,6 @@ export class ControlActors {
     return waitForState(actor, look, { clock: this.#options.clock, timeoutMs, what });
   }
 
-  async #archiveTimeline(id: string): Promise<void> {
-    const actor = await this.#timeline(id);
-    await actor.dispatch({ type: 'archive' });
-    const { clock } = this.#options;
-    const what = `archiving timeline ${id}`;
-    await waitForState(actor, timelineArchived, { clock, timeoutMs: ARCHIVE_TIMEOUT_MS, what });
-    this.attachments.forget(id);
-  }
-
-  async #detachTimeline(id: string): Promise<WireError | undefined> {
-    const actor = await this.#timeline(id);
-    await actor.dispatch({ type: 'detach-ancestor' });
-    const { clock } = this.#options;
-    const what = `detaching timeline ${id}`;
-    const outcome = await waitForState(actor, timelineDetached, {
-      clock,
-      timeoutMs: DETACH_TIMEOUT_MS,
-      what,
-    });
-    return outcome.error;
-  }
-
   #isLeased(timeline: string): boolean {
     const actor = this.#timelines.get(timeline);
     return actor !== undefined && hasLease(actor.snapshot(), this.#options.clock.now());
@@ -390,19 +369,16 @@ export class ControlActors {
 
   async #spawnTenant(id: string): Promise<ActorHandle<TenantCommand>> {
     const definition = tenantDefinition({
-      createTimeline: (timeline, spec) => this.#createTimeline(timeline, spec),
-      deleteTimeline: (timeline) => this.#deleteTimeline(timeline),
+      createTimeline: (timeline, spec) => this.#timelines.create(timeline, spec),
+      deleteTimeline: (timeline) => this.#timelines.delete(timeline),
       stopCompute: async (timeline) => {
         const options = { timeoutMs: TIMELINE_TIMEOUT_MS };
         await sendCommand(this.#options.bus, 'compute', timeline, { type: 'suspend' }, options);
       },
       isInUse: async (timeline) => this.#isLeased(timeline),
-      archiveTimeline: (timeline) => this.#archiveTimeline(timeline),
-      unarchiveTimeline: async (timeline) => {
-        await (await this.#timeline(timeline)).dispatch({ type: 'unarchive' });
-        await this.attachments.attached(timeline);
-      },
-      detachTimeline: (timeline) => this.#detachTimeline(timeline),
+      archiveTimeline: (timeline) => this.#timelines.archive(timeline),
+      unarchiveTimeline: (timeline) => this.#timelines.unarchive(timeline),
+      detachTimeline: (timeline) => this.#timelines.detach(timeline),
       // A compute sets the owner's password when it starts, as long as Postgres does not know it.
       setPassword: async (timeline) => {
         await sendCommand(
@@ -417,70 +393,6 @@ export class ControlActors {
     const actor = await this.#options.spawner.spawn(definition, id);
     this.#tenants.set(id, actor);
     return actor;
-  }
-
-  /** The actor of a timeline, started when it does not run yet. */
-  #timeline(id: string): Promise<ActorHandle<TimelineCommand>> {
-    const running = this.#spawning.get(id);
-    if (running) return running;
-    const { bus, spawner } = this.#options;
-    const definition = timelineDefinition({
-      send: (kind, target, command, options) => sendCommand(bus, kind, target, command, options),
-      attached: async (timeline) => {
-        await this.#loaded.promise;
-        await this.attachments.attached(timeline);
-      },
-      pageserverReady: () => this.attachments.pageserverReady(),
-    });
-    const spawning = spawner.spawn(definition, id).then((actor) => {
-      this.#timelines.set(id, actor);
-      return actor;
-    });
-    this.#spawning.set(id, spawning);
-    spawning.catch(() => this.#spawning.delete(id));
-    return spawning;
-  }
-
-  async #createTimeline(id: string, spec: TimelineSpec): Promise<TimelineOutcome> {
-    const actor = await this.#timeline(id);
-    const { epoch } = this.attachments;
-    // After a crash in the middle it may have been attached in an earlier life of the pageserver.
-    const isNew = timelineStatus(actor.snapshot()).state === 'absent';
-    const pageserver = this.#options.pageserverOf?.(spec.tenant) ?? spec.pageserver;
-    const members = this.#options.safekeepersOf?.(spec.tenant) ?? spec.members;
-    await actor.dispatch({ type: 'create', spec: { ...spec, pageserver, members } });
-    const what = `creating timeline ${id}`;
-    const { clock } = this.#options;
-    const outcome = await waitForState(actor, timelineCreated, {
-      clock,
-      timeoutMs: TIMELINE_TIMEOUT_MS,
-      what,
-    });
-    if (outcome.status === 'active' && isNew) this.attachments.created(id, epoch);
-    // While its project decides that it exists.
-    if (outcome.status === 'active') this.#manifests?.begin(spec.tenant);
-    // Nothing of it exists but this actor.
-    if (outcome.status === 'rejected') await this.#removeTimeline(id);
-    return outcome;
-  }
-
-  async #deleteTimeline(id: string): Promise<void> {
-    const actor = await this.#timeline(id);
-    await actor.dispatch({ type: 'delete' });
-    const { clock } = this.#options;
-    const what = `deleting timeline ${id}`;
-    await waitForState(actor, timelineDeleted, { clock, timeoutMs: TIMELINE_TIMEOUT_MS, what });
-    await this.#removeTimeline(id);
-  }
-
-  /** Its journal goes too: what it was about is gone, and its project's journal tells that it was. */
-  async #removeTimeline(id: string): Promise<void> {
-    const actor = this.#timelines.get(id);
-    this.attachments.forget(id);
-    this.#timelines.delete(id);
-    this.#spawning.delete(id);
-    await actor?.stop();
-    await this.#options.journals.remove(TIMELINE_KIND, id);
   }
 
   async #removeTenant(id: string): Promise<void> {

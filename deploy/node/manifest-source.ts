@@ -33,6 +33,14 @@ function manifestTimeline(actor: ActorHandle<TimelineCommand>): ManifestTimeline
   return {
     timeline,
     state: () => actor.keep() as KeptState,
-    fingerprint: JSON.stringify([state, startLsn, ancestor, members, membershipGeneration, pageserver]),
+    // That what was decided has been made is no news: a recovery makes it anew.
+    fingerprint: JSON.stringify([
+      state === 'placing' ? 'active' : state,
+      startLsn,
+      ancestor,
+      members,
+      membershipGeneration,
+      pageserver,
+    ]),
   };
 }

@@ -9,7 +9,7 @@ import type { Log } from '../../runtime/ports/log.ts';
 import { ManualClock } from '../../test/support/manual-clock.ts';
 import { eventually } from '../../test/support/processes.ts';
 import { FencedObjects, MARK_TRUST_MS } from './fenced-objects.ts';
-import { type ManifestSource, Manifests, readManifests } from './manifests.ts';
+import { LATER_MS, type ManifestSource, Manifests, readManifests } from './manifests.ts';
 import { claimObjects, MARK_KEY, takeOver } from './objects-mark.ts';
 
 const TENANT = 'a'.repeat(32);
@@ -64,17 +64,19 @@ describe('manifests', () => {
     expect(await objects.head(key('1'))).toEqual(before);
   });
 
-  it('of timelines can be begun with; the project is told of only when it is saved', async () => {
-    manifests.begin(TENANT);
+  it('of timelines can be saved alone; the project is told of a while later', async () => {
+    await manifests.saveTimelines(TENANT);
     known = { state: state('decided'), timelines: [timeline('1'), timeline('2')] };
     const key = (digit: string) => `projects/${TENANT}/timelines/${digit.repeat(32)}.json`;
-    await eventually('the timelines to be written', async () => (await objects.head(key('2'))) !== undefined);
-    const begun = await objects.head(key('1'));
+    await manifests.saveTimelines(TENANT);
+    const saved = await objects.head(key('1'));
+    expect(await objects.head(key('2'))).toBeDefined();
     expect(await readManifests(objects)).toEqual([]);
-    await manifests.save(TENANT);
+    await clock.advance(LATER_MS);
+    await eventually('the project to be written', async () => (await readManifests(objects)).length > 0);
     const [project] = await readManifests(objects);
     expect(project!.state).toEqual(state('decided'));
-    expect((await objects.head(key('1')))!.etag).toBe(begun!.etag);
+    expect((await objects.head(key('1')))!.etag).toBe(saved!.etag);
   });
 
   it('are saved although one of their timelines is deleted meanwhile', async () => {

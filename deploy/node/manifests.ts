@@ -8,7 +8,8 @@
  *   { "format": 1, "crc32c": "8 hex digits", "content": … }   the checksum is over the content as JSON.stringify writes it
  *
  * 1. A client is told that something was created, renamed, restored or deleted only when the manifest says so, too.
- * 2. Timelines come before the project that names them, and go after it.
+ * 2. Timelines come before the project that says that they are there, and go after it. A branch that is being made can be told by both: the
+ *    project's has what is to be done, its timeline's where it begins; a recovery goes on from there.
  * 3. What changes by itself (attachments, leases) is not worth a write: a recovery makes it anew.
  * 4. A write that comes late, after it was given up, does not replace a newer manifest.
  * 5. A manifest that could not be written is tried again, also when nobody waits for it.
@@ -24,6 +25,8 @@ import type { Objects } from '../../runtime/ports/objects.ts';
 export const MANIFESTS_PREFIX = 'projects/';
 const FORMAT = 1;
 const RETRY_MS = 10_000;
+/** Until what nobody waits for is saved: what comes together is saved together. */
+export const LATER_MS = 200;
 const KEY = /^projects\/([0-9a-f]{32})\/(?:project|timelines\/([0-9a-f]{32}))\.json$/;
 
 export interface ManifestTimeline {
@@ -67,6 +70,8 @@ interface Writing {
 export class Manifests {
   readonly #options: ManifestsOptions;
   readonly #projects = new Map<string, Writing>();
+  /** Projects that will be saved in a while. */
+  readonly #later = new Set<string>();
   /** Of the manifests that were there at the start: a wrong one costs a try more. */
   readonly #etagsBefore = new Map<string, string>();
 
@@ -96,15 +101,26 @@ export class Manifests {
   }
 
   /**
-   * Begins with the timelines' manifests of a project that will be saved in a moment, when more has been decided about it. What
-   * goes wrong here goes wrong there as well, and is told there.
+   * For a timeline whose making the project's manifest tells already: resolves when objects have what is known of it and of the other
+   * timelines at this moment. The rest is saved in a while.
    */
-  begin(tenant: string): void {
+  async saveTimelines(tenant: string): Promise<void> {
     const writing = this.#writingOf(tenant);
-    if (writing.next) return;
-    writing.running = writing.running.then(async () => {
+    const mine = writing.running.then(async () => {
       const found = this.#options.source(tenant);
-      if (found) await this.#writeTimelines(tenant, writing, found).catch(() => {});
+      if (found) await this.#writeTimelines(tenant, writing, found);
+    });
+    writing.running = mine.catch(() => {});
+    this.#saveLater(tenant);
+    return mine;
+  }
+
+  #saveLater(tenant: string): void {
+    if (this.#later.has(tenant)) return;
+    this.#later.add(tenant);
+    this.#options.clock.setTimer(LATER_MS, () => {
+      this.#later.delete(tenant);
+      void this.save(tenant).catch(() => {});
     });
   }
 
@@ -118,9 +134,14 @@ export class Manifests {
   }
 
   /** As `save`, for something that is done and cannot be taken back: an error says so. */
-  async record(tenant: string): Promise<void> {
+  record(tenant: string): Promise<void> {
+    return this.recorded(this.save(tenant));
+  }
+
+  /** Waits for what is being saved about something that cannot be taken back. */
+  async recorded(saving: Promise<unknown>): Promise<void> {
     try {
-      await this.save(tenant);
+      await saving;
     } catch (error) {
       throw new PalimpsestError(
         'unavailable',

@@ -63,10 +63,12 @@ export function branchDetached(timeline: string, before: WireError | undefined):
   };
 }
 
+/** Its beginning is durable, so that it will be there after any crash; or it was rejected. */
 export const timelineCreated: Look<TimelineOutcome> = (snapshot) => {
   const { state, error, startLsn, ancestor } = timelineStatus(snapshot);
   if (state === 'rejected') return { status: 'rejected', error: error! };
-  return state === 'active' ? { status: 'active', startLsn, ancestor } : undefined;
+  const isDecided = state === 'placing' || state === 'active';
+  return isDecided ? { status: 'created', startLsn, ancestor } : undefined;
 };
 
 export const timelineArchived: Look<true> = (snapshot) =>

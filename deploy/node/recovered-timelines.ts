@@ -22,8 +22,8 @@ const GENERATIONS_PER_EPOCH = 2 ** 20;
 const GENERATION_MAX = 2 ** 32 - 1;
 const RESTORE_TIMEOUT_MS = 300_000;
 const TIMELINES_AT_A_TIME = 4;
-/** Of these there is data; the others are being made or deleted. */
-const WITHOUT_DATA = new Set(['absent', 'resolving', 'placing', 'rejected', 'deleting', 'deleted']);
+/** Of these there is nothing to bring back. */
+const WITHOUT_DATA = new Set(['absent', 'resolving', 'rejected', 'deleting', 'deleted']);
 
 export interface RestoredTimeline {
   timeline: string;

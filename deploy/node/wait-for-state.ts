@@ -2,9 +2,25 @@
  * Waiting for an actor to reach a state, with a time limit.
  */
 import type { AnyMachineSnapshot } from 'xstate';
+import { timelineStatus } from '../../actors/timeline/decide.ts';
+import type { TimelineCommand } from '../../actors/timeline/events.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ActorCommand, ActorHandle } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
+
+export interface WaitLimits {
+  clock: Clock;
+  timeoutMs: number;
+  /** For the message of a `timeout`. */
+  what: string;
+}
+
+/** Resolves when a timeline is not being placed any more. */
+export async function untilPlaced(actor: ActorHandle<TimelineCommand>, limits: WaitLimits): Promise<void> {
+  const isPlaced = (snapshot: AnyMachineSnapshot) =>
+    timelineStatus(snapshot).state !== 'placing' || undefined;
+  await waitForState(actor, isPlaced, limits);
+}
 
 /**
  * Resolves with the first value of `look` that is not undefined, now or after a change of state. Throws what `look` throws,
@@ -13,7 +29,7 @@ import type { Clock } from '../../runtime/ports/clock.ts';
 export function waitForState<C extends ActorCommand, T>(
   actor: ActorHandle<C>,
   look: (snapshot: AnyMachineSnapshot) => T | undefined,
-  options: { clock: Clock; timeoutMs: number; what: string },
+  options: WaitLimits,
 ): Promise<T> {
   return new Promise((resolve, reject) => {
     let unsubscribe = () => {};

@@ -61,7 +61,8 @@ describe('palimpsest recover', () => {
         late.push({ id, lsn: parseLsn(await client.value('select pg_current_wal_flush_lsn()'))! });
       }
     });
-    // The WAL that a new branch begins with is in objects soon, although its parent goes on.
+    // Nothing is made of a new branch but its beginning; the WAL up to there is in objects soon, although its parent goes on.
+    for (const { pid } of lost.processes('pageserver')) signal(pid, 'SIGSTOP');
     const young = await lost.createBranch('young');
     await storedUpTo(objects, parseLsn(young.startLsn as string)!);
     // All at once, as when the power goes: a safekeeper that outlives its parent would still store what it has.
