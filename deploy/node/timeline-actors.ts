@@ -96,8 +96,16 @@ export class TimelineActors {
     const outcome = await waitForState(actor, timelineCreated, this.#limits(`creating timeline ${id}`));
     if (outcome.status === 'rejected') return this.#rejected(id, outcome.error);
     if (isNew) attachments.created(id, epoch);
+    // Another attempt, of an earlier life of this process, may have decided while this one held a point of its own.
+    if (outcome.ancestor) await this.#hold(id, outcome.ancestor);
     onCreated(spec.tenant);
     return outcome;
+  }
+
+  /** Asked again for the same point, it changes nothing. */
+  async #hold(child: string, { timeline, lsn }: { timeline: string; lsn: number }): Promise<void> {
+    const command = { type: 'hold-branch-point', child, lsn };
+    await this.#services.send(TIMELINE_KIND, timeline, command, { timeoutMs: TIMELINE_TIMEOUT_MS });
   }
 
   /** Nothing of it exists but its actor. */
