@@ -4,12 +4,24 @@
  * 1. What is not kept any more is refused before anything of it is removed, also to readers that are already on their way.
  * 2. Which points are kept is the timeline actor's decision; here it is only carried out. Without a decision everything is kept.
  * 3. One collection after the other; compaction may run beside it, because it takes away nothing that a plan counts on.
+ * 4. A kept point costs what is needed to read at it, and nothing of what came after it: neither layers nor WAL.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn, PAGE_BYTES } from '../../protocols/lsn.ts';
-import { type GcPoints, imagesWanted, removableLayers } from './gc-plan.ts';
+import type { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
+import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
+import { COMPACTION } from './compaction-plan.ts';
+import {
+  type GcPoints,
+  type GcWorth,
+  imagesWanted,
+  isMergeWanted,
+  removableLayers,
+  sparseStates,
+} from './gc-plan.ts';
 import type { LayerDescriptor } from './layer-descriptor.ts';
 import type { StateView } from './state-history.ts';
+import type { Waypoint } from './state-log.ts';
 
 /** How much of its size a page takes in an image layer, about. */
 const COMPRESSED_SHARE = 0.25;
@@ -27,25 +39,39 @@ export interface GcReport {
 
 /** What this needs of its shard. */
 export interface CollectedShard {
-  readonly spec: { startLsn: number };
+  readonly spec: { startLsn: number; pgVersion: number };
   readonly diskConsistentLsn: number;
   waitFor(lsn: number, timeoutMs: number): Promise<void> | undefined;
   view(lsn: number): Promise<StateView>;
+  foldAt(lsn: number): Promise<TimelineStateFold>;
   layerDescriptors(): LayerDescriptor[];
   createImages(lsn: number): Promise<number>;
   removeLayers(keys: string[], reason: string): Promise<void>;
-  readonly layers: { readonly gcCutoff: number; advanceCutoff(cutoffLsn: number): Promise<void> };
+  readonly layers: {
+    readonly gcCutoff: number;
+    advanceCutoff(cutoffLsn: number): Promise<void>;
+    mergeUpTo(lsn: number): Promise<void>;
+    thinStates(keys: readonly string[], moments: readonly Waypoint[]): Promise<void>;
+  };
+}
+
+export interface CollectorOptions {
+  /** Points that are kept below the cutoff that the journal knows. */
+  retained?: readonly number[] | undefined;
+  /** See CompactionOptions. */
+  gcGainBytesMin?: number | undefined;
 }
 
 export class Collector {
   readonly #shard: CollectedShard;
+  readonly #gainBytesMin: number;
   #retained: ReadonlySet<number>;
   #queue: Promise<unknown> = Promise.resolve();
 
-  /** `retained`: points that are kept below the cutoff that the journal knows. */
-  constructor(shard: CollectedShard, retained: readonly number[] = []) {
+  constructor(shard: CollectedShard, options: CollectorOptions = {}) {
     this.#shard = shard;
-    this.#retained = new Set(retained);
+    this.#retained = new Set(options.retained);
+    this.#gainBytesMin = options.gcGainBytesMin ?? COMPACTION.gcGainBytesMin;
   }
 
   /** Whether the state at exactly this LSN is kept. */
@@ -75,20 +101,22 @@ export class Collector {
     return turn;
   }
 
-  async #collect({ cutoffLsn, retained }: GcPoints): Promise<GcReport> {
+  async #collect(decision: GcPoints): Promise<GcReport> {
     const shard = this.#shard;
-    await shard.waitFor(cutoffLsn, INGEST_TIMEOUT_MS);
-    await shard.layers.advanceCutoff(cutoffLsn);
-    this.#retained = new Set(retained);
+    await shard.waitFor(decision.cutoffLsn, INGEST_TIMEOUT_MS);
     // A decision that was sent before another one, and comes after it, takes nothing back.
+    const isLate = decision.cutoffLsn < shard.layers.gcCutoff;
+    const retained = isLate ? [...this.#retained, ...decision.retained] : decision.retained;
+    await shard.layers.advanceCutoff(decision.cutoffLsn);
+    this.#retained = new Set(retained);
     const points = { cutoffLsn: shard.layers.gcCutoff, retained };
-    let images = 0;
-    for (const lsn of await this.#imagesWanted(points)) images += await shard.createImages(lsn);
+    const images = await this.#prepare(points);
     const removable = removableLayers(shard.layerDescriptors(), points);
     await shard.removeLayers(
       removable.map(({ key }) => key),
       'before the history window',
     );
+    await this.#thinStates(points);
     return {
       removedLayers: removable.length,
       removedBytes: removable.reduce((total, { bytes }) => total + bytes, 0),
@@ -97,28 +125,56 @@ export class Collector {
     };
   }
 
-  async #imagesWanted(points: GcPoints): Promise<number[]> {
-    const layers = this.#shard.layerDescriptors();
-    // Without level 1 deltas there is nothing that an image could replace.
-    if (!layers.some(({ kind, level }) => kind === 'delta' && level > 0)) return [];
-    const { startLsn } = this.#shard.spec;
-    if (points.cutoffLsn <= startLsn || points.cutoffLsn > this.#shard.diskConsistentLsn) return [];
-    const view = await this.#shard.view(points.cutoffLsn);
+  /** Merges level 0, and makes images, where that lets much more go; returns how many images. */
+  async #prepare(points: GcPoints): Promise<number> {
+    const shard = this.#shard;
+    if (points.cutoffLsn <= shard.spec.startLsn || points.cutoffLsn > shard.diskConsistentLsn) return 0;
+    if (!shard.layerDescriptors().some(({ kind }) => kind === 'delta')) return 0;
+    const view = await shard.view(points.cutoffLsn);
     let pages = 0;
     view.forEachSize((_, blocks) => {
       pages += Math.max(0, blocks);
     });
-    return imagesWanted(layers, points, () => pages * PAGE_BYTES * COMPRESSED_SHARE);
+    const imageBytes = () => pages * PAGE_BYTES * COMPRESSED_SHARE;
+    const worth: GcWorth = { imageBytes, gainBytesMin: this.#gainBytesMin };
+    if (isMergeWanted(shard.layerDescriptors(), points, worth)) {
+      await shard.layers.mergeUpTo(points.cutoffLsn);
+    }
+    let images = 0;
+    for (const lsn of imagesWanted(shard.layerDescriptors(), points, worth)) {
+      images += await shard.createImages(lsn);
+    }
+    return images;
+  }
+
+  /** Makes one layer of the small states before the cutoff, when there are several or one that needs WAL to tell a kept point. */
+  async #thinStates(points: GcPoints): Promise<void> {
+    const shard = this.#shard;
+    const { layers, retained } = sparseStates(shard.layerDescriptors(), points);
+    let isExact = layers.length <= 1;
+    for (const lsn of retained) isExact &&= (await shard.view(lsn)).waypoint().lsn === lsn;
+    if (isExact) return;
+    const moments: Waypoint[] = [];
+    for (const lsn of retained) {
+      moments.push({ lsn, state: encodeTimelineState(await shard.foldAt(lsn), shard.spec.pgVersion) });
+    }
+    await shard.layers.thinStates(
+      layers.map(({ key }) => key),
+      moments,
+    );
   }
 
   /** The exact state at a kept point is the waypoint before it with the WAL after that. */
   async #walFloor({ cutoffLsn, retained }: GcPoints): Promise<number> {
     const { startLsn } = this.#shard.spec;
     if (cutoffLsn === 0) return 0;
-    let floor = Number.POSITIVE_INFINITY;
-    for (const lsn of [cutoffLsn, ...retained]) {
-      const waypoint = lsn > startLsn ? (await this.#shard.view(lsn)).waypoint().lsn : startLsn;
-      floor = Math.min(floor, waypoint);
+    if (cutoffLsn <= startLsn) return startLsn;
+    let floor = (await this.#shard.view(cutoffLsn)).waypoint().lsn;
+    for (const lsn of retained) {
+      // Up to its start the timeline's state is somebody else's.
+      if (lsn <= startLsn || lsn >= cutoffLsn) continue;
+      const waypoint = (await this.#shard.view(lsn)).waypoint().lsn;
+      if (waypoint < lsn) floor = Math.min(floor, waypoint);
     }
     return floor;
   }

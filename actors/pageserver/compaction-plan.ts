@@ -19,6 +19,8 @@ export interface CompactionOptions {
   targetBytes: number;
   /** Pages of one image layer. */
   imagePages: number;
+  /** Garbage collection makes images, and merges, for no less than this. */
+  gcGainBytesMin: number;
 }
 
 export const COMPACTION: CompactionOptions = {
@@ -27,6 +29,7 @@ export const COMPACTION: CompactionOptions = {
   mergeLayersMax: 32,
   targetBytes: 64 * 1024 * 1024,
   imagePages: 16_384,
+  gcGainBytesMin: 1024 * 1024,
 };
 
 /** When deltas above an image are worth a new one: so many of them, with so large a share of its bytes. */

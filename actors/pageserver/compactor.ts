@@ -29,6 +29,8 @@ import { Pacer } from './pacer.ts';
 import type { PageHistory } from './page-history.ts';
 import type { PageReader } from './page-reader.ts';
 import { stateAt } from './state-history.ts';
+import type { Waypoint } from './state-log.ts';
+import { writeThinState } from './thin-states.ts';
 import type { ShardJournal, ShardTools } from './tools.ts';
 
 const RETRY_MS = 30_000;
@@ -110,6 +112,31 @@ export class Compactor {
         if (await this.#makeImage(part, lsn)) made++;
       }
       return made;
+    }, true);
+  }
+
+  /** Merges the level 0 deltas that end at or before `lsn`, so that garbage collection can deal with them. */
+  mergeUpTo(lsn: number): Promise<void> {
+    return this.#inTurn(async () => {
+      for (;;) {
+        const { levelZero } = this.#options.history.files;
+        const open = levelZero.map(({ descriptor }) => descriptor).filter(({ endLsn }) => endLsn <= lsn);
+        if (open.length === 0) return;
+        await this.#merge(open.toReversed().slice(0, this.#rules.mergeLayersMax));
+      }
+    }, true);
+  }
+
+  /** Puts one layer that tells only `moments` in the place of state layers that follow one another (see thin-states.ts). */
+  thinStates(keys: readonly string[], moments: readonly Waypoint[]): Promise<void> {
+    return this.#inTurn(async () => {
+      const { history, place, journal } = this.#options;
+      const layers = keys.map((key) => history.files.get(key));
+      if (layers.some((layer) => layer === undefined)) return;
+      const thin = await writeThinState(layers as FileLayer[], moments, { place, pacer: this.#pacer });
+      const removed = [...keys];
+      await journal.record([{ type: 'layers.compacted', added: [thin], removed }]);
+      this.#change([thin], removed);
     }, true);
   }
 

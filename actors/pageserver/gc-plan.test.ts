@@ -3,7 +3,7 @@
  * whose contents are known, against what was written.
  */
 import { describe, expect, it } from 'vitest';
-import { imagesWanted, removableLayers } from './gc-plan.ts';
+import { type GcPoints, imagesWanted, isMergeWanted, removableLayers, sparseStates } from './gc-plan.ts';
 import { FIRST_KEY_TEXT, LAST_KEY_TEXT, type LayerDescriptor } from './layer-descriptor.ts';
 
 const KEYS = 24;
@@ -30,6 +30,8 @@ interface Write {
 interface TestLayer extends LayerDescriptor {
   writes: Write[];
   keys: [number, number];
+  /** Of the small state: the only LSNs that it tells, besides its end; without it all of its range. */
+  told?: number[];
 }
 
 /** A history of writes, and layers that hold it as compaction makes them. */
@@ -50,8 +52,11 @@ class History {
       this.#add({ kind: 'state', level: 1, startLsn: from, endLsn: to }, [0, KEYS - 1], []);
       from = to;
     }
-    const rest = this.writes.filter(({ lsn }) => lsn > openLsn);
-    this.#add({ kind: 'delta', level: 0, startLsn: openLsn, endLsn: END_LSN }, [0, KEYS - 1], rest);
+    for (let to = openLsn; from < END_LSN; from = to) {
+      to = Math.min(END_LSN, from + 20 + pick(300));
+      const held = this.writes.filter(({ lsn }) => lsn > from && lsn <= to);
+      this.#add({ kind: 'delta', level: 0, startLsn: from, endLsn: to }, [0, KEYS - 1], held);
+    }
     for (let i = pick(6); i > 0; i--) this.imagesAt(1 + pick(END_LSN), pick(4) === 0 ? 0.5 : 1);
   }
 
@@ -100,6 +105,30 @@ class History {
     });
   }
 
+  /** Merges what is open and ends at or before an LSN. */
+  mergeUpTo(lsn: number): void {
+    const open = this.layers.filter(
+      ({ kind, level, endLsn }) => kind === 'delta' && level === 0 && endLsn <= lsn,
+    );
+    if (open.length === 0) return;
+    const from = Math.min(...open.map(({ startLsn }) => startLsn));
+    const to = Math.max(...open.map(({ endLsn }) => endLsn));
+    this.remove(open);
+    this.#mergedDeltas(from, to);
+    this.#add({ kind: 'state', level: 1, startLsn: from, endLsn: to }, [0, KEYS - 1], []);
+  }
+
+  /** Puts one state layer that tells only some LSNs in the place of others. */
+  thinStates(points: GcPoints): void {
+    const { layers, retained } = sparseStates(this.layers, points);
+    if (layers.length === 0) return;
+    for (const lsn of retained) expect(this.hasState(lsn)).toBe(true);
+    const [startLsn, endLsn] = [layers[0]!.startLsn, layers.at(-1)!.endLsn];
+    this.remove(layers);
+    this.#add({ kind: 'state', level: 1, startLsn, endLsn }, [0, KEYS - 1], []);
+    this.layers.at(-1)!.told = retained;
+  }
+
   remove(gone: LayerDescriptor[]): void {
     const keys = new Set(gone.map(({ key }) => key));
     this.layers = this.layers.filter(({ key }) => !keys.has(key));
@@ -124,11 +153,14 @@ class History {
     return text([...before, ...after]);
   }
 
-  /** Whether the small state at an LSN is there: a layer that covers it. */
+  /** Whether the small state at an LSN is there: a layer that covers it, and tells it. */
   hasState(lsn: number): boolean {
     return this.layers.some(
-      ({ kind, level, startLsn, endLsn }) =>
-        (kind === 'state' || (kind === 'delta' && level === 0)) && startLsn < lsn && lsn <= endLsn,
+      ({ kind, level, startLsn, endLsn, told }) =>
+        (kind === 'state' || (kind === 'delta' && level === 0)) &&
+        startLsn < lsn &&
+        lsn <= endLsn &&
+        (told === undefined || told.includes(lsn) || lsn === endLsn),
     );
   }
 }
@@ -142,8 +174,13 @@ function text(writes: Write[]): string {
 
 /** Removes what may go; `check` whether everything that is kept reads as it was written. */
 function collect(history: History, cutoffLsn: number, retained: number[]): LayerDescriptor[] {
-  const gone = removableLayers(history.layers, { cutoffLsn, retained });
+  const points = { cutoffLsn, retained };
+  if (isMergeWanted(history.layers, points, { imageBytes: () => 5, gainBytesMin: 5 })) {
+    history.mergeUpTo(cutoffLsn);
+  }
+  const gone = removableLayers(history.layers, points);
   history.remove(gone);
+  history.thinStates(points);
   const kept = [...retained.filter((lsn) => lsn < cutoffLsn), cutoffLsn];
   for (let lsn = cutoffLsn; lsn <= END_LSN; lsn += 61) kept.push(lsn);
   for (const lsn of kept) {
@@ -190,6 +227,24 @@ describe('garbage collection', () => {
     }
   });
 
+  it('keeps of what came after an old point nothing but that point', () => {
+    for (let seed = 1; seed <= 50; seed++) {
+      const history = new History(seed);
+      history.imagesAt(200);
+      for (let cutoffLsn = 300; cutoffLsn <= END_LSN; cutoffLsn += 100) {
+        history.imagesAt(cutoffLsn);
+        collect(history, cutoffLsn, [200]);
+        history.mergeUpTo(cutoffLsn);
+      }
+      collect(history, END_LSN, [200]);
+      const pages = history.layers.filter(({ kind, level }) => kind !== 'state' && level > 0);
+      expect(pages.map(({ endLsn }) => endLsn).sort((a, b) => a - b)).toEqual(
+        pages.map(({ endLsn }) => (endLsn <= 200 ? 200 : END_LSN)).sort((a, b) => a - b),
+      );
+      expect(history.layers.filter(({ kind }) => kind === 'state')).toHaveLength(1);
+    }
+  });
+
   it('keeps everything while there is no cutoff', () => {
     expect(removableLayers(new History(3).layers, { cutoffLsn: 0, retained: [] })).toEqual([]);
   });
@@ -218,7 +273,7 @@ describe('images for garbage collection', () => {
       const cost = 10 * 2 ** 20;
       const layers = megabytes(history);
       const before = bytes(removableLayers(layers, points));
-      const wanted = imagesWanted(layers, points, () => cost);
+      const wanted = imagesWanted(layers, points, worth(cost));
       for (const lsn of wanted) history.imagesAt(lsn);
       made += wanted.length;
       const after = bytes(removableLayers(megabytes(history), points));
@@ -230,11 +285,15 @@ describe('images for garbage collection', () => {
 
   it('are not wanted where nothing could go, or too little', () => {
     const history = new History(5);
-    expect(imagesWanted(megabytes(history), { cutoffLsn: 0, retained: [] }, () => 0)).toEqual([]);
-    expect(imagesWanted(megabytes(history), { cutoffLsn: 900, retained: [] }, () => 2 ** 40)).toEqual([]);
-    expect(imagesWanted(history.layers, { cutoffLsn: 900, retained: [] }, () => 0)).toEqual([]);
+    expect(imagesWanted(megabytes(history), { cutoffLsn: 0, retained: [] }, worth(0))).toEqual([]);
+    expect(imagesWanted(megabytes(history), { cutoffLsn: 900, retained: [] }, worth(2 ** 40))).toEqual([]);
+    expect(imagesWanted(history.layers, { cutoffLsn: 900, retained: [] }, worth(0))).toEqual([]);
   });
 });
+
+function worth(imageBytes: number) {
+  return { imageBytes: () => imageBytes, gainBytesMin: 2 ** 20 };
+}
 
 function bytes(layers: LayerDescriptor[]): number {
   return layers.reduce((total, layer) => total + layer.bytes, 0);

@@ -7,8 +7,9 @@
  * 1. A delta is needed at a point that it reaches, unless images hold all of its keys: as of its end or later, up to the
  *    point; or as of the point itself, when it goes on after that.
  * 2. An image is needed at a point from its LSN on, unless newer images up to the point hold all of its keys.
- * 3. Of the layers with the small state only the oldest go, one after the other, so that they never have a gap.
- * 4. Level 0 stays: compaction moves it on first.
+ * 3. Of the layers with the small state only the oldest go, one after the other, so that they never have a gap. Those between a
+ *    retained point and the cutoff become one that tells the retained points alone.
+ * 4. Level 0 stays: it is merged first, which is worth it where the merged layers could go.
  */
 import { formatKey, parseKey } from '../../protocols/layers/key.ts';
 import { FIRST_KEY_TEXT, LAST_KEY_TEXT, type LayerDescriptor } from './layer-descriptor.ts';
@@ -23,8 +24,14 @@ export interface GcPoints {
 
 /** An image at so many points is made in one round at most. */
 const IMAGES_MAX = 2;
-/** An image is made for no less than this. */
-const GAIN_BYTES_MIN = 1024 * 1024;
+
+/** When work for a collection is worth it. */
+export interface GcWorth {
+  /** What images of all keys at an LSN would take, about. */
+  imageBytes(lsn: number): number;
+  /** An image or a merge is made for no less than this. */
+  gainBytesMin: number;
+}
 
 /** The layers that nothing needs any more. */
 export function removableLayers(layers: readonly LayerDescriptor[], points: GcPoints): LayerDescriptor[] {
@@ -34,14 +41,40 @@ export function removableLayers(layers: readonly LayerDescriptor[], points: GcPo
   return [...removableStates(layers, needed), ...pages];
 }
 
+/** Whether merging the level 0 deltas before the cutoff lets enough of them go, at once or with images. */
+export function isMergeWanted(layers: readonly LayerDescriptor[], points: GcPoints, worth: GcWorth): boolean {
+  const open = new Set(layers.filter((layer) => isOpen(layer) && layer.endLsn <= points.cutoffLsn));
+  if (bytesOf([...open]) < worth.gainBytesMin) return false;
+  const merged = layers.map((layer) => (open.has(layer) ? { ...layer, level: 1 } : layer));
+  const keys = new Set([...open].map(({ key }) => key));
+  const gone = removableLayers(merged, points).filter(({ key }) => keys.has(key));
+  return bytesOf(gone) >= worth.gainBytesMin || imagesWanted(merged, points, worth).length > 0;
+}
+
 /**
- * The points at which images are worth their bytes: they let more than that go. `imageBytes` says what images of all keys at an
- * LSN would take, about.
+ * The state layers, oldest first, of which only `retained` is needed any more, and the retained points that they tell: those that
+ * are wholly before the cutoff. None when there are no such points.
  */
+export function sparseStates(
+  layers: readonly LayerDescriptor[],
+  points: GcPoints,
+): { layers: LayerDescriptor[]; retained: number[] } {
+  const chain = layers
+    .filter(({ kind, endLsn }) => kind === 'state' && endLsn <= points.cutoffLsn)
+    .sort((a, b) => a.startLsn - b.startLsn);
+  const [first, last] = [chain[0], chain.at(-1)];
+  if (!first || !last) return { layers: [], retained: [] };
+  const retained = neededPoints(points).filter(
+    (lsn) => lsn < points.cutoffLsn && lsn > first.startLsn && lsn <= last.endLsn,
+  );
+  return retained.length === 0 ? { layers: [], retained } : { layers: chain, retained };
+}
+
+/** The points at which images are worth their bytes: they let more than that go. */
 export function imagesWanted(
   layers: readonly LayerDescriptor[],
   points: GcPoints,
-  imageBytes: (lsn: number) => number,
+  { imageBytes, gainBytesMin }: GcWorth,
 ): number[] {
   const wanted: number[] = [];
   const base = layers.find(({ kind, level }) => kind === 'delta' && level === 1);
@@ -55,7 +88,7 @@ export function imagesWanted(
       const bytes = bytesOf(removableLayers(withImage([...wanted, lsn]), points));
       const gain = bytes - now;
       const worth = gain - imageBytes(lsn);
-      if (gain >= GAIN_BYTES_MIN && worth > (best?.worth ?? 0)) best = { lsn, bytes, worth };
+      if (gain >= gainBytesMin && worth > (best?.worth ?? 0)) best = { lsn, bytes, worth };
     }
     if (!best) break;
     const { lsn, bytes } = best;
@@ -103,7 +136,7 @@ function isCovered(layer: LayerDescriptor, images: LayerDescriptor[], from: numb
 
 function removableStates(layers: readonly LayerDescriptor[], needed: number[]): LayerDescriptor[] {
   const chain = layers
-    .filter(({ kind, level }) => kind === 'state' || (kind === 'delta' && level === 0))
+    .filter((layer) => layer.kind === 'state' || isOpen(layer))
     .sort((a, b) => a.startLsn - b.startLsn);
   const removable: LayerDescriptor[] = [];
   // The last one stays in any case: it says up to where the files reach.
@@ -112,6 +145,10 @@ function removableStates(layers: readonly LayerDescriptor[], needed: number[]): 
     removable.push(layer);
   }
   return removable;
+}
+
+function isOpen({ kind, level }: LayerDescriptor): boolean {
+  return kind === 'delta' && level === 0;
 }
 
 function hasOnlyPages({ kind, level }: LayerDescriptor): boolean {

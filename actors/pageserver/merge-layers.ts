@@ -6,6 +6,7 @@
  * a page is that of the inputs, as these do not overlap in LSNs; records and images are copied as they are.
  */
 import { compareKeys, type PageKey } from '../../protocols/layers/key.ts';
+import type { LayerRelations } from '../../protocols/layers/reader.ts';
 import type { LayerState } from '../../protocols/layers/state.ts';
 import type { RelationTag } from '../../protocols/pages/types.ts';
 import type { FileLayer } from './file-layer.ts';
@@ -49,7 +50,7 @@ class Merge {
     const { store } = this.#options.place;
     try {
       for (const layer of this.#layers) this.#cursors.push(await LayerCursor.open(layer, store));
-      for (const tag of this.#allRelations()) await this.#mergeRelation(tag);
+      for (const tag of allRelations(this.#cursors.map(({ index }) => index))) await this.#mergeRelation(tag);
       await this.#endFile(undefined);
       await this.#writeState();
       return this.#outputs;
@@ -60,17 +61,6 @@ class Merge {
       }
       throw error;
     }
-  }
-
-  #allRelations(): RelationTag[] {
-    const tags = new Map<string, RelationTag>();
-    for (const { index } of this.#cursors) {
-      for (let i = 0; i < index.relations.count; i++) {
-        const tag = index.relations.tag(i);
-        tags.set(`${tag.spc}/${tag.db}/${tag.rel}/${tag.fork}`, tag);
-      }
-    }
-    return [...tags.values()].sort((a, b) => compareKeys({ ...a, block: 0 }, { ...b, block: 0 }));
   }
 
   async #mergeRelation(tag: RelationTag): Promise<void> {
@@ -157,13 +147,13 @@ class Merge {
     const range = { startLsn: this.#startLsn, endLsn: this.#endLsn };
     const file = await LayerFileWriter.open(place, { kind: 'state', level: 1, ...range });
     this.#file = file;
-    for (const tag of this.#allRelations()) {
+    for (const tag of allRelations(states)) {
       file.writer.relation(tag);
       states.forEach((state, i) => {
         const relation = state.relations.find(tag.spc, tag.db, tag.rel, tag.fork);
         if (relation < 0) return;
         state.forEachSize(relation, (lsn, blocks, cutTo) => {
-          if (!this.#isRepeated(i, lsn)) file.writer.size(lsn, blocks, cutTo);
+          if (!isRepeated(this.#layers, i, lsn)) file.writer.size(lsn, blocks, cutTo);
         });
       });
       await file.drain();
@@ -173,7 +163,7 @@ class Merge {
     let lastWaypoint = -1;
     states.forEach((state, i) => {
       state.forEachValue((key, lsn, data) => {
-        if (!this.#isRepeated(i, lsn)) file.writer.value(key, lsn, data);
+        if (!isRepeated(this.#layers, i, lsn)) file.writer.value(key, lsn, data);
       });
       state.forEachWaypoint((lsn, data) => {
         if (lsn > lastWaypoint) file.writer.waypoint(lsn, data);
@@ -183,11 +173,23 @@ class Merge {
     this.#outputs.push(await file.finish());
     this.#file = undefined;
   }
+}
 
-  /** What holds at the start of an input that is not the first is the end of the one before. */
-  #isRepeated(input: number, lsn: number): boolean {
-    return input > 0 && lsn <= this.#layers[input]!.startLsn;
+/** The relations that any of some parts of layers mentions, in order. */
+export function allRelations(parts: readonly { relations: LayerRelations }[]): RelationTag[] {
+  const tags = new Map<string, RelationTag>();
+  for (const { relations } of parts) {
+    for (let i = 0; i < relations.count; i++) {
+      const tag = relations.tag(i);
+      tags.set(`${tag.spc}/${tag.db}/${tag.rel}/${tag.fork}`, tag);
+    }
   }
+  return [...tags.values()].sort((a, b) => compareKeys({ ...a, block: 0 }, { ...b, block: 0 }));
+}
+
+/** Whether a layer's small state of `lsn` is known from the one before it: what holds at its start is the end of that. */
+export function isRepeated(layers: readonly FileLayer[], input: number, lsn: number): boolean {
+  return input > 0 && lsn <= layers[input]!.startLsn;
 }
 
 function isSame(a: RelationTag, b: RelationTag): boolean {

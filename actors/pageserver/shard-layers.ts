@@ -13,6 +13,7 @@ import { LayerUploader } from './layer-uploader.ts';
 import type { MemoryLayer } from './memory-layer.ts';
 import type { PageHistory } from './page-history.ts';
 import type { PageReader } from './page-reader.ts';
+import type { Waypoint } from './state-log.ts';
 import type { ShardJournal, ShardTools } from './tools.ts';
 
 /** What the journal knows of a shard's layers. */
@@ -155,6 +156,16 @@ export class ShardLayers {
   /** See Compactor.createImages. */
   createImages(lsn: number): Promise<number> {
     return this.#compactor.createImages(lsn);
+  }
+
+  /** See Compactor.mergeUpTo. */
+  mergeUpTo(lsn: number): Promise<void> {
+    return this.#compactor.mergeUpTo(lsn);
+  }
+
+  /** See Compactor.thinStates. */
+  thinStates(keys: readonly string[], moments: readonly Waypoint[]): Promise<void> {
+    return this.#compactor.thinStates(keys, moments);
   }
 
   /** Takes layers away for good; their objects are deleted when that is safe. */

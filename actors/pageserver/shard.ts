@@ -101,7 +101,8 @@ export class Shard {
       known: options,
       compaction: options.compaction,
     });
-    this.collector = new Collector(this, spec.retained);
+    const { gcGainBytesMin } = options.compaction ?? {};
+    this.collector = new Collector(this, { retained: spec.retained, gcGainBytesMin });
     this.#lastLsn = this.diskConsistentLsn;
   }
 
@@ -217,6 +218,8 @@ export class Shard {
     const end = Math.min(limit, this.#lastLsn);
     const atEnd = await this.foldAt(end);
     if (atEnd.newestCommitTime <= timeMs) return atEnd;
+    // Where a branch starts before the window only that point is kept.
+    if (end < this.layers.gcCutoff && end > this.spec.startLsn) this.collector.checkReadable(end - 1);
     const waypoint = await this.#waypointBefore(timeMs, end);
     if (waypoint) return foldToTime(waypoint, end, timeMs, this.#walSource());
     return this.#parent?.foldAtTime(timeMs, this.#parent.lsn);

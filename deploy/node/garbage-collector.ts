@@ -180,7 +180,10 @@ export class GarbageCollector {
       const { lsn } = (await this.#send('pageserver', status.timeline, command)) as { lsn: number };
       return { lsn, timeMs };
     } catch (error) {
-      if (error instanceof PalimpsestError && error.code === 'not-found') return undefined;
+      // Before the first commit, or before what a longer window than until now would begin with.
+      const isBefore =
+        error instanceof PalimpsestError && (error.code === 'not-found' || error.code === 'invalid-argument');
+      if (isBefore) return undefined;
       throw error;
     }
   }

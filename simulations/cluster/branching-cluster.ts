@@ -36,7 +36,7 @@ const CALM_THINK_MS = 400;
 /** Much happens to layers in little WAL. */
 const SMALL_LAYERS = {
   layerBytesMax: 12_000,
-  compaction: { mergeLayers: 2, targetBytes: 40_000, imagePages: 24 },
+  compaction: { mergeLayers: 2, targetBytes: 40_000, imagePages: 24, gcGainBytesMin: 4_000 },
 };
 const START_LSN = (3 * WAL_SEGMENT_BYTES + walPageHeaderBytes(3 * WAL_SEGMENT_BYTES)) as Lsn;
 

@@ -17,7 +17,8 @@ import { TestSystem } from '../support/system.ts';
 
 const IS_LONG = process.env.PALIMPSEST_LONG !== undefined;
 const STEPS_MAX = 200;
-const ATTEMPTS_MAX = 40;
+/** A process that died several times in a short while is started again after up to ten seconds. */
+const ATTEMPTS_MAX = 120;
 const RETRY_MS = 250;
 const ROWS = 400;
 const COMMAND = { timeoutMs: 60_000 };
@@ -85,6 +86,16 @@ describe('killed at any step', { timeout: 3_600_000 }, () => {
     } finally {
       await connection.close();
     }
+  }
+
+  /** Waits until the pageserver, which may have died behind the operation before, serves a branch. */
+  async function served(branch: string): Promise<void> {
+    const serves = () =>
+      shard(branch, 'status').then(
+        () => true,
+        () => false,
+      );
+    await eventually(`${branch} to be served`, serves, { limitMs: 60_000 });
   }
 
   const flush = async (branch: string): Promise<void> => void (await shard(branch, 'flush'));
@@ -211,6 +222,7 @@ describe('killed at any step', { timeout: 3_600_000 }, () => {
 
   /** False when the operation was over before the process came to the step. */
   async function kill({ name, prepare, act }: Operation, { process, steps, isMade }: Kill): Promise<boolean> {
+    await served('main');
     await prepare();
     armCrash(file, { process, steps, isMade });
     await actThrough(act);

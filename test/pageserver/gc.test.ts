@@ -13,7 +13,7 @@ import { runSmallWorkload } from './small-workload.ts';
 
 const MAIN = '1'.repeat(32);
 /** Small numbers, so that much happens in little WAL. */
-const COMPACTION = { mergeLayers: 3, targetBytes: 128 * 1024, imagePages: 300 };
+const COMPACTION = { mergeLayers: 3, targetBytes: 128 * 1024, imagePages: 300, gcGainBytesMin: 50_000 };
 
 let reference: Reference;
 const worlds = new RecordedWorlds();
@@ -67,11 +67,9 @@ describe('garbage collection of a shard', () => {
         retained: retained.map(({ lsn }) => lsn),
       });
       removed += report.removedLayers;
-      await compare(world, main, [...retained.slice(-1), cutoff]);
-      // The exact state there needs no WAL from before the floor.
-      for (const { lsn } of [...retained, cutoff]) {
-        expect((await main.view(lsn)).waypoint().lsn).toBeGreaterThanOrEqual(report.walFloorLsn);
-      }
+      // The exact state of everything that is kept needs no WAL from before the floor.
+      world.walBeginLsn = report.walFloorLsn;
+      await compare(world, main, [...retained, cutoff]);
       await expect(basebackupAt(main, world.tools, cutoff.lsn).then(({ lsn }) => lsn)).resolves.toBe(
         cutoff.lsn,
       );
@@ -112,6 +110,40 @@ describe('garbage collection of a shard', () => {
     expect(bytesOf(main)).toBeLessThan(before);
     await compare(world, main, [last]);
     await main.close();
+  });
+
+  test('an old point keeps nothing of what comes after it: neither layers, nor small state, nor WAL', async () => {
+    const { world, main } = await makeWorld();
+    const { moments } = reference;
+    const kept = moments.slice(2, 4);
+    const from = Math.floor(moments.length / 2);
+    const floors: number[] = [];
+    for (const cutoff of [moments[from]!, moments.at(-4)!, moments.at(-2)!]) {
+      await feedAll(world, main, moments[moments.indexOf(cutoff) + 1]!.lsn);
+      const retained = kept.map(({ lsn }) => lsn);
+      const report = await main.collector.collect({ cutoffLsn: cutoff.lsn, retained });
+      world.walBeginLsn = report.walFloorLsn;
+      floors.push(report.walFloorLsn);
+    }
+    // Layers that the cutoff lies in hold up the WAL, as they do without such points.
+    expect(floors.at(-1)).toBeGreaterThan(moments[from]!.lsn);
+    const cutoffLsn = moments.at(-2)!.lsn;
+    const ended = main.layerDescriptors().filter(({ endLsn }) => endLsn <= cutoffLsn);
+    expect(ended.filter(({ kind }) => kind === 'state')).toHaveLength(1);
+    expect(ended.filter(({ kind, level }) => kind === 'delta' && level === 0).length).toBeLessThan(2);
+    await compare(world, main, [...kept, ...moments.slice(-2)]);
+    await main.uploaded();
+    await main.close();
+    await world.wipe();
+    const again = await world.open({ ...main.spec, retained: kept.map(({ lsn }) => lsn) });
+    const ancestor = { timeline: main.spec.timeline, lsn: kept[0]!.lsn };
+    const branch = await world.open(world.spec('b', { startLsn: kept[0]!.lsn, ancestor }), again);
+    await compare(world, again, [...kept, ...moments.slice(-2)]);
+    await compare(world, branch, [kept[0]!]);
+    // A moment before the branch begins is one of the ancestor that is not kept.
+    await expect(branch.foldAtTime(1)).rejects.toThrow(/history window/);
+    await branch.close();
+    await again.close();
   });
 
   test('a crash at any step of it leaves every kept moment as it was', async () => {

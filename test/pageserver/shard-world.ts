@@ -75,6 +75,8 @@ export class ShardWorld {
   /** May change between lives. */
   readonly options: ShardWorldOptions;
   #life = 0;
+  /** The safekeepers have no older WAL. */
+  walBeginLsn = 0;
   objects!: LocalObjects;
   tools!: ShardTools;
   template!: ImportedTemplate;
@@ -139,7 +141,13 @@ export class ShardWorld {
       background: new Turns(1),
       validateGeneration: async (_, generation) => generation >= this.generation,
       dialSafekeeper: () => Promise.reject(new PalimpsestError('unavailable', 'no safekeepers here')),
-      readWal: async (_, from, length) => readWalFiles(this.walFolder, from, length),
+      readWal: async (_, from, length) => {
+        if (from >= this.walBeginLsn) return readWalFiles(this.walFolder, from, length);
+        throw new PalimpsestError(
+          'not-found',
+          `WAL at ${from} is gone: what is kept begins at ${this.walBeginLsn}`,
+        );
+      },
     };
   }
 
