@@ -8,7 +8,8 @@
  *
  * A *delta* layer holds everything that changed in (start, end] for its range of keys; an *image* layer whole pages as of
  * `end`, all that existed then in its range of keys: a page that it lacks is one of zeros. A *state* layer has the small
- * state of (start, end] and no pages. Level 0 layers hold all keys, and the small state too.
+ * state of (start, end] and no pages; where history ended since, of the moments alone that stay readable, and of `end`. Level 0
+ * layers hold all keys, and the small state too.
  *
  * The small state (sizes of relations, values, waypoints) is self-contained: a layer that has it also repeats what held
  * at its start, so that sizes and values at an LSN are read from the one layer that covers it. Cuts are the sizes that took
