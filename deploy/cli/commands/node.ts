@@ -61,9 +61,15 @@ export function addNodeCommands(program: Command): void {
     .option('--port <port>', 'port for Postgres clients (role gateway)', parser(parsePort), DEFAULT_PORT)
     .option(
       '--objects <place>',
-      'where layers and old WAL are kept: s3://bucket/prefix or a folder that all nodes see',
+      'where layers and old WAL are kept: s3://bucket/prefix or a folder that all nodes see ($PALIMPSEST_OBJECTS)',
+      process.env.PALIMPSEST_OBJECTS,
     )
-    .option('--s3-endpoint <url>', 'S3 server, if not Amazon’s own')
+    .option(
+      '--s3-endpoint <url>',
+      'S3 server, if not Amazon’s own ($PALIMPSEST_S3_ENDPOINT)',
+      // Set to nothing, it is as good as not set.
+      process.env.PALIMPSEST_S3_ENDPOINT || undefined,
+    )
     .option('--s3-region <region>', 'region of the bucket, if the environment does not say')
     .option(
       '--suspend-after <time>',

@@ -77,7 +77,8 @@ function reportText({ branches, dataDir }: RecoveryReport, data: string): string
   ].join('\n');
 }
 
-function outcomeText(branch: RecoveredBranch): string {
+/** What became of a branch, for a person. */
+export function outcomeText(branch: RecoveredBranch): string {
   const { outcome, lsn, time, reason } = branch;
   switch (outcome) {
     case 'recovered':

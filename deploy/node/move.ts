@@ -1,0 +1,182 @@
+/**
+ * `palimpsest export` and `import`: an installation's projects with their whole history, as a folder that can be carried elsewhere.
+ *
+ *   DIR/export.json     format, which installation, how often it had been recovered; written last, so a copy without it is none
+ *   DIR/objects/        everything that object storage holds but the mark: layers, WAL, manifests, templates
+ *   DIR/safekeepers/    logs of the safekeepers: WAL that had not reached objects yet
+ *
+ * An import puts the objects where the new installation keeps them and then recovers from them and from the safekeepers' logs, up to
+ * the last commit (recovery.ts). The new installation has an id of its own: the old one goes on as it was, and neither can take the
+ * other's objects for its own.
+ */
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { cp, mkdir, readdir, readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { fileError } from '../../runtime/adapters/file-errors.ts';
+import { formatObjectsLocation, type ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
+import { openObjects } from '../../runtime/adapters/open-objects.ts';
+import { replaceFile } from '../../runtime/adapters/replace-file.ts';
+import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import type { Objects } from '../../runtime/ports/objects.ts';
+import { describeDataDirectory, openDataDirectory } from './data-directory.ts';
+import { readManifests } from './manifests.ts';
+import { claimObjects, MARK_KEY } from './objects-mark.ts';
+import { type RecoveryReport, recoverSystem } from './recovery.ts';
+
+const FORMAT = 1;
+const EXPORT_FILE = 'export.json';
+const OBJECTS_FOLDER = 'objects';
+const SAFEKEEPERS_FOLDER = 'safekeepers';
+const COPIES_AT_A_TIME = 4;
+
+interface ExportFile {
+  format: number;
+  /** Hex id of the installation that it came from. */
+  installation: string;
+  epoch: number;
+  projects: number;
+  objects: number;
+  bytes: number;
+}
+
+export type ExportReport = ExportFile & { folder: string };
+
+export interface ExportOptions {
+  dataDir: string;
+  /** It must not exist, or be empty. */
+  folder: string;
+  onStep?(text: string): void;
+}
+
+/** Copies an installation that does not run. Throws `not-found`, `conflict` when it runs, `already-exists` for a folder with files. */
+export async function exportSystem({ dataDir, folder, onStep }: ExportOptions): Promise<ExportReport> {
+  if (!(await describeDataDirectory(dataDir))) {
+    throw new PalimpsestError('not-found', `${dataDir} holds no installation`, 'name it with --data');
+  }
+  const target = resolve(folder);
+  await makeEmpty(target);
+  // Nobody starts it meanwhile.
+  const directory = await openDataDirectory(dataDir, {});
+  try {
+    const { root, installation } = directory;
+    const from = await open(directory.objects);
+    const to = await open({ kind: 'local', directory: join(target, OBJECTS_FOLDER) });
+    const copied = await copyObjects(from, to, (count) => onStep?.(`copying objects: ${count}`));
+    const logs = join(root, SAFEKEEPERS_FOLDER);
+    onStep?.('copying the logs of safekeepers');
+    if (existsSync(logs)) await cp(logs, join(target, SAFEKEEPERS_FOLDER), { recursive: true });
+    const projects = (await readManifests(to)).length;
+    const { installation: id, epoch = 0 } = installation;
+    const content: ExportFile = { format: FORMAT, installation: id, epoch, projects, ...copied };
+    await replaceFile(join(target, EXPORT_FILE), `${JSON.stringify(content, undefined, 2)}\n`);
+    return { ...content, folder: target };
+  } finally {
+    await directory.release();
+  }
+}
+
+export interface ImportOptions {
+  folder: string;
+  /** It must not exist, or be empty. */
+  dataDir: string;
+  /** Where the new installation keeps its objects; nothing may be there. */
+  objects: ObjectsLocation;
+  pgBin?: string;
+  onStep?(text: string): void;
+}
+
+/** Makes a new installation of what was exported. Throws `already-exists` when there is one, or any object, at either place. */
+export async function importSystem(options: ImportOptions): Promise<RecoveryReport> {
+  const { folder, dataDir, objects, onStep } = options;
+  const source = resolve(folder);
+  const { epoch } = await readExport(source);
+  if (await describeDataDirectory(dataDir)) {
+    throw new PalimpsestError(
+      'already-exists',
+      `${dataDir} holds an installation already, whose projects an import does not touch`,
+      'name a new folder with --data',
+    );
+  }
+  const place = formatObjectsLocation(objects);
+  const to = await open(objects);
+  for await (const { key } of to.list('')) {
+    throw new PalimpsestError(
+      'already-exists',
+      `${place} is not empty (it holds ${key}), and an import overwrites nothing`,
+      'choose another bucket, prefix or folder with --objects; what an import left that was interrupted can be removed',
+    );
+  }
+  const from = await open({ kind: 'local', directory: join(source, OBJECTS_FOLDER) });
+  await copyObjects(from, to, (count) => onStep?.(`copying objects: ${count}`));
+  const installation = randomBytes(16).toString('hex');
+  // The last object, so that half of a copy belongs to nobody.
+  await claimObjects(to, { installation, epoch, place, isNew: true, isPrivate: true });
+  const logs = join(source, SAFEKEEPERS_FOLDER);
+  return recoverSystem({
+    objects,
+    dataDir,
+    ...(existsSync(logs) ? { safekeepers: [logs] } : {}),
+    ...(options.pgBin === undefined ? {} : { pgBin: options.pgBin }),
+    ...(onStep ? { onStep } : {}),
+  });
+}
+
+async function readExport(folder: string): Promise<ExportFile> {
+  const path = join(folder, EXPORT_FILE);
+  let content: Partial<ExportFile>;
+  try {
+    content = JSON.parse(await readFile(path, 'utf8'));
+  } catch (error) {
+    throw new PalimpsestError(
+      'not-found',
+      `${folder} is no export, or one that was interrupted`,
+      'make it with: palimpsest export',
+      error,
+    );
+  }
+  if (content.format === FORMAT) return content as ExportFile;
+  throw new PalimpsestError(
+    'unsupported',
+    `${path} has format ${content.format}; this version of Palimpsest reads format ${FORMAT}`,
+    'use the version of Palimpsest that made the export',
+  );
+}
+
+/** The mark stays behind: it says whose the objects are. */
+async function copyObjects(
+  from: Objects,
+  to: Objects,
+  onProgress: (count: number) => void,
+): Promise<{ objects: number; bytes: number }> {
+  const keys = from.list('')[Symbol.asyncIterator]();
+  const sum = { objects: 0, bytes: 0 };
+  const work = async () => {
+    for (let next = await keys.next(); !next.done; next = await keys.next()) {
+      const { key } = next.value;
+      if (key === MARK_KEY) continue;
+      const data = await from.get(key);
+      await to.put(key, data);
+      sum.objects++;
+      sum.bytes += data.length;
+      onProgress(sum.objects);
+    }
+  };
+  await Promise.all(Array.from({ length: COPIES_AT_A_TIME }, work));
+  return sum;
+}
+
+async function makeEmpty(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true }).catch((error) => {
+    throw fileError('create', folder, error);
+  });
+  const [first] = await readdir(folder);
+  if (first === undefined) return;
+  throw new PalimpsestError('already-exists', `${folder} is not empty (${first})`, 'name a new folder');
+}
+
+function open(location: ObjectsLocation): Promise<Objects> {
+  return openObjects(location, { clock: new SystemClock(), random: new SystemRandom() });
+}
