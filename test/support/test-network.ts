@@ -108,18 +108,23 @@ export class TestNetwork {
   }
 
   async #forwardInside(forwards: Forward[]): Promise<void> {
-    const line = this.command(undefined, process.execPath, FORWARDER, JSON.stringify(forwards));
-    const child = spawn(line[0]!, line.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] });
-    this.#children.push(child);
-    await new Promise<void>((resolve, reject) => {
-      child.stdout!.once('data', () => resolve());
-      child.once('exit', () => reject(new Error('the forwarder of the test network ended')));
-    });
+    this.#children.push(await forwardInside(this.command(undefined), forwards));
   }
 
   #enter(holder: ChildProcess): string[] {
     return ['nsenter', `--net=/proc/${holder.pid}/ns/net`, '--'];
   }
+}
+
+/** Starts a forwarder where the command line `enter` leads; it ends when its standard input closes. */
+export async function forwardInside(enter: string[], forwards: Forward[]): Promise<ChildProcess> {
+  const line = [...enter, process.execPath, FORWARDER, JSON.stringify(forwards)];
+  const child = spawn(line[0]!, line.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] });
+  await new Promise<void>((resolve, reject) => {
+    child.stdout!.once('data', () => resolve());
+    child.once('exit', () => reject(new Error('the forwarder of the test network ended')));
+  });
+  return child;
 }
 
 /** A process that keeps a new namespace until its standard input closes. */
