@@ -273,6 +273,19 @@ describe('the actor host', () => {
     expect((await system().start(orderDefinition(), 'a')).snapshot().context.items).toBe(9);
   });
 
+  it('refuses events of a version that it does not know, with what to do, and leaves the journal as it is', async () => {
+    const journal = await journals.open('order', 'a');
+    await journal.append(0, { events: [{ type: 'order.placed', v: 9, items: 1 }] });
+    await journal.close();
+    const starting = system().start(orderDefinition(), 'a');
+    await expect(starting).rejects.toMatchObject({
+      code: 'unsupported',
+      hint: expect.stringContaining('newer'),
+    });
+    await expect(starting).rejects.toThrow('order.placed of version 9; this Palimpsest knows version');
+    expect(journals.appends).toBe(1);
+  });
+
   it('tells subscribers after an event is durable, with ids that follow the journal', async () => {
     const charge = async (): Promise<OrderEvent[]> => [
       { type: 'order.paid', receipt: 'r' },

@@ -7,6 +7,7 @@
  * 3. A deadline is named by its event's type: a newer one replaces the older, and the event itself, however it came, clears it.
  */
 import type { AnyMachineSnapshot } from 'xstate';
+import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ActorCommand, ActorDefinition, ActorEvent } from './definition.ts';
 import {
   initialStep,
@@ -113,6 +114,7 @@ export class ActorState {
     let snapshot = this.snapshot;
     const applied: AppliedEvent[] = [];
     entry.events.forEach((stored, index) => {
+      checkVersion(definition, stored);
       const event: ActorEvent = definition.upcast ? definition.upcast(stored) : stored;
       changes.clearDeadline(event.type);
       const next = step(definition.machine, snapshot, event);
@@ -122,6 +124,17 @@ export class ActorState {
     });
     return { state: new ActorState(sequence, snapshot, changes.outstanding, changes.deadlines), applied };
   }
+}
+
+/** To read a newer shape as if it were known would be to forget what it says. */
+function checkVersion({ kind, versions }: AnyDefinition, { type, v = 1 }: ActorEvent): void {
+  const known = versions?.[type] ?? 1;
+  if (v <= known) return;
+  throw new PalimpsestError(
+    'unsupported',
+    `a journal of kind ${kind} has an event ${type} of version ${v}; this Palimpsest knows version ${known}`,
+    'it was written by a newer Palimpsest: use that one',
+  );
 }
 
 /** Collects what an entry changes; copies a map only when it does. */

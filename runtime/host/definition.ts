@@ -64,6 +64,8 @@ export interface ActorDefinition<C extends ActorCommand, E extends ActorEvent> {
   input?(id: string): unknown;
   decide(snapshot: AnyMachineSnapshot, command: C, environment: DecideEnvironment): Decision<E>;
   effects: Record<string, Effect<C, E>>;
+  /** The newest version of each type of event that is understood; 1 for types that are not named. */
+  versions?: Readonly<Record<string, number>>;
   /** Lifts an event of an older version to today's shape. */
   upcast?(event: ActorEvent): E;
   /** The lifecycle event that subscribers see for a journaled event, if any. */

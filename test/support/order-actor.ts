@@ -110,6 +110,7 @@ export function orderDefinition(
       }
     },
     effects: { charge: effects.charge ?? never, ship: effects.ship ?? never },
+    versions: { 'order.changed': 2 },
     upcast(event) {
       // Version 1 said how many there are more under another name.
       if (event.type === 'order.changed' && (event.v ?? 1) === 1) {
