@@ -7,7 +7,7 @@
  * rehearsal. It touches nothing that the real start will find, except the compute's own mount: there it makes a
  * folder and removes it.
  */
-import { mkdir, open, readdir, rmdir, stat, unlink } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { ComputeRun } from '../../actors/compute/compute-run.ts';
 import type { FileStorage } from '../../actors/compute/files/file-content.ts';
@@ -154,24 +154,32 @@ async function rehearseRun({ clock }: RehearsalOptions): Promise<boolean> {
   return cameToPostgres;
 }
 
-/** What the kernel asks when files are made, read, listed and removed. */
-async function touchMount(mountPoint: string): Promise<void> {
+/**
+ * What the kernel asks when files are made, written, read, listed and removed. A process of its own does that: a host that ended while a
+ * call of its own on its mount is not answered would wait for the answer, which only it can give.
+ */
+function touchMount(mountPoint: string): Promise<void> {
   const folder = join(mountPoint, 'base', 'rehearsal');
-  const path = join(folder, '1');
-  await mkdir(folder);
-  const file = await open(path, 'w+');
-  await file.write(new Uint8Array(2 * PAGE_BYTES));
-  await file.datasync();
-  await file.close();
-  await stat(path);
-  const again = await open(path, 'r');
-  await again.read(new Uint8Array(PAGE_BYTES), 0, PAGE_BYTES, 0);
-  await again.close();
-  await readdir(folder);
-  await stat(join(folder, 'absent')).catch(() => {});
-  await unlink(path);
-  await rmdir(folder);
+  const child = spawn('sh', ['-c', TOUCHES, 'sh', folder, String(PAGE_BYTES)], { stdio: 'ignore' });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('exit', (code) => {
+      if (code === 0) resolve();
+      else reject(new PalimpsestError('unavailable', `the mount could not be touched (exit code ${code})`));
+    });
+  });
 }
+
+const TOUCHES = `
+  set -e
+  mkdir "$1"
+  dd if=/dev/zero of="$1/1" bs="$2" count=2 conv=fdatasync
+  cat "$1/1" > /dev/null
+  ls -l "$1"
+  test ! -e "$1/absent"
+  rm "$1/1"
+  rmdir "$1"
+`;
 
 /** Looks at the files as a starting Postgres does, then ends. */
 function postgresStandIn(tree: FileTree, onLooked: () => void): PostgresProcess {

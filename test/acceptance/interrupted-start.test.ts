@@ -9,6 +9,8 @@ import { eventually, isAlive, mountsWith, pause, processTree, signal } from '../
 import { LONG } from '../support/programs.ts';
 import { TestSystem } from '../support/system.ts';
 
+/** After a start is ready: its host in reserve goes through a start of its own then. */
+const REHEARSAL_MOMENTS_MS = LONG ? [0, 50, 100, 150, 200, 300, 400, 600, 800, 1200] : [0, 100, 250, 500];
 const MOMENTS_MS = LONG ? [50, 200, 500, 900, 1500, 2200, 3000] : [300, 1200, 2500];
 
 describe('a first start', () => {
@@ -46,4 +48,21 @@ describe('a first start', () => {
       }
     },
   );
+});
+
+describe('a host in reserve', () => {
+  it('ends with its parent at any moment of its preparation', { timeout: 300_000 }, async () => {
+    const system = new TestSystem();
+    try {
+      await system.start();
+      for (const moment of REHEARSAL_MOMENTS_MS) {
+        await pause(moment);
+        // Names what is left, if anything is.
+        await system.crash();
+        await system.start();
+      }
+    } finally {
+      await system.destroy();
+    }
+  });
 });

@@ -67,6 +67,17 @@ export function isAlive(pid: number): boolean {
   }
 }
 
+/** What a process is doing: its state as one letter, and where in the kernel it waits. Empty for one that is gone. */
+export function stateOf(pid: number): string {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const state = stat.charAt(stat.lastIndexOf(')') + 2);
+    return `${state} ${readFileSync(`/proc/${pid}/wchan`, 'utf8')}`;
+  } catch {
+    return '';
+  }
+}
+
 /** Sends a signal; a process that is gone already is fine. */
 export function signal(pid: number, name: NodeJS.Signals): void {
   try {

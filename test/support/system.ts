@@ -8,7 +8,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type PalimpsestClient } from '../../deploy/client/index.ts';
 import { PgClient, type PgTarget, parsePgUrl } from './pg-client.ts';
-import { eventually, isAlive, type ProcessInfo, processTree, type Role, signal } from './processes.ts';
+import {
+  eventually,
+  isAlive,
+  type ProcessInfo,
+  processTree,
+  type Role,
+  signal,
+  stateOf,
+} from './processes.ts';
 import { type RunResult, run } from './programs.ts';
 import { ROOT } from './source-files.ts';
 
@@ -141,9 +149,7 @@ export class TestSystem {
     const tree = processTree(this.pid);
     signal(this.pid, 'SIGKILL');
     await waitForExit(this.#child!);
-    await eventually('all processes to end with their parent', () => tree.every(({ pid }) => !isAlive(pid)), {
-      limitMs: 20_000,
-    });
+    await allToEnd(tree, 'with their parent', 20_000);
   }
 
   /** Stops everything and removes the data when it was this system's own. */
@@ -151,9 +157,7 @@ export class TestSystem {
     try {
       const tree = this.#child?.pid === undefined ? [] : processTree(this.#child.pid);
       await this.stop(20_000);
-      await eventually('all processes to end', () => tree.every(({ pid }) => !isAlive(pid)), {
-        limitMs: 10_000,
-      }).catch((error) => {
+      await allToEnd(tree, 'after a stop', 10_000).catch((error) => {
         for (const { pid } of tree) signal(pid, 'SIGKILL');
         throw error;
       });
@@ -325,4 +329,15 @@ export function clientEnvironment(target: PgTarget): Record<string, string> {
     PGOPTIONS: target.options ?? '',
     PGCONNECT_TIMEOUT: '30',
   };
+}
+
+/** Waits until none of these processes is left; the error names those that are, with what each is doing. */
+async function allToEnd(tree: ProcessInfo[], when: string, limitMs: number): Promise<void> {
+  const left = () => tree.filter(({ pid }) => isAlive(pid));
+  await eventually(`all processes to end ${when}`, () => left().length === 0, { limitMs }).catch((error) => {
+    const states = left().map(
+      (info) => `${info.role} ${info.pid} (${stateOf(info.pid)}): ${info.command.slice(0, 200)}`,
+    );
+    throw new Error(`${(error as Error).message}; left: ${states.join('; ')}`);
+  });
 }
