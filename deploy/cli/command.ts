@@ -44,6 +44,14 @@ export function withCommonOptions(command: Command): Command {
     .option('--json', 'print JSON instead of text');
 }
 
+/** Adds `--objects`, which means what `description` says, and how its S3 server is reached. */
+export function withObjects(command: Command, description: string): Command {
+  return command
+    .option('--objects <place>', description)
+    .option('--s3-endpoint <url>', 'S3 server, if not Amazon’s own')
+    .option('--s3-region <region>', 'region of the bucket, if the environment does not say');
+}
+
 /** Adds `--project`. */
 export function withProject(command: Command): Command {
   return withCommonOptions(command).option('--project <name>', 'project', 'default');

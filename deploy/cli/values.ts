@@ -126,12 +126,15 @@ export function parsePgVersion(text: string): number {
   throw invalid(`Postgres ${text} is not supported`, 'choose 15, 16, 17 or 18');
 }
 
-/** `--objects`, `--s3-endpoint`, `--s3-region`; undefined without any of them. */
-export function parseObjects(options: {
+/** Options of `withObjects`. */
+export interface ObjectsOptions {
   objects?: string;
   s3Endpoint?: string;
   s3Region?: string;
-}): ObjectsLocation | undefined {
+}
+
+/** `--objects`, `--s3-endpoint`, `--s3-region`; undefined without any of them. */
+export function parseObjects(options: ObjectsOptions): ObjectsLocation | undefined {
   const { objects, s3Endpoint: endpoint, s3Region: region } = options;
   if (objects !== undefined) return parseObjectsLocation(objects, { endpoint, region });
   if (endpoint === undefined && region === undefined) return undefined;

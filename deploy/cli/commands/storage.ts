@@ -19,20 +19,16 @@ import { type BranchStorage, readStorage, type StorageReport } from '../../stora
 import { storageText } from '../../storage/report-text.ts';
 import { scrub } from '../../storage/scrub.ts';
 import { problemsOf, scrubText } from '../../storage/scrub-text.ts';
-import { type CommonOptions, runCommand, runWithClient, withCommonOptions } from '../command.ts';
+import { type CommonOptions, runCommand, runWithClient, withCommonOptions, withObjects } from '../command.ts';
 import { EXIT_FAILURE, EXIT_OK } from '../exit-codes.ts';
 import { type Output, ProgressBar } from '../output.ts';
-import { parseObjects } from '../values.ts';
+import { type ObjectsOptions, parseObjects } from '../values.ts';
 
 /** Before a suspicion is looked at again: an upload or a removal that is under way is over by then. */
 const RUNNING_PAUSE_MS = 2_000;
 const STOPPED_PAUSE_MS = 50;
 
-interface PlaceOptions extends CommonOptions {
-  objects?: string;
-  s3Endpoint?: string;
-  s3Region?: string;
-}
+type PlaceOptions = CommonOptions & ObjectsOptions;
 
 interface StorageOptions extends CommonOptions {
   project?: string;
@@ -82,10 +78,8 @@ export function addStorageCommand(program: Command): void {
 }
 
 function withPlace(command: Command): Command {
-  return withCommonOptions(command)
-    .option('--objects <place>', 's3://bucket/prefix or a folder (where the data directory has them)')
-    .option('--s3-endpoint <url>', 'S3 server, if not Amazon’s own')
-    .option('--s3-region <region>', 'region of the bucket, if the environment does not say');
+  const place = 's3://bucket/prefix or a folder (where the data directory has them)';
+  return withObjects(withCommonOptions(command), place);
 }
 
 function openPlaceOf(options: PlaceOptions): Promise<StoragePlace> {
