@@ -9,10 +9,11 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { cp, mkdir, readdir } from 'node:fs/promises';
+import { cp } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { makeNewFolder } from '../../runtime/adapters/new-folder.ts';
 import { completeLinks } from '../../runtime/adapters/postgres-packages.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -30,10 +31,7 @@ interface LockedPackage {
 
 /** Makes the folder, which must not exist or be empty. */
 export async function writeImageContext(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true });
-  if ((await readdir(folder)).length > 0) {
-    throw new PalimpsestError('already-exists', `${folder} is not empty`, 'name a new folder');
-  }
+  await makeNewFolder(folder);
   const paths = [...SOURCES, ...runtimePackages(), `${NODE}/node`];
   completeLinks(join(ROOT, POSTGRES));
   await cp(join(ROOT, 'deploy/image/Dockerfile'), join(folder, 'Dockerfile'));

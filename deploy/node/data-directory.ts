@@ -260,11 +260,16 @@ async function checkEmpty(root: string): Promise<void> {
   );
 }
 
+/** Hex id of an installation that begins. */
+export function newInstallationId(): string {
+  return randomBytes(16).toString('hex');
+}
+
 async function createInstallation(root: string, wanted: WantedInstallation): Promise<InstallationFile> {
   const { safekeepers = 3, objects, recovering } = wanted;
   const installation: InstallationFile = {
     format: FORMAT_VERSION,
-    installation: recovering?.installation ?? randomBytes(16).toString('hex'),
+    installation: recovering?.installation ?? newInstallationId(),
     safekeepers,
     createdMs: Date.now(),
     ...(objects ? { objects } : {}),

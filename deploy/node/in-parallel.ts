@@ -1,12 +1,21 @@
-/** Work on many actors, a few at a time. */
+/** Work on many things, a few at a time. */
 
 const CONCURRENT_LOADS = 16;
 
-/** Bounded: thousands of journals must not be open at once. */
-export async function inParallel(ids: string[], work: (id: string) => Promise<unknown>): Promise<void> {
-  const queue = ids[Symbol.iterator]();
+/**
+ * Runs `work` on every item, `atATime` of them at once; results in the order of the items. Bounded: thousands of journals or objects
+ * must not be open at once.
+ */
+export async function inParallel<T, R>(
+  items: readonly T[],
+  work: (item: T) => Promise<R>,
+  atATime = CONCURRENT_LOADS,
+): Promise<R[]> {
+  const queue = items.entries();
+  const results: R[] = [];
   const run = async () => {
-    for (const id of queue) await work(id);
+    for (const [i, item] of queue) results[i] = await work(item);
   };
-  await Promise.all(Array.from({ length: CONCURRENT_LOADS }, run));
+  await Promise.all(Array.from({ length: atATime }, run));
+  return results;
 }

@@ -9,19 +9,19 @@
  * the last commit (recovery.ts). The new installation has an id of its own: the old one goes on as it was, and neither can take the
  * other's objects for its own.
  */
-import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { cp, mkdir, readdir, readFile } from 'node:fs/promises';
+import { cp, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { fileError } from '../../runtime/adapters/file-errors.ts';
+import { makeNewFolder } from '../../runtime/adapters/new-folder.ts';
 import { formatObjectsLocation, type ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
 import { openObjects } from '../../runtime/adapters/open-objects.ts';
 import { replaceFile } from '../../runtime/adapters/replace-file.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
-import { describeDataDirectory, openDataDirectory } from './data-directory.ts';
+import { describeDataDirectory, newInstallationId, openDataDirectory } from './data-directory.ts';
+import { inParallel } from './in-parallel.ts';
 import { readManifests } from './manifests.ts';
 import { claimObjects, MARK_KEY } from './objects-mark.ts';
 import { type RecoveryReport, recoverSystem } from './recovery.ts';
@@ -57,7 +57,7 @@ export async function exportSystem({ dataDir, folder, onStep }: ExportOptions): 
     throw new PalimpsestError('not-found', `${dataDir} holds no installation`, 'name it with --data');
   }
   const target = resolve(folder);
-  await makeEmpty(target);
+  await makeNewFolder(target);
   // Nobody starts it meanwhile.
   const directory = await openDataDirectory(dataDir, {});
   try {
@@ -111,7 +111,7 @@ export async function importSystem(options: ImportOptions): Promise<RecoveryRepo
   }
   const from = await open({ kind: 'local', directory: join(source, OBJECTS_FOLDER) });
   await copyObjects(from, to, (count) => onStep?.(`copying objects: ${count}`));
-  const installation = randomBytes(16).toString('hex');
+  const installation = newInstallationId();
   // The last object, so that half of a copy belongs to nobody.
   await claimObjects(to, { installation, epoch, place, isNew: true, isPrivate: true });
   const logs = join(source, SAFEKEEPERS_FOLDER);
@@ -151,30 +151,18 @@ async function copyObjects(
   to: Objects,
   onProgress: (count: number) => void,
 ): Promise<{ objects: number; bytes: number }> {
-  const keys = from.list('')[Symbol.asyncIterator]();
+  const keys: string[] = [];
+  for await (const { key } of from.list('')) if (key !== MARK_KEY) keys.push(key);
   const sum = { objects: 0, bytes: 0 };
-  const work = async () => {
-    for (let next = await keys.next(); !next.done; next = await keys.next()) {
-      const { key } = next.value;
-      if (key === MARK_KEY) continue;
-      const data = await from.get(key);
-      await to.put(key, data);
-      sum.objects++;
-      sum.bytes += data.length;
-      onProgress(sum.objects);
-    }
+  const copy = async (key: string) => {
+    const data = await from.get(key);
+    await to.put(key, data);
+    sum.objects++;
+    sum.bytes += data.length;
+    onProgress(sum.objects);
   };
-  await Promise.all(Array.from({ length: COPIES_AT_A_TIME }, work));
+  await inParallel(keys, copy, COPIES_AT_A_TIME);
   return sum;
-}
-
-async function makeEmpty(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true }).catch((error) => {
-    throw fileError('create', folder, error);
-  });
-  const [first] = await readdir(folder);
-  if (first === undefined) return;
-  throw new PalimpsestError('already-exists', `${folder} is not empty (${first})`, 'name a new folder');
 }
 
 function open(location: ObjectsLocation): Promise<Objects> {

@@ -15,6 +15,7 @@ import { sendCommand } from '../../runtime/bus/command.ts';
 import type { KeptState } from '../../runtime/host/actor-state.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import { inParallel } from './in-parallel.ts';
 import type { RecoveredProject } from './manifests.ts';
 
 /** Attachments of one life of an installation are far fewer. */
@@ -56,14 +57,11 @@ export async function restoreTimelines(
 ): Promise<Map<string, RestoredTimeline>> {
   const all = projects.flatMap(({ timelines }) => [...timelines].filter(([, state]) => isRestorable(state)));
   const restored = new Map<string, RestoredTimeline>();
-  const queue = all[Symbol.iterator]();
-  const work = async () => {
-    for (const [timeline, state] of queue) {
-      restored.set(timeline, await restoreTimeline(timeline, contextOf(state), services));
-      services.onProgress(restored.size, all.length);
-    }
+  const restore = async ([timeline, state]: [string, KeptState]) => {
+    restored.set(timeline, await restoreTimeline(timeline, contextOf(state), services));
+    services.onProgress(restored.size, all.length);
   };
-  await Promise.all(Array.from({ length: TIMELINES_AT_A_TIME }, work));
+  await inParallel(all, restore, TIMELINES_AT_A_TIME);
   return restored;
 }
 

@@ -12,6 +12,7 @@ import type { RelationEntry } from '../../protocols/pages/types.ts';
 import type { ObjectInfo, Objects } from '../../runtime/ports/objects.ts';
 import type { BranchView, StatusView } from '../client/index.ts';
 import type { SystemConnection } from '../client/system-connection.ts';
+import { inParallel } from '../node/in-parallel.ts';
 import { type Catalog, readCatalog, type TimelineObjects } from './catalog.ts';
 import { walRange } from './wal-objects.ts';
 
@@ -76,14 +77,11 @@ export async function readStorage(options: ReportOptions): Promise<StorageReport
   const catalog = await readCatalog(objects);
   const wanted = status.branches.filter(({ state }) => state !== 'creating' && state !== 'deleting');
   const found = new Map<string, BranchStorage>();
-  const queue = wanted.entries();
-  const work = async () => {
-    for (const [, view] of queue) {
-      found.set(view.timeline, await readBranch(options, catalog, view));
-      onProgress(found.size, wanted.length);
-    }
+  const read = async (view: (typeof wanted)[number]) => {
+    found.set(view.timeline, await readBranch(options, catalog, view));
+    onProgress(found.size, wanted.length);
   };
-  await Promise.all(Array.from({ length: PARALLEL_BRANCHES }, work));
+  await inParallel(wanted, read, PARALLEL_BRANCHES);
   const templateBytes = catalog.templates.reduce((sum, { bytes }) => sum + bytes, 0);
   const branches = wanted.map(({ timeline }) => found.get(timeline)!);
   branches.push(...(await readNamelessAncestors(options, catalog, found)));

@@ -13,6 +13,7 @@ import { generationOf, type LayerDescriptor } from '../../actors/pageserver/laye
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import { inParallel } from '../node/in-parallel.ts';
 import { type Catalog, readCatalog, readTimeline, type TimelineObjects } from './catalog.ts';
 import { findGaps } from './coverage.ts';
 import { type Finding, sameFinding } from './findings.ts';
@@ -214,15 +215,13 @@ class ScrubWalk {
   }
 
   async #checkLayers(timeline: TimelineObjects, index: ShardIndex): Promise<Finding[]> {
-    const findings = await inParallel(index.layers, async (layer) => {
+    const check = async (layer: ShardIndex['layers'][number]): Promise<Finding[]> => {
       const finding = await this.#checkLayer(timeline, layer);
       if (!finding) return [];
       const path = await this.#options.local?.healthyLayer(layer.key, layer.bytes);
-      const found: Finding =
-        path === undefined ? finding : { ...finding, repair: { action: 'upload', path } };
-      return [found];
-    });
-    return findings.flat();
+      return [path === undefined ? finding : { ...finding, repair: { action: 'upload', path } }];
+    };
+    return (await inParallel(index.layers, check, PARALLEL_LAYERS)).flat();
   }
 
   async #checkLayer(timeline: TimelineObjects, layer: LayerDescriptor): Promise<Finding | undefined> {
@@ -334,15 +333,4 @@ async function isEmpty(objects: Objects, prefix: string): Promise<boolean> {
 function asPalimpsest(error: unknown): PalimpsestError {
   if (error instanceof PalimpsestError) return error;
   return new PalimpsestError('corrupt', error instanceof Error ? error.message : String(error));
-}
-
-/** Results in the order of the items. */
-async function inParallel<T, R>(items: T[], work: (item: T) => Promise<R>): Promise<R[]> {
-  const queue = items.entries();
-  const results: R[] = [];
-  const run = async () => {
-    for (const [i, item] of queue) results[i] = await work(item);
-  };
-  await Promise.all(Array.from({ length: PARALLEL_LAYERS }, run));
-  return results;
 }
