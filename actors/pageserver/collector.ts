@@ -131,11 +131,11 @@ export class Collector {
     if (points.cutoffLsn <= shard.spec.startLsn || points.cutoffLsn > shard.diskConsistentLsn) return 0;
     if (!shard.layerDescriptors().some(({ kind }) => kind === 'delta')) return 0;
     const view = await shard.view(points.cutoffLsn);
-    let pages = 0;
-    view.forEachSize((_, blocks) => {
-      pages += Math.max(0, blocks);
-    });
-    const imageBytes = () => pages * PAGE_BYTES * COMPRESSED_SHARE;
+    let known: number | undefined;
+    const imageBytes = () => {
+      known ??= pagesOf(view) * PAGE_BYTES * COMPRESSED_SHARE;
+      return known;
+    };
     const worth: GcWorth = { imageBytes, gainBytesMin: this.#gainBytesMin };
     if (isMergeWanted(shard.layerDescriptors(), points, worth)) {
       await shard.layers.mergeUpTo(points.cutoffLsn);
@@ -178,4 +178,13 @@ export class Collector {
     }
     return floor;
   }
+}
+
+/** Pages that exist, of all relations. */
+function pagesOf(view: StateView): number {
+  let pages = 0;
+  view.forEachSize((_, blocks) => {
+    pages += Math.max(0, blocks);
+  });
+  return pages;
 }

@@ -149,22 +149,14 @@ class Merge {
     this.#file = file;
     for (const tag of allRelations(states)) {
       file.writer.relation(tag);
-      states.forEach((state, i) => {
-        const relation = state.relations.find(tag.spc, tag.db, tag.rel, tag.fork);
-        if (relation < 0) return;
-        state.forEachSize(relation, (lsn, blocks, cutTo) => {
-          if (!isRepeated(this.#layers, i, lsn)) file.writer.size(lsn, blocks, cutTo);
-        });
-      });
+      forEachSize(tag, states, this.#layers, (lsn, blocks, cutTo) => file.writer.size(lsn, blocks, cutTo));
       await file.drain();
       const rest = pacer.rest();
       if (rest) await rest;
     }
+    forEachValue(states, this.#layers, (key, lsn, data) => file.writer.value(key, lsn, data));
     let lastWaypoint = -1;
-    states.forEach((state, i) => {
-      state.forEachValue((key, lsn, data) => {
-        if (!isRepeated(this.#layers, i, lsn)) file.writer.value(key, lsn, data);
-      });
+    states.forEach((state) => {
       state.forEachWaypoint((lsn, data) => {
         if (lsn > lastWaypoint) file.writer.waypoint(lsn, data);
         lastWaypoint = Math.max(lastWaypoint, lsn);
@@ -187,8 +179,37 @@ export function allRelations(parts: readonly { relations: LayerRelations }[]): R
   return [...tags.values()].sort((a, b) => compareKeys({ ...a, block: 0 }, { ...b, block: 0 }));
 }
 
+/** The sizes of a relation in the small states of `layers` (oldest first), each once. */
+export function forEachSize(
+  { spc, db, rel, fork }: RelationTag,
+  states: readonly LayerState[],
+  layers: readonly FileLayer[],
+  visit: (lsn: number, blocks: number, cutTo: number) => void,
+): void {
+  states.forEach((state, i) => {
+    const relation = state.relations.find(spc, db, rel, fork);
+    if (relation < 0) return;
+    state.forEachSize(relation, (lsn, blocks, cutTo) => {
+      if (!isRepeated(layers, i, lsn)) visit(lsn, blocks, cutTo);
+    });
+  });
+}
+
+/** The values in the small states of `layers` (oldest first), each once. */
+export function forEachValue(
+  states: readonly LayerState[],
+  layers: readonly FileLayer[],
+  visit: (key: string, lsn: number, data: Uint8Array | null) => void,
+): void {
+  states.forEach((state, i) => {
+    state.forEachValue((key, lsn, data) => {
+      if (!isRepeated(layers, i, lsn)) visit(key, lsn, data);
+    });
+  });
+}
+
 /** Whether a layer's small state of `lsn` is known from the one before it: what holds at its start is the end of that. */
-export function isRepeated(layers: readonly FileLayer[], input: number, lsn: number): boolean {
+function isRepeated(layers: readonly FileLayer[], input: number, lsn: number): boolean {
   return input > 0 && lsn <= layers[input]!.startLsn;
 }
 

@@ -9,7 +9,7 @@ import type { RelationTag } from '../../protocols/pages/types.ts';
 import type { FileLayer } from './file-layer.ts';
 import type { LayerDescriptor } from './layer-descriptor.ts';
 import { LayerFileWriter, type LayerPlace } from './layer-file-writer.ts';
-import { allRelations, isRepeated } from './merge-layers.ts';
+import { allRelations, forEachSize, forEachValue } from './merge-layers.ts';
 import type { Pacer } from './pacer.ts';
 import type { Waypoint } from './state-log.ts';
 
@@ -67,18 +67,12 @@ function lastOfEach<T extends { lsn: number }>(history: readonly T[], lsns: read
 }
 
 function sizesOf(
-  { spc, db, rel, fork }: RelationTag,
+  tag: RelationTag,
   states: readonly LayerState[],
   layers: readonly FileLayer[],
 ): { lsn: number; blocks: number; cutTo: number }[] {
   const sizes: { lsn: number; blocks: number; cutTo: number }[] = [];
-  states.forEach((state, i) => {
-    const relation = state.relations.find(spc, db, rel, fork);
-    if (relation < 0) return;
-    state.forEachSize(relation, (lsn, blocks, cutTo) => {
-      if (!isRepeated(layers, i, lsn)) sizes.push({ lsn, blocks, cutTo });
-    });
-  });
+  forEachSize(tag, states, layers, (lsn, blocks, cutTo) => sizes.push({ lsn, blocks, cutTo }));
   return sizes;
 }
 
@@ -87,13 +81,10 @@ function valuesOf(
   layers: readonly FileLayer[],
 ): Map<string, { lsn: number; data: Uint8Array | null }[]> {
   const values = new Map<string, { lsn: number; data: Uint8Array | null }[]>();
-  states.forEach((state, i) => {
-    state.forEachValue((key, lsn, data) => {
-      if (isRepeated(layers, i, lsn)) return;
-      const history = values.get(key);
-      if (history) history.push({ lsn, data });
-      else values.set(key, [{ lsn, data }]);
-    });
+  forEachValue(states, layers, (key, lsn, data) => {
+    const history = values.get(key);
+    if (history) history.push({ lsn, data });
+    else values.set(key, [{ lsn, data }]);
   });
   return values;
 }
