@@ -8,7 +8,7 @@
 import type { TimelineOutcome } from '../../actors/tenant/effects.ts';
 import { timelineStatus } from '../../actors/timeline/decide.ts';
 import { findStart, type TimelineServices } from '../../actors/timeline/effects.ts';
-import type { TimelineCommand, TimelineSpec } from '../../actors/timeline/events.ts';
+import type { TimelineCommand, TimelineSpec, TimelineStart } from '../../actors/timeline/events.ts';
 import { TIMELINE_KIND, timelineDefinition } from '../../actors/timeline/timeline.ts';
 import type { WireError } from '../../protocols/errors.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
@@ -88,16 +88,18 @@ export class TimelineActors {
     const { epoch } = attachments;
     // After a crash in the middle it may have been attached in an earlier life of the pageserver.
     const isNew = timelineStatus(actor.snapshot()).state === 'absent';
+    let held: TimelineStart['ancestor'];
     if (isNew) {
       const found = await findStart(this.#services, clock, { child: id, origin: spec.origin });
       if ('error' in found) return this.#rejected(id, found.error);
+      held = found.start.ancestor;
       await actor.dispatch({ type: 'create', spec: this.#placedSpec(spec), start: found.start });
     }
     const outcome = await waitForState(actor, timelineCreated, this.#limits(`creating timeline ${id}`));
     if (outcome.status === 'rejected') return this.#rejected(id, outcome.error);
     if (isNew) attachments.created(id, epoch);
-    // Another attempt, of an earlier life of this process, may have decided while this one held a point of its own.
-    if (outcome.ancestor) await this.#hold(id, outcome.ancestor);
+    // Another attempt may have decided, while this one, or one of an earlier life of this process, held a point of its own.
+    if (outcome.ancestor && !isSamePoint(outcome.ancestor, held)) await this.#hold(id, outcome.ancestor);
     onCreated(spec.tenant);
     return outcome;
   }
@@ -195,4 +197,11 @@ export class TimelineActors {
     await actor?.stop();
     await this.#options.journals.remove(TIMELINE_KIND, id);
   }
+}
+
+function isSamePoint(
+  point: NonNullable<TimelineStart['ancestor']>,
+  other: TimelineStart['ancestor'],
+): boolean {
+  return point.timeline === other?.timeline && point.lsn === other.lsn;
 }
