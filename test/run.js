@@ -173,7 +173,7 @@ function failedTests(report) {
       .filter(({ status }) => status === 'failed')
       .map(({ fullName, failureMessages }) => {
         const message = (failureMessages[0] ?? '').slice(0, FAILURE_SHOWN);
-        return `${name.replace(`${ROOT}`, '')}: ${fullName}\n  ${message.replaceAll('\n', '\n  ')}`;
+        return `${name.replace(ROOT, '')}: ${fullName}\n  ${message.replaceAll('\n', '\n  ')}`;
       }),
   );
 }

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { eventually, isAlive, processTree, signal } from '../support/processes.ts';
+import { allToEnd, eventually, isAlive, processTree, signal } from '../support/processes.ts';
 import { branchArguments, TestSystem } from '../support/system.ts';
 
 describe('a branch that was just created', { timeout: 120_000 }, () => {
@@ -33,7 +33,8 @@ describe('a branch that was just created', { timeout: 120_000 }, () => {
   async function killAll(): Promise<void> {
     const tree = processTree(system.pid);
     for (const { pid } of tree) signal(pid, 'SIGKILL');
-    await eventually('all processes to end', () => system.hasEnded && tree.every(({ pid }) => !isAlive(pid)));
+    await allToEnd(tree, 'after they were killed', 30_000);
+    await eventually('the end to be noticed', () => system.hasEnded);
   }
 
   it('is there after everything was killed before storage had it', async () => {

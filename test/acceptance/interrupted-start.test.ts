@@ -5,7 +5,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { runDirectoryOf } from '../../deploy/node/data-directory.ts';
-import { eventually, isAlive, mountsWith, pause, processTree, signal } from '../support/processes.ts';
+import { allToEnd, mountsWith, pause, processTree, signal } from '../support/processes.ts';
 import { LONG } from '../support/programs.ts';
 import { TestSystem } from '../support/system.ts';
 
@@ -30,9 +30,7 @@ describe('a first start', () => {
           await pause(moment);
           const tree = processTree(system.pid);
           signal(system.pid, name);
-          await eventually('everything to end', () => tree.every(({ pid }) => !isAlive(pid)), {
-            limitMs: 20_000,
-          });
+          await allToEnd(tree, 'after the signal', 20_000);
           await started;
           expect(mountsWith(runDirectoryOf(system.dataDir))).toEqual([]);
         }

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type PalimpsestClient } from '../../deploy/client/index.ts';
 import { freePorts, NatsCluster } from './nats-server.ts';
-import { eventually, isAlive, type ProcessInfo, processTree, signal } from './processes.ts';
+import { allToEnd, eventually, type ProcessInfo, processTree, signal } from './processes.ts';
 import { type RunResult, run } from './programs.ts';
 import { ROOT } from './source-files.ts';
 import { OUTSIDE, TestNetwork } from './test-network.ts';
@@ -133,9 +133,7 @@ export class TestNode {
     this.thaw();
     const tree = this.processes();
     signal(this.pid, 'SIGKILL');
-    await eventually('all processes of the node end', () => tree.every(({ pid }) => !isAlive(pid)), {
-      limitMs: 20_000,
-    });
+    await allToEnd(tree, 'with their node', 20_000);
   }
 
   async stop(): Promise<void> {
@@ -146,9 +144,7 @@ export class TestNode {
     const timer = setTimeout(() => signal(this.pid, 'SIGKILL'), 40_000);
     await ended;
     clearTimeout(timer);
-    await eventually('all processes of the node end', () => tree.every(({ pid }) => !isAlive(pid)), {
-      limitMs: 20_000,
-    });
+    await allToEnd(tree, 'with their node', 20_000);
   }
 }
 

@@ -6,6 +6,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { unpackDebianPackages } from './debian-packages.ts';
@@ -102,7 +103,6 @@ export class DockerEngine {
   }
 
   async #ready(): Promise<void> {
-    const { connect } = await import('node:net');
     const path = this.address.slice('unix://'.length);
     await eventually(
       'dockerd answers',

@@ -68,7 +68,7 @@ export function isAlive(pid: number): boolean {
 }
 
 /** What a process is doing: its state as one letter, and where in the kernel it waits. Empty for one that is gone. */
-export function stateOf(pid: number): string {
+function stateOf(pid: number): string {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
     const state = stat.charAt(stat.lastIndexOf(')') + 2);
@@ -126,4 +126,15 @@ export async function eventually<T>(
 
 export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Waits until none of these processes is left; the error names those that are, with what each is doing. */
+export async function allToEnd(tree: ProcessInfo[], when: string, limitMs: number): Promise<void> {
+  const left = () => tree.filter(({ pid }) => isAlive(pid));
+  await eventually(`all processes to end ${when}`, () => left().length === 0, { limitMs }).catch((error) => {
+    const states = left().map(
+      (info) => `${info.role} ${info.pid} (${stateOf(info.pid)}): ${info.command.slice(0, 200)}`,
+    );
+    throw new Error(`${(error as Error).message}; left: ${states.join('; ')}`);
+  });
 }

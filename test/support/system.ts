@@ -8,15 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type PalimpsestClient } from '../../deploy/client/index.ts';
 import { PgClient, type PgTarget, parsePgUrl } from './pg-client.ts';
-import {
-  eventually,
-  isAlive,
-  type ProcessInfo,
-  processTree,
-  type Role,
-  signal,
-  stateOf,
-} from './processes.ts';
+import { allToEnd, eventually, type ProcessInfo, processTree, type Role, signal } from './processes.ts';
 import { type RunResult, run } from './programs.ts';
 import { ROOT } from './source-files.ts';
 
@@ -329,15 +321,4 @@ export function clientEnvironment(target: PgTarget): Record<string, string> {
     PGOPTIONS: target.options ?? '',
     PGCONNECT_TIMEOUT: '30',
   };
-}
-
-/** Waits until none of these processes is left; the error names those that are, with what each is doing. */
-async function allToEnd(tree: ProcessInfo[], when: string, limitMs: number): Promise<void> {
-  const left = () => tree.filter(({ pid }) => isAlive(pid));
-  await eventually(`all processes to end ${when}`, () => left().length === 0, { limitMs }).catch((error) => {
-    const states = left().map(
-      (info) => `${info.role} ${info.pid} (${stateOf(info.pid)}): ${info.command.slice(0, 200)}`,
-    );
-    throw new Error(`${(error as Error).message}; left: ${states.join('; ')}`);
-  });
 }
