@@ -53,6 +53,24 @@ describe('placement', () => {
     expect(choosePageserver(state({ nodes: nodes.slice(2) }))).toBe(undefined);
   });
 
+  it('takes computes and pages away from a node that is being stopped, and leaves WAL to its return', () => {
+    const nodes = [node('a', 'x', { leaving: true }), node('b', 'y'), node('c', 'z'), node('d', 'x')];
+    const timelines = [{ timeline: 't', project: 'p', safekeepers: ['a', 'b', 'c'] }];
+    const projects = [project('p', 'a', ['a', 'b', 'c'])];
+    const leaving = state({ nodes, projects, timelines, computes: [{ id: 'k', node: 'a' }] });
+    const why = 'the node is being stopped';
+    expect(plan({ ...leaving, replaceAfterMs: 8_000 })).toEqual([
+      { type: 'move-pageserver', tenant: 'p', from: 'a', to: 'b', why },
+      { type: 'move-compute', id: 'k', from: 'a', why },
+      {
+        type: 'attention',
+        what: 'safekeeper a of a timeline',
+        why: `${why}; it is replaced when it stays away for 8 s`,
+      },
+    ]);
+    expect(chooseSafekeepers(leaving, 4)).not.toContain('a');
+  });
+
   it('leaves everything where it works', () => {
     const nodes = [node('a', 'x'), node('b', 'y')];
     const projects = [project('p', 'a', ['a', 'b']), project('q', 'a', ['a'])];

@@ -3,9 +3,9 @@
  *
  * 1. The safekeepers of a project are on as many zones as there are, and on nodes with the fewest others within a zone.
  * 2. All timelines of a project are on one pageserver, because a branch reads its ancestor's pages there.
- * 3. What works is left where it is: something moves only away from a node that is gone or being drained.
+ * 3. What works is left where it is: something moves only away from a node that is gone, being drained or being stopped.
  * 4. A safekeeper is replaced at once on a node that is being drained, and on one that is gone when it stays away for long: it has its WAL
- *    with it when it comes back. The one in its place is in a zone where the timeline has no other, if there is such a node.
+ *    with it when it comes back, which one that is being stopped is expected to do soon. The one in its place is in a zone where the timeline has no other, if there is such a node.
  */
 
 export type Role = 'safekeeper' | 'pageserver' | 'compute' | 'gateway' | 'control';
@@ -20,6 +20,8 @@ export interface PlacementNode {
   alive: boolean;
   /** Whether everything is to leave it. */
   draining: boolean;
+  /** Whether its process is about to end. */
+  leaving?: boolean;
 }
 
 export interface PlacedProject {
@@ -68,7 +70,12 @@ export type Step =
 
 /** Nodes on which something of a role may be put. */
 export function candidates(nodes: PlacementNode[], role: Role): PlacementNode[] {
-  return nodes.filter((node) => node.roles.includes(role) && node.alive && !node.draining);
+  return nodes.filter((node) => node.roles.includes(role) && isOpen(node));
+}
+
+/** Whether something may be put on a node. */
+export function isOpen({ alive, draining, leaving = false }: PlacementNode): boolean {
+  return alive && !draining && !leaving;
 }
 
 /** The nodes for a new project's safekeepers; fewer than `count` when there are no more. */
@@ -229,6 +236,7 @@ function reasonToLeave(nodes: PlacementNode[], name: string): string | undefined
   const node = nodes.find((each) => each.name === name);
   if (!node) return 'the node is not known any more';
   if (!node.alive) return 'the node gives no sign of life';
+  if (node.leaving) return 'the node is being stopped';
   return node.draining ? 'the node is being drained' : undefined;
 }
 

@@ -53,7 +53,8 @@ export interface LinkListener {
   /** `response` is valid only during the call. */
   onAppendResponse(link: MemberLink, response: AppendResponse): void;
   onRefused(link: MemberLink, error: WireError): void;
-  onDown(link: MemberLink): void;
+  /** `wasStreaming`: commits may have counted on it. */
+  onDown(link: MemberLink, how: { wasStreaming: boolean }): void;
 }
 
 export class MemberLink {
@@ -112,6 +113,7 @@ export class MemberLink {
   /** Dials and greets; comes back by itself whenever the connection is lost. */
   connect(): void {
     if (this.#closed || this.state !== 'down') return;
+    this.#retry?.cancel();
     this.state = 'greeting';
     this.#watch();
     this.#dial(this.node).then(
@@ -250,6 +252,7 @@ export class MemberLink {
   #lost(reason: string): void {
     const channel = this.#channel;
     if (this.state === 'down' && !channel) return;
+    const wasStreaming = this.state === 'streaming';
     this.#channel = undefined;
     this.state = 'down';
     this.waiting = false;
@@ -264,7 +267,7 @@ export class MemberLink {
     const error = new PalimpsestError('unavailable', `${this.node}: ${reason}`);
     for (const read of reads) read.reject(error);
     if (this.#closed) return;
-    this.#listener.onDown(this);
+    this.#listener.onDown(this, { wasStreaming });
     this.#retry = this.#clock.setTimer(this.#backoffMs, () => this.connect());
     this.#backoffMs = Math.min(BACKOFF_MAX_MS, this.#backoffMs * 1.6);
   }

@@ -108,6 +108,20 @@ describe('a leader', () => {
     expect(cluster.nodes.get(A)!.replica!.commitLsn).toBe(compute.endLsn);
   });
 
+  it('calls a member that has come back at once when it loses another', async () => {
+    const cluster = await startCluster(8);
+    const compute = await elected(cluster, 'c');
+    await cluster.scheduler.until(compute.write(3), 5000);
+    cluster.nodes.get(B)!.kill();
+    // By now it waits for a second between two tries.
+    await cluster.scheduler.run(5_000);
+    await cluster.scheduler.until(cluster.nodes.get(B)!.boot(), 1000);
+    cluster.nodes.get(A)!.kill();
+    void compute.write(1);
+    await cluster.scheduler.run(100);
+    expect(compute.proposer.commitLsn).toBe(compute.endLsn);
+  });
+
   it('brings back a member that missed more than memory holds', async () => {
     const cluster = await startCluster(8);
     const compute = await elected(cluster, 'c');

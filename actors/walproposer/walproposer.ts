@@ -285,7 +285,7 @@ export class Walproposer {
         onVote: (link, response) => this.#onVote(link, response),
         onAppendResponse: (link, response) => this.#onAppendResponse(link, response),
         onRefused: (link, error) => this.#onRefused(link, error),
-        onDown: (link) => this.#onDown(link),
+        onDown: (link, how) => this.#onDown(link, how),
       },
     });
   }
@@ -460,11 +460,13 @@ export class Walproposer {
     link.drop(error.message);
   }
 
-  #onDown(link: MemberLink): void {
+  #onDown(link: MemberLink, { wasStreaming }: { wasStreaming: boolean }): void {
     link.vote = undefined;
     if (this.#over) return;
     this.#log.info({ node: link.node }, `lost a safekeeper: ${link.lastError}`);
     // A candidate that lost a voter may have no quorum any more: its return brings a new greeting and vote.
+    // Commits may need the others now: one that has just come back must not wait for its next try.
+    if (wasStreaming) for (const other of this.#links) if (other !== link) other.connect();
   }
 
   #depose(reason: string): void {

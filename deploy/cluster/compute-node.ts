@@ -72,6 +72,7 @@ export class ComputeNode {
   readonly #options: ComputeNodeOptions;
   readonly #hosted = new Map<string, Hosted>();
   readonly #ended = new Map<string, ComputeEnd>();
+  #leaving = false;
 
   constructor(options: ComputeNodeOptions) {
     this.#options = options;
@@ -85,6 +86,7 @@ export class ComputeNode {
 
   /** Stops all computes cleanly, for a node that leaves. */
   async suspendAll(timeoutMs: number): Promise<void> {
+    this.#leaving = true;
     await Promise.all(
       [...this.#hosted.values()].map(async ({ handle }) => {
         await handle.stop({ timeoutMs }).catch(() => handle.kill());
@@ -115,6 +117,7 @@ export class ComputeNode {
     timeoutMs,
   }: Extract<ComputeNodeCommand, { type: 'start' }>): Promise<RunningCompute> {
     const { hosts, node, host, bus, identity } = this.#options;
+    if (this.#leaving) throw new PalimpsestError('unavailable', `node ${node} is being stopped`);
     await sendCommand(bus, COMPUTE_START_KIND, id, { type: 'confirm' }, { timeoutMs: CONFIRM_TIMEOUT_MS });
     const handle = await hosts.start(spec, { timeoutMs });
     const { hostId, socketDirectory, port } = handle.compute;

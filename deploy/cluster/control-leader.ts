@@ -52,6 +52,8 @@ import { detachStrays, hostedTimelines } from './hosted-timelines.ts';
 import { drainingNodes, setDraining } from './identity.ts';
 import { aboutCluster, figureNodes } from './leader-views.ts';
 import { templateOf } from './make-template.ts';
+import { serveLeaving } from './node-leave.ts';
+import { PageserverMoves } from './pageserver-moves.ts';
 import {
   aliveByObservation,
   type KnownNode,
@@ -115,11 +117,11 @@ export class ControlLeader {
   #nodes: KnownNode[] = [];
   #draining = new Set<string>();
   #dead = new Set<string>();
-  /** Which life of each pageserver has its timelines attached. */
-  readonly #lives = new Map<string, string>();
-  /** Pageservers of projects whose move has been decided. */
-  readonly #moved = new Map<string, string>();
-  readonly #moving = new Set<string>();
+  readonly #pageservers: PageserverMoves;
+  /** Nodes that have said that they end, with the life of which they said it: the registry may be read from a copy that lags behind. */
+  readonly #leaving = new Map<string, number>();
+  /** Computes that are being moved, by their hosts. */
+  readonly #moving = new Map<string, Promise<void>>();
   #reconciling: Promise<void> | undefined;
 
   constructor(options: ControlLeaderOptions) {
@@ -134,7 +136,7 @@ export class ControlLeader {
     this.#control = new ControlActors({
       spawner,
       ...services,
-      pageserverOf: (tenant) => this.#moved.get(tenant) ?? this.#pageserverNow(tenant),
+      pageserverOf: (tenant) => this.#pageservers.movedTo(tenant) ?? this.#pageserverNow(tenant),
       safekeepersOf: (tenant) => this.#safekeepers.membersFor(this.#state(), tenant),
     });
     this.#safekeepers = new SafekeeperChanges({
@@ -150,6 +152,11 @@ export class ControlLeader {
       tokenFor: (spec, node) => options.tokens?.issue(spec, node),
     });
     this.#computes = this.#makeComputes(spawner);
+    this.#pageservers = new PageserverMoves({
+      ...services,
+      control: this.#control,
+      isRunning: (timeline) => this.#computes.status(timeline).state === 'running',
+    });
     this.#garbage = new GarbageCollector({
       actors: this.#control,
       bus,
@@ -169,11 +176,12 @@ export class ControlLeader {
     this.#control.keepManifests(this.#options.objects);
     await this.#computes.clean();
     this.#computes.serve();
-    await this.#adoptAttachments();
+    await this.#pageservers.adopt(this.#nodes);
     await this.#computes.loadAll();
     const moments = new Moments({ actors: this.#control, bus, clock });
     serveMetrics(bus, `control-${this.#options.node}`, this.#metrics);
     this.#serveControl(moments);
+    serveLeaving(bus, (node) => this.#empty(node));
     this.#options.tokens?.serve(bus, (id) => this.#control.timelineWithProject(id).project.tenant);
     serveCommands<DirectoryCommand>(
       bus,
@@ -214,7 +222,7 @@ export class ControlLeader {
       if (!node.alive && !this.#dead.has(node.name)) this.#nodeIsGone(node);
       else if (node.alive) this.#dead.delete(node.name);
     }
-    this.#attachToNewLives();
+    this.#pageservers.attachToNewLives(this.#nodes);
     this.#safekeepers.observe(this.#nodes);
     for (const step of plan(this.#state())) this.#carryOut(step);
     if (round % RECONCILE_ROUNDS === 0) this.#reconcile();
@@ -235,76 +243,41 @@ export class ControlLeader {
     this.#hosts.nodeIsGone(node.name);
   }
 
-  /** A pageserver that has started anew has forgotten its timelines. */
-  #attachToNewLives(): void {
-    for (const node of this.#nodes) {
-      if (!node.alive || node.pageserverLife === undefined) continue;
-      const before = this.#lives.get(node.name);
-      if (before === node.pageserverLife) continue;
-      this.#lives.set(node.name, node.pageserverLife);
-      if (before !== undefined)
-        this.#reattach((timeline) => timeline.pageserver === pageserverNode(node.name));
-    }
-  }
-
-  #reattach(which: (timeline: { tenant: string; pageserver: string }) => boolean): void {
-    const affected = new Set<string>();
-    for (const status of this.#control.timelineStatuses()) {
-      if (status.state !== 'active' || !which(status)) continue;
-      this.#control.attachments.forget(status.timeline);
-      affected.add(status.timeline);
-    }
-    const isRunning = (timeline: string) => this.#computes.status(timeline).state === 'running';
-    const ordered = this.#control.activeTimelines(isRunning).filter((timeline) => affected.has(timeline));
-    void this.#control.attachments.attachAll(ordered);
-  }
-
-  /** After a change of the holder most timelines are attached where they should be. */
-  async #adoptAttachments(): Promise<void> {
-    for (const { name, pageserverLife } of this.#nodes) {
-      if (pageserverLife !== undefined) this.#lives.set(name, pageserverLife);
-    }
-    const found = await hostedTimelines(this.#options.bus, this.#nodes);
-    const hosted = new Set(found.map(({ pageserver, timeline }) => `${pageserver}/${timeline}`));
-    const missing = new Set<string>();
-    const { epoch } = this.#control.attachments;
-    for (const { timeline, state, pageserver, attached } of this.#control.timelineStatuses()) {
-      if (state !== 'active') continue;
-      if (attached && hosted.has(`${pageserver}/${timeline}`))
-        this.#control.attachments.created(timeline, epoch);
-      else missing.add(timeline);
-    }
-    const ordered = this.#control.activeTimelines(() => false).filter((timeline) => missing.has(timeline));
-    void this.#control.attachments.attachAll(ordered);
-  }
-
   #carryOut(step: Step): void {
-    if (step.type === 'move-pageserver') this.#movePageserver(step);
+    if (step.type === 'move-pageserver') void this.#pageservers.move(step);
     else if (step.type === 'move-compute') void this.#moveCompute(step);
     else this.#safekeepers.carryOut(step);
   }
 
-  #movePageserver({ tenant, from, to, why }: Extract<Step, { type: 'move-pageserver' }>): void {
-    this.#options.log.info({ tenant, from, to, why }, 'the pages of a project move');
-    this.#moved.set(tenant, pageserverNode(to));
-    this.#reattach((timeline) => timeline.tenant === tenant);
-  }
-
   /** A dead node's computes have crashed already; those of a drained one stop cleanly and start at the next use, or at once. */
   async #moveCompute({ id, from, why }: Extract<Step, { type: 'move-compute' }>): Promise<void> {
-    if (this.#dead.has(from) || this.#moving.has(id)) return;
-    this.#moving.add(id);
+    if (this.#dead.has(from)) return;
+    const moving = this.#moving.get(id) ?? this.#restartElsewhere(id, { from, why });
+    this.#moving.set(id, moving);
+    await moving;
+    this.#moving.delete(id);
+  }
+
+  async #restartElsewhere(host: string, about: { from: string; why: string }): Promise<void> {
     try {
-      await this.#computes.restartElsewhere(id);
-      this.#options.log.info({ host: id, from, why }, 'a compute has moved');
+      await this.#computes.restartElsewhere(host);
+      this.#options.log.info({ host, ...about }, 'a compute has moved');
     } catch (error) {
-      this.#options.log.warn(
-        { error: toWireError(error), host: id, from },
-        'a compute could not be moved yet',
-      );
-    } finally {
-      this.#moving.delete(id);
+      const reason = toWireError(error);
+      this.#options.log.warn({ error: reason, host, ...about }, 'a compute could not be moved yet');
     }
+  }
+
+  /** A node is about to end: what can be elsewhere is moved there first. */
+  async #empty(node: string): Promise<void> {
+    await this.#look();
+    const known = this.#nodes.find(({ name }) => name === node);
+    if (!known) return;
+    this.#leaving.set(node, known.startedMs);
+    const steps = plan(this.#state()).filter((step) => 'from' in step && step.from === node);
+    for (const step of steps) if (step.type === 'move-pageserver') void this.#pageservers.move(step);
+    await this.#pageservers.made();
+    await Promise.all(steps.map((step) => step.type === 'move-compute' && this.#moveCompute(step)));
   }
 
   /** Beside the rounds, which must go on when a node does not answer; one at a time. */
@@ -338,21 +311,26 @@ export class ControlLeader {
     const projects = this.#control.projects().map(({ tenant, name }) => {
       const timelines = byTenant.get(tenant) ?? [];
       const safekeepers = [...new Set(timelines.flatMap(({ members }) => members.map(nodeOf)))];
-      const pageserver = nodeOf(this.#moved.get(tenant) ?? timelines[0]?.pageserver ?? '');
+      const pageserver = nodeOf(this.#pageservers.movedTo(tenant) ?? timelines[0]?.pageserver ?? '');
       return { tenant, name, safekeepers, pageserver };
     });
     return {
-      nodes: this.#nodes.map(({ name, zone, roles, alive }) => ({
-        name,
-        zone,
-        roles,
-        alive,
-        draining: this.#draining.has(name),
+      nodes: this.#nodes.map((node) => ({
+        name: node.name,
+        zone: node.zone,
+        roles: node.roles,
+        alive: node.alive,
+        draining: this.#draining.has(node.name),
+        leaving: this.#isLeaving(node),
       })),
       projects: projects.filter(({ pageserver }) => pageserver !== ''),
       computes: this.#hosts.placed(),
       ...this.#safekeepers.view(),
     };
+  }
+
+  #isLeaving({ name, startedMs, leaving = false }: KnownNode): boolean {
+    return leaving || this.#leaving.get(name) === startedMs;
   }
 
   #pageserverNow(tenant: string): string | undefined {
@@ -458,7 +436,7 @@ export class ControlLeader {
     const placed = this.#hosts.placed();
     return this.#nodes.map((node) => ({
       ...nodeView(node, {
-        draining: this.#draining.has(node.name),
+        draining: this.#draining.has(node.name) || this.#isLeaving(node),
         control: node.name === this.#options.node,
       }),
       computes: placed.filter((compute) => compute.node === node.name).length,

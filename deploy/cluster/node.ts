@@ -2,8 +2,8 @@
  * One node of a cluster: a parent process that joins the NATS cluster, and the processes of its roles below it.
  *
  * Order of a start: lock of the data directory, NATS and the cluster's identity, the node's own entry in the registry (which
- * refuses a second node of its name), storage processes, computes, gateway, control. A stop undoes it: clients, computes
- * (stopped cleanly: everything is committed), processes, entry, lock.
+ * refuses a second node of its name), storage processes, computes, gateway, control. A stop undoes it, after what can run elsewhere has
+ * been taken away (`node-leave.ts`): clients, computes (stopped cleanly: everything is committed), processes, entry, lock.
  */
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
@@ -22,6 +22,7 @@ import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { postgresUser, reachablePostgres } from '../../runtime/adapters/postgres-binaries.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { ClusterAccess } from '../node/cluster-access.ts';
 import { type DataDirectory, openDataDirectory } from '../node/data-directory.ts';
@@ -42,10 +43,15 @@ import { VERSION } from '../version.ts';
 import { ComputeNode } from './compute-node.ts';
 import { bindDirectory, type ClusterIdentity, joinCluster } from './identity.ts';
 import { nodeGateway } from './node-gateway.ts';
+import { askToLeave } from './node-leave.ts';
 import { pageserverNode, Registration, safekeeperNode, serveNode } from './registry.ts';
 import { hostCredentials } from './security/host-credentials.ts';
 
 const STOP_COMPUTES_TIMEOUT_MS = 30_000;
+/** Storage processes that do not come up are started again and again; the node is there without them. */
+const STORAGE_READY_TIMEOUT_MS = 30_000;
+const STORAGE_ASK_TIMEOUT_MS = 1_000;
+const STORAGE_RETRY_MS = 50;
 const CONTROL_FLAGS = ['--max-semi-space-size=8', '--disable-warning=ExperimentalWarning'];
 
 export interface NodeOptions {
@@ -144,6 +150,8 @@ class ClusterNode {
     await this.#startComputes();
     const port = await this.#startGateway();
     if (this.#has('control')) this.#startControl();
+    this.#undo.add('leaving', () => this.#leave());
+    await this.#untilStorageAnswers();
     await this.#directory.publish(port ?? 0);
     this.#log.info({ roles, cluster: cluster.id, pid: process.pid }, 'the node is ready');
     return { port, cluster: cluster.id, dataDir: root, failed, stop: () => this.stop() };
@@ -153,6 +161,39 @@ class ClusterNode {
     return this.#undo.run((what, error) =>
       this.#log?.error({ error, what }, 'a part could not be stopped in order'),
     );
+  }
+
+  /** Whoever starts all nodes anew, one after another, may stop the next one when this one keeps WAL again. */
+  async #untilStorageAnswers(): Promise<void> {
+    const { name } = this.#options;
+    const roles = [
+      { role: 'safekeeper', kind: 'safekeeper-node', node: safekeeperNode(name) },
+      { role: 'pageserver', kind: 'pageserver-node', node: pageserverNode(name) },
+    ] as const;
+    const deadline = this.#clock.monotonic() + STORAGE_READY_TIMEOUT_MS;
+    for (const { role, kind, node } of roles) {
+      while (this.#has(role) && !(await this.#answers(kind, node))) {
+        if (this.#clock.monotonic() > deadline) {
+          this.#log.error({ node }, 'a storage process is not ready yet; see its log');
+          break;
+        }
+        await this.#clock.sleep(STORAGE_RETRY_MS);
+      }
+    }
+  }
+
+  #answers(kind: string, node: string): Promise<boolean> {
+    return sendCommand(this.#bus, kind, node, { type: 'list' }, { timeoutMs: STORAGE_ASK_TIMEOUT_MS }).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  /** Nothing of it is missed when this node ends. */
+  async #leave(): Promise<void> {
+    if (!this.#has('compute') && !this.#has('pageserver')) return;
+    await this.#registration.tell({ leaving: true });
+    await askToLeave(this.#bus, this.#options.name);
   }
 
   #step(text: string): void {

@@ -37,6 +37,8 @@ export interface NodeRecord {
   pageserverLife?: string;
   /** Port for clients, of a gateway. */
   port?: number;
+  /** It is being stopped. */
+  leaving?: boolean;
 }
 
 export interface KnownNode extends NodeRecord {

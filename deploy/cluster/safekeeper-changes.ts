@@ -4,6 +4,7 @@
  */
 import {
   chooseReplacement,
+  isOpen,
   type PlacedTimeline,
   type PlacementState,
   type Step,
@@ -197,5 +198,5 @@ function placed(
 
 function isUsable(state: PlacementState, name: string): boolean {
   const node = state.nodes.find((each) => each.name === name);
-  return node?.alive === true && !node.draining && node.roles.includes('safekeeper');
+  return node !== undefined && isOpen(node) && node.roles.includes('safekeeper');
 }

@@ -18,6 +18,9 @@ const FROZEN_MS = 30_000;
 const ROWS = 20_000;
 const CUT_MS = 12_000;
 const NATS_AWAY_MS = 60_000;
+const ROLLING_ROUNDS = 3;
+/** What NATS takes to elect a leader when one is killed. */
+const ELECTION_MS = 4_700;
 
 let cluster: TestCluster;
 let ledger: ClusterLedger;
@@ -332,6 +335,17 @@ describe('a node', () => {
     report('change finished after its control died', performance.now() - began);
     await cluster.node(control).start();
     await whole();
+  });
+});
+
+describe('an upgrade', () => {
+  it('starts all nodes anew, one after another: nothing is lost, and commits stop for no longer than an election', async () => {
+    const names = [...cluster.nodes.keys()];
+    for (let round = 0; round < ROLLING_ROUNDS; round++) {
+      const pauses = await ledger.rollingRestart(names);
+      expect(Math.max(...pauses.values())).toBeLessThan(ELECTION_MS);
+      await whole();
+    }
   });
 });
 

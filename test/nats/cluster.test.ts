@@ -11,6 +11,9 @@ import { eventually, pause } from '../support/processes.ts';
 /** What may pass between two commits while a safekeeper is replaced: this machine is busy with much else. */
 const PAUSE_LIMIT_MS = 1_500;
 
+/** What NATS takes to elect a leader when one is killed. */
+const ELECTION_MS = 4_700;
+
 let cluster: TestCluster;
 let ledger: ClusterLedger;
 
@@ -142,6 +145,12 @@ describe('a cluster', () => {
     await cluster.cli('node', 'drain', before, '--undo');
     await ledger.settled();
     expect((await client.nodes()).every(({ state }) => state === 'alive')).toBe(true);
+    await ledger.check();
+  });
+
+  it('loses nothing while all nodes are started anew, one after another, and commits stop for no longer than an election', async () => {
+    const pauses = await ledger.rollingRestart([...cluster.nodes.keys()]);
+    expect(Math.max(...pauses.values())).toBeLessThan(ELECTION_MS);
     await ledger.check();
   });
 

@@ -14,27 +14,40 @@ const WRITERS = 2;
 
 export class ClusterLedger {
   readonly #cluster: TestCluster;
-  readonly #url: string;
+  /** By each gateway: when one does not answer, writers come by the next. */
+  readonly #urls: string[];
   readonly #writers: number;
   #ledger: Ledger;
 
-  private constructor(cluster: TestCluster, url: string, writers: number) {
+  private constructor(cluster: TestCluster, urls: string[], writers: number) {
     this.#cluster = cluster;
-    this.#url = url;
+    this.#urls = urls;
     this.#writers = writers;
     this.#ledger = this.#fresh();
   }
 
   /** Makes the table on the main branch, and begins to write. */
   static async begin(cluster: TestCluster, { writers = WRITERS } = {}): Promise<ClusterLedger> {
-    const url = await cluster.url();
-    const client = await PgClient.connect(url);
+    const ledger = new ClusterLedger(cluster, await cluster.urls(), writers);
+    const client = await ledger.connect();
     await Ledger.createTable(client);
     await client.close();
-    const ledger = new ClusterLedger(cluster, url, writers);
     ledger.#ledger.start(writers);
     await ledger.untilItGoesOn('commits');
     return ledger;
+  }
+
+  /** To the main branch, by the first gateway that answers. */
+  async connect(): Promise<PgClient> {
+    let failure: unknown;
+    for (const url of this.#urls) {
+      try {
+        return await PgClient.connect(url);
+      } catch (error) {
+        failure = error;
+      }
+    }
+    throw failure;
   }
 
   get lastAcknowledgedMs(): number {
@@ -71,7 +84,7 @@ export class ClusterLedger {
   /** Compares it with what is there, and begins a new one. */
   async check(): Promise<void> {
     await this.#ledger.stop();
-    const client = await PgClient.connect(this.#url);
+    const client = await this.connect();
     expect(await this.#ledger.check(client)).toEqual({ missing: [], undead: [], unknown: [] });
     await client.query('truncate ledger');
     await client.close();
@@ -96,6 +109,33 @@ export class ClusterLedger {
         return longest;
       },
     };
+  }
+
+  /**
+   * Starts every node anew, one after another: each is stopped as for an upgrade, started again, and the next one follows when
+   * everything is where it should be. Gives the longest pause of commits for each, and prints it.
+   */
+  async rollingRestart(names: readonly string[]): Promise<Map<string, number>> {
+    const pauses = new Map<string, number>();
+    for (const name of names) {
+      const node = this.#cluster.node(name);
+      const compute = (await this.computeNode()) === name ? ', with the compute' : '';
+      const watch = this.longestPause();
+      const began = performance.now();
+      await node.stop();
+      const stopped = performance.now();
+      await node.start();
+      const started = performance.now();
+      await this.settled();
+      await this.untilItGoesOn(`commits after ${name} was started anew`);
+      const longest = watch.stop();
+      pauses.set(name, longest);
+      const times = [stopped - began, started - stopped].map(Math.round);
+      console.log(
+        `${name} (${node.spec.roles}${compute}): stopped in ${times[0]} ms, started in ${times[1]} ms, longest pause of commits ${Math.round(longest)} ms`,
+      );
+    }
+    return pauses;
   }
 
   /** The node on which the main branch's compute runs. */
@@ -139,6 +179,6 @@ export class ClusterLedger {
   }
 
   #fresh(): Ledger {
-    return new Ledger(() => PgClient.connect(this.#url));
+    return new Ledger(() => this.connect());
   }
 }

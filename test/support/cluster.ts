@@ -60,7 +60,8 @@ export const SIX_NODES: NodeSpec[] = [
   { name: 'c', zone: 'z3', roles: 'safekeeper,gateway' },
   { name: 'd', zone: 'z1', roles: 'pageserver,safekeeper' },
   { name: 'e', zone: 'z2', roles: 'pageserver,compute,safekeeper' },
-  { name: 'f', zone: 'z3', roles: 'compute' },
+  // Clients have another gateway when one is started anew.
+  { name: 'f', zone: 'z3', roles: 'compute,gateway', host: '127.0.0.2' },
 ];
 
 export class TestNode {
@@ -154,7 +155,7 @@ export class TestCluster {
   readonly folder: string;
   readonly port: number;
   readonly #network: TestNetwork | undefined;
-  #gatewayPort: number | undefined;
+  readonly #gatewayPorts = new Map<string, number>();
   #client: PalimpsestClient | undefined;
 
   readonly #secured: boolean;
@@ -223,8 +224,8 @@ export class TestCluster {
     const times = ['--suspend-after', '0', '--replace-after', '8s'];
     const servers = address === undefined ? this.nats.url : this.nats.url.replaceAll('127.0.0.1', OUTSIDE);
     const nats = ['--nats', servers, ...this.#login(credentials)];
-    const own = address === undefined ? [] : ['--host', address, '--insecure-network'];
-    const reached = host === undefined ? own : ['--host', host];
+    const own = address === undefined ? undefined : ['--host', address, '--insecure-network'];
+    const reached = own ?? (host === undefined ? [] : ['--host', host]);
     return ['node', ...about, ...reached, ...places, ...nats, ...times, ...this.#extra, '--json'];
   }
 
@@ -238,15 +239,29 @@ export class TestCluster {
     return this.#client;
   }
 
-  /** The connection string of a branch, as this process reaches it. */
+  /** The connection string of a branch, as this process reaches it; by that of the first gateway. */
   async url(branch?: string): Promise<string> {
-    const url = await (await this.client()).url(branch);
-    if (!this.#network) return url;
-    const gateway = [...this.nodes.values()].find(({ spec }) => spec.roles.includes('gateway'))!;
-    this.#gatewayPort ??= await this.#network.letIn(gateway.spec.name, this.port);
-    const here = new URL(url);
-    here.host = `127.0.0.1:${this.#gatewayPort}`;
-    return here.href;
+    return (await this.urls(branch))[0]!;
+  }
+
+  /** The same, by each of the gateways. */
+  async urls(branch?: string): Promise<string[]> {
+    const url = new URL(await (await this.client()).url(branch));
+    const gateways = [...this.nodes.values()].filter(({ spec }) => spec.roles.includes('gateway'));
+    const urls: string[] = [];
+    for (const { spec } of gateways) {
+      const by = new URL(url);
+      by.host = await this.#gatewayAddress(spec);
+      urls.push(by.href);
+    }
+    return urls;
+  }
+
+  async #gatewayAddress({ name, host }: NodeSpec): Promise<string> {
+    if (!this.#network) return `${host ?? '127.0.0.1'}:${this.port}`;
+    const port = this.#gatewayPorts.get(name) ?? (await this.#network.letIn(name, this.port));
+    this.#gatewayPorts.set(name, port);
+    return `127.0.0.1:${port}`;
   }
 
   /** Runs a command of the CLI against the cluster. */

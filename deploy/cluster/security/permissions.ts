@@ -20,6 +20,7 @@ const JOIN: NatsPermissions = {
     '$JS.API.STREAM.MSG.GET.PAL_META',
     '$JS.API.STREAM.MSG.GET.PAL_LEASE',
     'pal.lease.node.{node}',
+    'pal.cmd.node-leave.{node}',
   ],
   subscribe: ['pal.cmd.node.{node}'],
 };
@@ -40,6 +41,7 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
       'pal.cmd.gateway-directory.*',
       'pal.cmd.event-log.*',
       'pal.cmd.channel-token.*',
+      'pal.cmd.node-leave.*',
       'pal.cmd.tenant.*',
       'pal.cmd.timeline.*',
       'pal.cmd.compute.*',
@@ -50,7 +52,12 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
     ],
   },
   safekeeper: {
-    publish: ['pal.open.safekeeper.*', 'pal.cmd.safekeeper.*', 'pal.evt.*.*.safekeeper.*'],
+    publish: [
+      'pal.open.safekeeper.*',
+      'pal.cmd.safekeeper.*',
+      'pal.cmd.safekeeper-node.sk-{node}',
+      'pal.evt.*.*.safekeeper.*',
+    ],
     subscribe: [
       'pal.cmd.safekeeper-node.sk-{node}',
       'pal.cmd.safekeeper.*',
@@ -59,7 +66,12 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
     ],
   },
   pageserver: {
-    publish: ['pal.open.safekeeper.*', 'pal.cmd.timeline.*', 'pal.evt.*.*.pageserver.*'],
+    publish: [
+      'pal.open.safekeeper.*',
+      'pal.cmd.timeline.*',
+      'pal.cmd.pageserver-node.ps-{node}',
+      'pal.evt.*.*.pageserver.*',
+    ],
     subscribe: [
       'pal.cmd.pageserver-node.ps-{node}',
       'pal.cmd.pageserver.*',
