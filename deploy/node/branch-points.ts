@@ -5,6 +5,7 @@ import { timelineStatus } from '../../actors/timeline/decide.ts';
 import type { TimelineCommand } from '../../actors/timeline/events.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Log } from '../../runtime/ports/log.ts';
+import { inParallel } from './in-parallel.ts';
 
 export async function matchBranchPoints(
   timelines: ReadonlyMap<string, ActorHandle<TimelineCommand>>,
@@ -14,7 +15,7 @@ export async function matchBranchPoints(
     // One timeline that is in no state for it must not keep all others from starting.
     actor.dispatch(command).catch((error) => log.error({ timeline: actor.id, command, error }, 'refused'));
 
-  for (const actor of timelines.values()) {
+  await inParallel([...timelines.values()], async (actor) => {
     const { timeline, ancestor, held } = timelineStatus(actor.snapshot());
     const above = ancestor && timelines.get(ancestor.timeline);
     if (above && timelineStatus(above.snapshot()).held[timeline] !== ancestor.lsn) {
@@ -23,5 +24,5 @@ export async function matchBranchPoints(
     for (const child of Object.keys(held)) {
       if (!timelines.has(child)) await ask(actor, { type: 'release-branch-point', child });
     }
-  }
+  });
 }

@@ -25,6 +25,7 @@ import type {
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
+import { inParallel, JOURNALS_AT_A_TIME } from './in-parallel.ts';
 
 const WAKE_TIMEOUT_MS = 60_000;
 const SUSPEND_TIMEOUT_MS = 60_000;
@@ -64,14 +65,15 @@ export class Computes {
   /** Removes what computes of moments have left behind: they are gone with the process that watched them. */
   async clean(): Promise<void> {
     const { journals } = this.#options;
-    for (const id of await journals.list(COMPUTE_KIND)) {
-      if (parseComputeId(id).fixedLsn !== undefined) await journals.remove(COMPUTE_KIND, id);
-    }
+    const ids = await journals.list(COMPUTE_KIND);
+    const moments = ids.filter((id) => parseComputeId(id).fixedLsn !== undefined);
+    await inParallel(moments, (id) => journals.remove(COMPUTE_KIND, id), JOURNALS_AT_A_TIME);
   }
 
   /** Starts the actors of all computes that ever ran, where computes outlive the process that watched them. */
   async loadAll(): Promise<void> {
-    for (const id of await this.#options.journals.list(COMPUTE_KIND)) await this.#actor(id);
+    const ids = await this.#options.journals.list(COMPUTE_KIND);
+    await inParallel(ids, (id) => this.#actor(id), JOURNALS_AT_A_TIME);
   }
 
   /** Stops the compute in a host cleanly and starts it again, in another host. */

@@ -28,7 +28,7 @@ import { DEFAULT_PROJECT } from '../client/control.ts';
 import { Attachments, attachOrder } from './attachments.ts';
 import { isArchived, lookUpBranch } from './branch-lookup.ts';
 import type { ControlActorsOptions } from './control-options.ts';
-import { inParallel } from './in-parallel.ts';
+import { inParallel, JOURNALS_AT_A_TIME } from './in-parallel.ts';
 import { manifestSource } from './manifest-source.ts';
 import { Manifests } from './manifests.ts';
 import {
@@ -82,10 +82,11 @@ export class ControlActors {
   async load(): Promise<void> {
     const { journals, bus } = this.#options;
     await this.#timelines.load();
-    await inParallel(await journals.list(TENANT_KIND), async (id) => {
+    const load = async (id: string) => {
       const { state } = tenantStatus((await this.#spawnTenant(id)).snapshot());
       if (state === 'deleted' || state === 'absent') await this.#removeTenant(id);
-    });
+    };
+    await inParallel(await journals.list(TENANT_KIND), load, JOURNALS_AT_A_TIME);
     serveCommands<TimelineCommand>(bus, TIMELINE_KIND, '*', async (command, id) => {
       const actor = this.#timelines.get(id);
       if (!actor) throw new PalimpsestError('not-found', `timeline ${id} does not exist`);

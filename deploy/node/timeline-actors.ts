@@ -16,7 +16,7 @@ import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Attachments } from './attachments.ts';
 import { matchBranchPoints } from './branch-points.ts';
 import type { ControlActorsOptions } from './control-options.ts';
-import { inParallel } from './in-parallel.ts';
+import { inParallel, JOURNALS_AT_A_TIME } from './in-parallel.ts';
 import { timelineArchived, timelineCreated, timelineDeleted, timelineDetached } from './outcomes.ts';
 import { untilPlaced, waitForState } from './wait-for-state.ts';
 
@@ -69,10 +69,11 @@ export class TimelineActors {
   /** Brings back every timeline from its journal. Those that go on with something wait for `isComplete`. */
   async load(): Promise<void> {
     const { journals, log } = this.#options;
-    await inParallel(await journals.list(TIMELINE_KIND), async (id) => {
+    const load = async (id: string) => {
       const { state } = timelineStatus((await this.#actor(id)).snapshot());
       if (state === 'rejected' || state === 'deleted') await this.#remove(id);
-    });
+    };
+    await inParallel(await journals.list(TIMELINE_KIND), load, JOURNALS_AT_A_TIME);
     await matchBranchPoints(this.all, log);
   }
 
