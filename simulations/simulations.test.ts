@@ -162,6 +162,14 @@ describe('seeds that once failed', () => {
     expect(story.some(({ text }) => text.includes('did not create'))).toBe(true);
   }, 60_000);
 
+  it('records far longer than the pieces of a walsender leave in few pieces, when many of them wait', async () => {
+    const scenario = findScenario('lagging-safekeeper')!;
+    const run = { scenario, seed: 2_266_424_626, effort: 0.05, takeTurns };
+    const { violation, marks, events } = await runSeed(run);
+    expect(violation).toBeUndefined();
+    expect(events / marks['client: commit acknowledged']!).toBeLessThan(200);
+  }, 60_000);
+
   it('a member that voted for a rival in the same term is brought up to date all the same', async () => {
     const scenario = findScenario('lost-disk')!;
     const { violation } = await runSeed({ scenario, seed: 6, takeTurns });
@@ -177,6 +185,7 @@ describe('known bugs', () => {
     'quorum-of-one',
     'ack-what-was-sent',
     'term-of-stranger',
+    'greets-without-end',
   ];
   for (const canary of quick) {
     it(`${canary} is found`, async () => {

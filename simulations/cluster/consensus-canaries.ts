@@ -7,6 +7,7 @@ import {
   FRAME_ACCEPTOR_GREETING,
   FRAME_APPEND_REQUEST,
   FRAME_APPEND_RESPONSE,
+  FRAME_PROPOSER_GREETING,
   FRAME_VOTE_RESPONSE,
   packAppendHeader,
   packAppendResponse,
@@ -117,6 +118,21 @@ export const CONSENSUS_CANARIES: Canary[] = [
         const bytes = wal.reduce((sum, part) => sum + part.length, 0);
         return [packAppendHeader({ ...header, commitLsn: (header.beginLsn + bytes) as Lsn }), ...wal];
       }),
+  },
+  {
+    name: 'greets-without-end',
+    bug: 'a proposer greets a replica again whenever that answers its greeting',
+    wrapChannel: (channel) => {
+      let greeting: Uint8Array | undefined;
+      const sent = onSend(channel, FRAME_PROPOSER_GREETING, (parts) => {
+        greeting = parts[0]!.slice();
+        return parts;
+      });
+      return onFrame(sent, FRAME_ACCEPTOR_GREETING, (body) => {
+        if (unpackMessage<AcceptorGreeting>(body).term > 0) channel.send(FRAME_PROPOSER_GREETING, greeting!);
+        return body;
+      });
+    },
   },
   {
     name: 'peer-tail-trusted',

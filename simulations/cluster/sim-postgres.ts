@@ -18,6 +18,8 @@ import type { World } from '../world/world.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
 const COMMIT_TIMEOUT_MS = 20_000;
+/** What has been written and not sent makes about so many pieces at most, as of a walsender: its pieces are small where little is left. */
+const PIECES_OF_BACKLOG = 16;
 /** Beyond this a new builder begins, so that its buffer stays small. */
 const BUILDER_BYTES_MAX = 256 * 1024;
 
@@ -40,7 +42,7 @@ export interface Workload {
   recordBytes: number;
   /** Share of records that are very long. */
   longShare: number;
-  /** Longest piece that the walsender sends. */
+  /** Longest piece that the walsender sends while little is left to send. */
   pieceBytes: number;
   electTimeoutMs: number;
   lagMs: number;
@@ -72,6 +74,7 @@ export class SimPostgres {
   #sent = 0 as Lsn;
   #isSending = false;
   #isOver = false;
+  #isCalm = false;
 
   constructor(options: SimPostgresOptions, process: SimProcess) {
     this.#options = options;
@@ -117,6 +120,11 @@ export class SimPostgres {
     this.#end('stopped');
   }
 
+  /** Its clients begin no more transactions; it goes on leading. */
+  calm(): void {
+    this.#isCalm = true;
+  }
+
   get isLeading(): boolean {
     return this.#term > 0 && !this.#isOver;
   }
@@ -155,7 +163,7 @@ export class SimPostgres {
     const random = this.#random;
     while (!this.#isOver) {
       await clock.sleep(random.exponential(workload.thinkMs));
-      if (this.#isOver) return;
+      if (this.#isOver || this.#isCalm) return;
       const id = ledger.begin();
       const end = this.#write(id);
       try {
@@ -212,7 +220,9 @@ export class SimPostgres {
       while (this.#sent < this.#wal.end && !this.#isOver) {
         await proposer.room({ timeoutMs: COMMIT_TIMEOUT_MS });
         if (this.#isOver) return;
-        const length = Math.min(this.#wal.end - this.#sent, 1 + this.#random.int(workload.pieceBytes));
+        const left = this.#wal.end - this.#sent;
+        const longest = Math.max(workload.pieceBytes, Math.ceil(left / PIECES_OF_BACKLOG));
+        const length = Math.min(left, 1 + this.#random.int(longest));
         const piece = this.#wal.read(this.#sent, (this.#sent + length) as Lsn);
         proposer.append(this.#sent, piece);
         // The proposer has its own copy by now: what happens to these bytes must not matter.

@@ -30,6 +30,12 @@ const CREATE_TIMEOUT_MS = 5000;
 /** Time enough to ask again where the network is so slow that an answer comes too late. */
 const CREATED_WITHIN_MS = 30_000;
 const CONFIGURATIONS_MAX = 4;
+/** When nobody writes any more, what is left to do is done so much later; from then on little may happen. */
+const CALM_AFTER_MS = 5000;
+const CALM_MS = 2000;
+/** Safekeepers ask their peers a few times a second what they lack; more goes on where somebody reads pages. */
+const CALM_EVENTS_PER_SECOND_MAX = 500;
+export const WITH_READERS_PER_SECOND_MAX = 2000;
 
 export interface ClusterOptions {
   safekeepers: number;
@@ -315,6 +321,18 @@ export class ConsensusCluster {
     }
     world.mark('converged');
     world.tell('oracle', `converged after ${Math.round(world.nowMs - began)} ms`);
+  }
+
+  /** Nobody writes any more: soon nothing much happens, or somebody asks or tries again and again without a pause. */
+  async calm(perSecondMax = CALM_EVENTS_PER_SECOND_MAX): Promise<void> {
+    const { world } = this.surroundings;
+    for (const postgres of this.#running.values()) postgres.calm();
+    await world.run({ untilMs: world.nowMs + CALM_AFTER_MS });
+    const before = world.trace.events;
+    await world.run({ untilMs: world.nowMs + CALM_MS });
+    const perSecond = (1000 * (world.trace.events - before)) / CALM_MS;
+    if (world.violation || perSecond <= perSecondMax) return;
+    world.fail('who has nothing to do rests', `${perSecond} events a second while nobody writes`);
   }
 
   /** What must hold when everything is over. */

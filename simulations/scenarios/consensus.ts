@@ -124,6 +124,7 @@ async function runConsensus(scenario: ConsensusScenario, context: ScenarioContex
   });
   await world.run({ untilMs: world.nowMs + safetyMs });
   if (!world.violation) await cluster.converge(CONVERGE_MS);
+  if (!world.violation) await cluster.calm();
   if (!world.violation) cluster.checkEnd();
 }
 

@@ -14,7 +14,7 @@ import type { FaultMix } from '../faults/plan.ts';
 import { PageModel } from '../oracles/page-model.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import type { SimBucket } from '../world/objects.ts';
-import { ConsensusCluster } from './consensus-cluster.ts';
+import { ConsensusCluster, WITH_READERS_PER_SECOND_MAX } from './consensus-cluster.ts';
 import { drawPageLoad } from './page-load.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
@@ -111,6 +111,7 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
   await world.run({ untilMs: world.nowMs + SAFETY_MS * context.effort });
   if (!world.violation) await cluster.converge(CONVERGE_MS);
   if (!world.violation) await rebuild(context, ps, user);
+  if (!world.violation) await cluster.calm(WITH_READERS_PER_SECOND_MAX);
   if (!world.violation) cluster.checkEnd();
 }
 

@@ -131,6 +131,7 @@ async function run(context: ScenarioContext): Promise<void> {
   });
   await world.run({ untilMs: world.nowMs + safetyMs });
   if (!world.violation) await cluster.converge(CONVERGE_MS);
+  if (!world.violation) await cluster.calm();
   if (!world.violation) cluster.checkEnd();
 }
 

@@ -13,7 +13,7 @@ import { ListedObjects } from '../oracles/listed-objects.ts';
 import { PageModel } from '../oracles/page-model.ts';
 import type { SimProcess } from '../world/machine.ts';
 import type { SimRandom } from '../world/random.ts';
-import { ConsensusCluster } from './consensus-cluster.ts';
+import { ConsensusCluster, WITH_READERS_PER_SECOND_MAX } from './consensus-cluster.ts';
 import { drawPageLoad } from './page-load.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
@@ -90,6 +90,7 @@ async function runZombie(context: ScenarioContext): Promise<void> {
   if (!world.violation) await cluster.converge(CONVERGE_MS);
   if (!world.violation) await rebuild(context, pageservers, owner.it!);
   if (!world.violation) listed.check();
+  if (!world.violation) await cluster.calm(WITH_READERS_PER_SECOND_MAX);
   if (!world.violation) cluster.checkEnd();
 }
 
