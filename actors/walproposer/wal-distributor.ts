@@ -1,11 +1,14 @@
 /**
  * Sends the leader's WAL to the members: each has a position and is sent what it lacks, from the window of recent WAL, or
  * from another member when the window has lost it.
+ *
+ * While a quorum has not answered for what was sent last, a little more WAL waits for that answer and leaves with what comes after it:
+ * sessions that commit at the same time share frames, writes and answers, which cost more processor time than the wait costs them.
  */
 import type { AppendHeader } from '../../protocols/consensus/messages.ts';
 import { READ_WAL_BYTES_MAX } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
+import { formatLsn, type Lsn, ZERO_LSN } from '../../protocols/lsn.ts';
 import { RecordBoundaries } from '../../protocols/postgres/wal/boundaries.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -22,6 +25,10 @@ const WINDOW_BYTES = 4 * 1024 * 1024;
 const WINDOW_FOR_STRAGGLERS_BYTES = 12 * 1024 * 1024;
 /** While more is held, because no connected safekeeper has it durably, the compute should stop reading from Postgres. */
 const HELD_BYTES_MAX = 16 * 1024 * 1024;
+/** More WAL than this does not wait for an answer to what was sent before it. */
+const GROUP_BYTES_MAX = 64 * 1024;
+/** Nor does any where answers take longer than between near machines: it would make commits slower. */
+const GROUP_ANSWER_MS_MAX = 2;
 /** After this long without an append, members are told the commit LSN by itself. */
 const IDLE_COMMIT_MS = 2;
 const DONOR_RETRY_MS = 50;
@@ -53,6 +60,14 @@ export class WalDistributor {
   #window: WalWindow;
   #boundaries: RecordBoundaries;
   #sendScheduled = false;
+  /** End of what was sent to the quorum last, and when; on the monotonic clock. */
+  #sentEnd = ZERO_LSN;
+  #sentAtMs = 0;
+  #isUnanswered = false;
+  /** How long the answers to the group before took. */
+  #answerMs = 0;
+  /** WAL after `#sentEnd` waits for the answers to what is before it. */
+  #isHeld = false;
   #lagTimer: Timer | undefined;
   #idleCommitTimer: Timer | undefined;
   #closed = false;
@@ -103,6 +118,7 @@ export class WalDistributor {
   /** A member answered: sends what it lacks if it has just joined, and what others could not get before. */
   answered(link: MemberLink): void {
     this.#trim();
+    this.#quorumAnswered();
     for (const other of this.#links) {
       if (other === link ? link.commitSent === 0 : other.starved) this.#pump(other);
     }
@@ -154,6 +170,11 @@ export class WalDistributor {
   #sendToAll(): void {
     this.#sendScheduled = false;
     if (this.#closed) return;
+    this.#isHeld = this.#isWorthWaiting();
+    if (this.#isHeld) return;
+    this.#sentEnd = this.#window.end;
+    this.#sentAtMs = this.#clock.monotonic();
+    this.#isUnanswered = true;
     let fast = this.#state.quorum;
     for (const link of this.#links) {
       if (link.state !== 'streaming') continue;
@@ -161,6 +182,20 @@ export class WalDistributor {
       else this.#armLag();
     }
     this.#trim();
+  }
+
+  #isWorthWaiting(): boolean {
+    if (!this.#isUnanswered || this.#answerMs > GROUP_ANSWER_MS_MAX) return false;
+    if (this.#window.end - this.#sentEnd > GROUP_BYTES_MAX) return false;
+    return this.#clock.monotonic() - this.#sentAtMs < GROUP_ANSWER_MS_MAX;
+  }
+
+  #quorumAnswered(): void {
+    if (this.#isUnanswered && this.#state.flushOfQuorum >= this.#sentEnd) {
+      this.#isUnanswered = false;
+      this.#answerMs = this.#clock.monotonic() - this.#sentAtMs;
+    }
+    if (this.#isHeld) this.#sendToAll();
   }
 
   #armLag(): void {
