@@ -9,6 +9,7 @@ import { ENTRY_IMAGE, ENTRY_INITIALISES, VERSION_HEADER_BYTES } from '../../prot
 import type { LayerIndex } from '../../protocols/layers/reader.ts';
 import type { LayerState } from '../../protocols/layers/state.ts';
 import type { LayerDescriptor } from './layer-descriptor.ts';
+import type { ReadMemory } from './read-memory.ts';
 import type { RelationTable } from './relation-table.ts';
 import type { VersionChain } from './version-chain.ts';
 
@@ -42,9 +43,11 @@ export class FileLayer {
   }
 }
 
-/** What one request has fetched so far, and what it lacks to go on. */
+/** What one request has fetched so far, and what it lacks to go on. Its blocks are valid until it is released. */
 export class ReadContext {
   readonly relations: RelationTable;
+  readonly #memory: ReadMemory;
+  readonly #taken: Uint8Array[] = [];
   /** Whether pages that are built stay in the page cache. */
   readonly keepsPages: boolean;
   readonly #indexes = new Map<FileLayer, LayerIndex>();
@@ -52,8 +55,9 @@ export class ReadContext {
   missingIndexes = new Set<FileLayer>();
   missingBlocks = new Map<FileLayer, Set<number>>();
 
-  constructor(relations: RelationTable, keepsPages = true) {
-    this.relations = relations;
+  constructor(tools: { relations: RelationTable; memory: ReadMemory }, keepsPages = true) {
+    this.relations = tools.relations;
+    this.#memory = tools.memory;
     this.keepsPages = keepsPages;
   }
 
@@ -85,6 +89,20 @@ export class ReadContext {
 
   giveBlock(layer: FileLayer, number: number, block: Block): void {
     this.#blocks.set(layer.serial * 4294967296 + number, block);
+  }
+
+  /** Memory for what is fetched. */
+  take(bytes: number): Uint8Array {
+    const memory = this.#memory.take(bytes);
+    this.#taken.push(memory);
+    return memory;
+  }
+
+  /** The request has been answered: nothing that was fetched for it is looked at any more. */
+  release(): void {
+    this.#blocks.clear();
+    for (const memory of this.#taken) this.#memory.giveBack(memory);
+    this.#taken.length = 0;
   }
 
   /** Starts the next round: what was missing has been given. */

@@ -16,6 +16,7 @@ import { timelinePrefix } from '../../protocols/object-keys.ts';
 import type { FileLayer, ReadContext } from './file-layer.ts';
 import type { LayerDescriptor } from './layer-descriptor.ts';
 import { LocalLayers, type LocalLayersOptions } from './local-layers.ts';
+import { ReadMemory } from './read-memory.ts';
 
 /** Blocks with a smaller gap between them are fetched by one read. */
 const READ_GAP_BYTES_MAX = 16 * 1024;
@@ -43,6 +44,8 @@ export class LayerStore {
   readonly #options: LayerStoreOptions;
   /** The bytes of the layers. */
   readonly local: LocalLayers;
+  /** For the blocks of requests. */
+  readonly readMemory = new ReadMemory();
   readonly #indexes = new CachedParts<LayerIndex>((layer, index) => {
     layer.index = index;
   });
@@ -66,7 +69,7 @@ export class LayerStore {
     return this.pathOf(timelinePrefix(spec));
   }
 
-  /** Fetches everything that `context` lacks. Throws `corrupt`, `not-found` or `unavailable`. */
+  /** Fetches everything that `context` lacks; nothing is under way any more when it is done. Throws `corrupt`, `not-found` or `unavailable`. */
   async supply(context: ReadContext): Promise<void> {
     const work: Promise<void>[] = [];
     for (const layer of context.missingIndexes) {
@@ -76,8 +79,7 @@ export class LayerStore {
       work.push(unlessRetired(layer, () => this.#supplyBlocks(layer, blocks, context)));
     }
     context.clearMisses();
-    const results = await Promise.allSettled(work);
-    for (const result of results) if (result.status === 'rejected') throw result.reason;
+    await allEnded(work);
   }
 
   /** The layer's index, from memory or from its file. */
@@ -175,7 +177,7 @@ export class LayerStore {
       reads.push(this.local.mended(layer.descriptor, () => this.#readBlocks(span, context)));
       i = j;
     }
-    await Promise.all(reads);
+    await allEnded(reads);
   }
 
   /** The stored bytes of the blocks from `first` up to `end`, checked. */
@@ -202,9 +204,10 @@ export class LayerStore {
   ): Promise<void> {
     const { layer, index, from } = span;
     const name = this.pathOf(layer.descriptor.key);
-    const bytes = await this.local.read(layer.descriptor, from, span.to - from);
+    const length = span.to - from;
+    const bytes = await this.local.read(layer.descriptor, from, length, context.take(length));
     // Memory is taken once for all of them.
-    const room = new Uint8Array(span.blocks.reduce((total, block) => total + index.roomOf(block), 0));
+    const room = context.take(span.blocks.reduce((total, block) => total + index.roomOf(block), 0));
     let used = 0;
     for (const block of span.blocks) {
       const offset = index.blockOffset[block]! - from;
@@ -239,6 +242,11 @@ export class LayerStore {
     this.#partBytes -= part.bytes;
     parts.attach(layer, undefined);
   }
+}
+
+/** As Promise.all, but also after a failure nothing is under way any more. */
+async function allEnded(work: Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(work)) if (result.status === 'rejected') throw result.reason;
 }
 
 /** Other layers have taken the place of a retired one: that it cannot be read any more does not matter, the reader looks again. */

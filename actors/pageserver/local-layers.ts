@@ -118,11 +118,16 @@ export class LocalLayers {
     await this.#evicting;
   }
 
-  /** Reads bytes of a layer. Throws `corrupt` when there are fewer, `not-found` or `unavailable`. */
-  async read(layer: LayerDescriptor, position: number, length: number): Promise<Uint8Array> {
+  /** Reads bytes of a layer, perhaps into `memory` of that length. Throws `corrupt` when there are fewer, `not-found` or `unavailable`. */
+  async read(
+    layer: LayerDescriptor,
+    position: number,
+    length: number,
+    memory?: Uint8Array,
+  ): Promise<Uint8Array> {
     const bytes = this.#isReadByRange(layer)
-      ? await this.#readRange(layer, position, length)
-      : await this.#readLocal(layer, position, length);
+      ? await this.#readRange(layer, position, length, memory)
+      : await this.#readLocal(layer, position, memory ?? new Uint8Array(length));
     if (bytes.length === length) return bytes;
     throw corruptLayer(this.pathOf(layer.key), `a read of ${length} bytes at ${position} (file too short)`);
   }
@@ -146,22 +151,26 @@ export class LocalLayers {
     return bytes > SMALL_LAYER_BYTES;
   }
 
-  async #readRange(layer: LayerDescriptor, position: number, length: number): Promise<Uint8Array> {
+  async #readRange(
+    layer: LayerDescriptor,
+    position: number,
+    length: number,
+    memory?: Uint8Array,
+  ): Promise<Uint8Array> {
     const cost = (this.#rangeCosts.get(layer.key) ?? 0) + Math.max(length, RANGE_COST_BYTES);
     if (cost >= layer.bytes) {
       await this.#fetch(layer);
-      return this.#readLocal(layer, position, length);
+      return this.#readLocal(layer, position, memory ?? new Uint8Array(length));
     }
     this.#rangeCosts.set(layer.key, cost);
     this.rangedReads++;
     return this.#options.objects.get(layer.key, { offset: position, length });
   }
 
-  async #readLocal(layer: LayerDescriptor, position: number, length: number): Promise<Uint8Array> {
+  async #readLocal(layer: LayerDescriptor, position: number, bytes: Uint8Array): Promise<Uint8Array> {
     const open = await this.#openLayer(layer);
     open.users++;
     try {
-      const bytes = new Uint8Array(length);
       const count = await open.file.read(bytes, position);
       return bytes.subarray(0, count);
     } finally {

@@ -7,6 +7,7 @@ import { PAGE_BYTES } from '../../protocols/lsn.ts';
 import { ReadContext } from './file-layer.ts';
 import type { LayerStore } from './layer-store.ts';
 import type { PageHistory } from './page-history.ts';
+import type { ReadMemory } from './read-memory.ts';
 import type { RelationTable } from './relation-table.ts';
 
 /** Far above what layers can need; a read that gets here goes round in circles. */
@@ -21,13 +22,13 @@ export interface PageBatch {
 export class PageReader {
   readonly #history: PageHistory;
   readonly #store: LayerStore;
-  readonly #relations: RelationTable;
+  readonly #tools: { relations: RelationTable; memory: ReadMemory };
   readonly #page = new Uint8Array(PAGE_BYTES);
 
   constructor(history: PageHistory, tools: { store: LayerStore; relations: RelationTable }) {
     this.#history = history;
     this.#store = tools.store;
-    this.#relations = tools.relations;
+    this.#tools = { relations: tools.relations, memory: tools.store.readMemory };
   }
 
   /** Reads all pages of a batch as of `lsn` into `out`. Returns a promise only when something must be fetched. */
@@ -37,7 +38,7 @@ export class PageReader {
     out: Uint8Array,
     options: { keepsPages?: boolean } = {},
   ): Promise<void> | undefined {
-    const context = new ReadContext(this.#relations, options.keepsPages);
+    const context = new ReadContext(this.#tools, options.keepsPages);
     let missing: number[] | undefined;
     for (let i = 0; i < batch.blocks.length; i++) {
       if (!this.#readOne(batch, i, lsn, context, out)) {
@@ -63,12 +64,16 @@ export class PageReader {
     missing: number[],
   ): Promise<void> {
     let left = missing;
-    for (let round = 0; left.length > 0; round++) {
-      if (round > ROUNDS_MAX) throw new PalimpsestError('internal', 'a page read does not come to an end');
-      await this.#store.supply(context);
-      const still: number[] = [];
-      for (const i of left) if (!this.#readOne(batch, i, lsn, context, out)) still.push(i);
-      left = still;
+    try {
+      for (let round = 0; left.length > 0; round++) {
+        if (round > ROUNDS_MAX) throw new PalimpsestError('internal', 'a page read does not come to an end');
+        await this.#store.supply(context);
+        const still: number[] = [];
+        for (const i of left) if (!this.#readOne(batch, i, lsn, context, out)) still.push(i);
+        left = still;
+      }
+    } finally {
+      context.release();
     }
   }
 
