@@ -1,7 +1,7 @@
 /**
  * The WAL of one replica: what was appended, what of it is durable, and reading it back.
  *
- * Appended bytes are copied once, into a ring. All that arrived while a write was under way goes out as one durable
+ * Appended bytes are copied once, into a ring (wal-ring.ts). All that arrived while a write was under way goes out as one durable
  * write (group commit). The ring also serves readers that are close behind, without touching a file.
  *
  * Invariants
@@ -18,10 +18,9 @@ import type { Disk } from '../../runtime/ports/disk.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Counter, Histogram, Metrics } from '../../runtime/ports/metrics.ts';
 import { findEndOfWal } from './wal-recovery.ts';
+import { RING_BYTES_MAX, WalRing } from './wal-ring.ts';
 import { WalSegments } from './wal-segments.ts';
 
-/** Also the most that may wait for the disk. */
-const RING_BYTES = 2 * 1024 * 1024;
 const DISK_FULL_RETRY_MS = 500;
 /** Divides a segment. */
 const REWRITE_BYTES = 1024 * 1024;
@@ -85,10 +84,7 @@ export class WalStore {
   readonly #log: Log;
   readonly #figures: WalFigures | undefined;
   #listener: WalStoreListener | undefined;
-  #ring: Uint8Array | undefined;
-  /** Lowest LSN whose bytes are in the ring. */
-  #ringStart: Lsn;
-  #writeLsn: Lsn;
+  readonly #ring: WalRing;
   #flushLsn: Lsn;
   #localLsn: Lsn;
   #preparedSegment = -1;
@@ -109,7 +105,8 @@ export class WalStore {
     this.#clock = options.clock;
     this.#log = options.log;
     this.#figures = options.figures;
-    this.#writeLsn = this.#flushLsn = this.#ringStart = endLsn;
+    this.#ring = new WalRing(endLsn);
+    this.#flushLsn = endLsn;
     this.#localLsn = localLsn;
   }
 
@@ -138,7 +135,7 @@ export class WalStore {
 
   /** End of what was appended. */
   get writeLsn(): Lsn {
-    return this.#writeLsn;
+    return this.#ring.end;
   }
 
   /** End of what is durable. */
@@ -158,19 +155,19 @@ export class WalStore {
 
   /** Whether `bytes` more can be appended now; after a no, `onRoom` tells when to ask again. */
   hasRoom(bytes: number): boolean {
-    const fits = this.#writeLsn + bytes - this.#flushLsn <= RING_BYTES;
+    const fits = this.writeLsn + bytes - this.#flushLsn <= RING_BYTES_MAX;
     if (!fits) this.#waitedForRoom = true;
     return fits;
   }
 
   /** Appends at `writeLsn`; durable when `flushLsn` has passed it. The bytes are copied. */
   append(lsn: Lsn, bytes: Uint8Array): void {
-    if (lsn !== this.#writeLsn) {
-      throw new RangeError(`append at ${formatLsn(lsn)} to a log that ends at ${formatLsn(this.#writeLsn)}`);
+    if (lsn !== this.writeLsn) {
+      throw new RangeError(`append at ${formatLsn(lsn)} to a log that ends at ${formatLsn(this.writeLsn)}`);
     }
     if (this.#failure) throw this.#failure;
     if (!this.hasRoom(bytes.length)) throw new RangeError('append without room');
-    this.#putIntoRing(bytes);
+    this.#ring.push(bytes);
     if (this.#running || this.#closed) return;
     this.#running = true;
     // The frames of one packet arrive one after the other within this turn: they shall make one write.
@@ -192,7 +189,7 @@ export class WalStore {
     const length = Math.min(into.length, this.#flushLsn - from);
     if (length <= 0) return 0;
     const part = into.subarray(0, length);
-    if (from >= this.#lowestInRing()) this.#copyFromRing(from, part);
+    if (from >= this.#ring.start) this.#ring.copy(from, part);
     else if ((await this.#segments.read(from, part)) < length) throw missingWal(from);
     return length;
   }
@@ -204,7 +201,7 @@ export class WalStore {
   async trim(to: Lsn): Promise<void> {
     if (to > this.#flushLsn) throw new RangeError(`cannot trim at ${formatLsn(to)}`);
     this.#localLsn = Math.max(this.#localLsn, to) as Lsn;
-    const isAll = to === this.#writeLsn && !this.#running;
+    const isAll = to === this.writeLsn && !this.#running;
     if (isAll) {
       this.releaseMemory();
       this.#preparedSegment = -1;
@@ -217,9 +214,8 @@ export class WalStore {
     await this.settled();
     if (to > this.#flushLsn || to < this.startLsn) throw new RangeError(`cannot cut at ${formatLsn(to)}`);
     if (to === this.#flushLsn) return;
-    this.#ringStart = this.#lowestInRing();
-    this.#writeLsn = this.#flushLsn = to;
-    this.#ringStart = Math.min(this.#ringStart, to) as Lsn;
+    this.#ring.cut(to);
+    this.#flushLsn = to;
     this.#preparedSegment = -1;
     try {
       await this.#segments.zeroFrom(to);
@@ -233,9 +229,7 @@ export class WalStore {
 
   /** Gives the ring's memory back; the next append takes it again. */
   releaseMemory(): void {
-    if (this.#running) return;
-    this.#ring = undefined;
-    this.#ringStart = this.#writeLsn;
+    if (!this.#running) this.#ring.release();
   }
 
   /** Stops writing and closes the files. What was not durable yet is not acknowledged either. */
@@ -245,44 +239,14 @@ export class WalStore {
     await this.#segments.close();
   }
 
-  #putIntoRing(bytes: Uint8Array): void {
-    this.#ring ??= new Uint8Array(RING_BYTES);
-    const offset = this.#writeLsn % RING_BYTES;
-    const first = Math.min(bytes.length, RING_BYTES - offset);
-    this.#ring.set(first === bytes.length ? bytes : bytes.subarray(0, first), offset);
-    if (first < bytes.length) this.#ring.set(bytes.subarray(first), 0);
-    this.#writeLsn = (this.#writeLsn + bytes.length) as Lsn;
-  }
-
-  #lowestInRing(): Lsn {
-    return Math.max(this.#ringStart, this.#writeLsn - RING_BYTES) as Lsn;
-  }
-
-  /** The ring's bytes from `from` to `to`, as one or two views. */
-  #ringParts(from: Lsn, to: Lsn): Uint8Array[] {
-    const ring = this.#ring!;
-    const offset = from % RING_BYTES;
-    const length = to - from;
-    if (offset + length <= RING_BYTES) return [ring.subarray(offset, offset + length)];
-    return [ring.subarray(offset), ring.subarray(0, offset + length - RING_BYTES)];
-  }
-
-  #copyFromRing(from: Lsn, into: Uint8Array): void {
-    let done = 0;
-    for (const part of this.#ringParts(from, (from + into.length) as Lsn)) {
-      into.set(part, done);
-      done += part.length;
-    }
-  }
-
   async #run(): Promise<void> {
-    while (this.#flushLsn < this.#writeLsn && !this.#closed && !this.#failure) {
+    while (this.#flushLsn < this.writeLsn && !this.#closed && !this.#failure) {
       const from = this.#flushLsn;
       const segmentEnd = (segmentNumber(from) + 1) * WAL_SEGMENT_BYTES;
-      const to = Math.min(this.#writeLsn, segmentEnd) as Lsn;
+      const to = Math.min(this.writeLsn, segmentEnd) as Lsn;
       const begun = this.#clock.monotonic();
       try {
-        await this.#segments.write(from, this.#ringParts(from, to), to - from);
+        await this.#segments.write(from, this.#ring.parts(from, to), to - from);
       } catch (error) {
         await this.#handleWriteError(error as Error);
         continue;
