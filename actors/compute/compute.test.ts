@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createActor, type SnapshotFrom } from 'xstate';
+import { createActor, type SnapshotFrom, transition } from 'xstate';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { DecideEnvironment } from '../../runtime/host/definition.ts';
@@ -177,6 +177,19 @@ describe('ends', () => {
     expect(fold([...events, STARTING, STARTED, crash(10)]).value).toBe('failed');
     expect(fold([...events, STARTING, STARTED, crash(3_600_000)]).value).toBe('crashed');
     expect([restartDelayMs(1), restartDelayMs(2), restartDelayMs(99)]).toEqual([250, 500, 30_000]);
+  });
+
+  it('by the loss of its node start it elsewhere at once, and say nothing against it', () => {
+    const lost: ComputeEvent = { ...crash(10), withNode: true } as ComputeEvent;
+    const events: ComputeEvent[] = [STARTING, STARTED, crash(10)];
+    for (let i = 0; i <= CRASHES_MAX; i++) events.push(STARTING, STARTED, lost);
+    expect(fold(events).value).toBe('crashed');
+    expect(decide(events, { type: 'restart', failures: 1 })).toHaveLength(1);
+    const before = fold(events.slice(0, -1));
+    const [, actions] = transition(computeMachine, before, lost);
+    expect(actions).toContainEqual(
+      expect.objectContaining({ type: 'restartLater', params: expect.objectContaining({ atOnce: true }) }),
+    );
   });
 
   it('of a moment are told with the moment, as events of its timeline', () => {

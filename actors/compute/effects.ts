@@ -38,8 +38,8 @@ export function computeEffects(services: ComputeServices): Record<string, Comput
     watch: ({ context }, effect) => watch(services, handles, context.compute!, effect),
     awaitDeadline: ({ context }, effect) => awaitDeadline(deadlines, context.deadlineMs, effect),
     stop: (params, effect) => stop(services, handles, params, effect),
-    restartLater: async ({ context }, effect) => {
-      await effect.clock.sleep(restartDelayMs(context.failures), effect.signal);
+    restartLater: async ({ context, atOnce }, effect) => {
+      if (!atOnce) await effect.clock.sleep(restartDelayMs(context.failures), effect.signal);
       void effect.dispatch({ type: 'restart', failures: context.failures }).catch(() => {});
       return [];
     },
@@ -172,7 +172,9 @@ async function watch(
       return [{ type: 'compute.deposed', detail: end.detail }];
     default: {
       const uptimeMs = Math.round(effect.clock.monotonic() - startedMs);
-      return [{ type: 'compute.crashed', detail: end.detail, uptimeMs, timeMs: effect.clock.now() }];
+      const withNode = end.reason === 'crashed' && end.withNode ? { withNode: true } : {};
+      const timeMs = effect.clock.now();
+      return [{ type: 'compute.crashed', detail: end.detail, uptimeMs, timeMs, ...withNode }];
     }
   }
 }

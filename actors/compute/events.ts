@@ -17,7 +17,8 @@ export type ComputeEvent =
   | { type: 'compute.stop-refused' }
   /** Stopped cleanly: everything is committed up to `lsn`. */
   | { type: 'compute.suspended'; lsn: number }
-  | { type: 'compute.crashed'; detail: string; uptimeMs: number; timeMs: number }
+  /** `withNode`: it is not to blame, its whole node is gone. */
+  | { type: 'compute.crashed'; detail: string; uptimeMs: number; timeMs: number; withNode?: boolean }
   /** A newer compute has taken the timeline over. */
   | { type: 'compute.deposed'; detail: string }
   /** The process that watched it is gone, and the compute with it. */

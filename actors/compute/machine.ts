@@ -37,9 +37,33 @@ export interface ComputeContext {
 /** Parameters of every effect: the state in which it was decided. */
 export interface ComputeEffectParams {
   context: ComputeContext;
+  /** Of a restart: without a pause. */
+  atOnce?: boolean;
 }
 
 const own = ({ context }: { context: ComputeContext }): ComputeEffectParams => ({ context });
+
+const restartOf = ({
+  context,
+  event,
+}: {
+  context: ComputeContext;
+  event: ComputeEvent;
+}): ComputeEffectParams => (isLostWithNode(event) ? { context, atOnce: true } : { context });
+
+/** It has not failed: nothing speaks against the next one, elsewhere. */
+function isLostWithNode(event: ComputeEvent): boolean {
+  return event.type === 'compute.crashed' && event.withNode === true;
+}
+
+/** Crashes in a row, with this one. */
+function failuresAfter(
+  { failures }: ComputeContext,
+  event: Extract<ComputeEvent, { type: 'compute.crashed' }>,
+): number {
+  if (isLostWithNode(event)) return failures;
+  return event.uptimeMs >= HEALTHY_MS ? 1 : failures + 1;
+}
 
 /** How long to wait before the next start after `failures` crashes in a row. */
 export function restartDelayMs(failures: number): number {
@@ -87,7 +111,7 @@ export const computeMachine = setup({
     takeCrash: assign(({ event, context }) =>
       event.type === 'compute.crashed'
         ? {
-            failures: event.uptimeMs >= HEALTHY_MS ? 1 : context.failures + 1,
+            failures: failuresAfter(context, event),
             error: { code: 'unavailable' as const, message: `the compute crashed: ${event.detail}` },
           }
         : {},
@@ -96,7 +120,7 @@ export const computeMachine = setup({
   },
   guards: {
     tooOften: ({ event, context }) =>
-      event.type === 'compute.crashed' && event.uptimeMs < HEALTHY_MS && context.failures + 1 > CRASHES_MAX,
+      event.type === 'compute.crashed' && failuresAfter(context, event) > CRASHES_MAX,
   },
 }).createMachine({
   id: 'compute',
@@ -164,7 +188,7 @@ export const computeMachine = setup({
       { guard: 'tooOften', target: '.failed', actions: ['takeCrash', 'dropCompute'] },
       {
         target: '.crashed',
-        actions: ['takeCrash', 'dropCompute', { type: 'restartLater', params: own }],
+        actions: ['takeCrash', 'dropCompute', { type: 'restartLater', params: restartOf }],
       },
     ],
   },

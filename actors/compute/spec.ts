@@ -67,4 +67,5 @@ export type ComputeEnd =
   | { reason: 'deposed'; detail: string }
   /** It was prepared for another end of the WAL than the election found; it has run nothing. */
   | { reason: 'misplaced'; detail: string }
-  | { reason: 'crashed'; detail: string };
+  /** `withNode`: it is not to blame, its whole node is gone. */
+  | { reason: 'crashed'; detail: string; withNode?: boolean };

@@ -56,6 +56,7 @@ import { serveLeaving } from './node-leave.ts';
 import { PageserverMoves } from './pageserver-moves.ts';
 import {
   aliveByObservation,
+  isSilent,
   type KnownNode,
   knownNodes,
   nodeOf,
@@ -75,6 +76,8 @@ export type DirectoryCommand = { type: 'find'; project?: string; branch?: string
 
 const SAFEKEEPERS = 3;
 const ROUND_MS = 400;
+/** While a node says nothing: others wait for what it has. */
+const ROUND_MS_SILENT = 100;
 /** What nodes run is asked for in every so manieth round. */
 const RECONCILE_ROUNDS = 5;
 
@@ -212,7 +215,7 @@ export class ControlLeader {
       } catch (error) {
         this.#options.log.warn({ error: toWireError(error) }, 'a round of the control loop failed');
       }
-      await this.#options.clock.sleep(ROUND_MS);
+      await this.#options.clock.sleep(this.#nodes.some(isSilent) ? ROUND_MS_SILENT : ROUND_MS);
     }
   }
 

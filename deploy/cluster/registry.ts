@@ -161,7 +161,7 @@ export function serveNode(bus: Bus, name: string): Subscription {
 export async function withoutEnded(bus: Bus, nodes: KnownNode[]): Promise<KnownNode[]> {
   return Promise.all(
     nodes.map(async (node) => {
-      if (!node.alive || node.silentMs < PROBE_AFTER_MS) return node;
+      if (!isSilent(node)) return node;
       const request = packMessage({ type: 'ping' });
       const answer = await bus
         .request(commandSubject(NODE_KIND, node.name), request, { timeoutMs: PROBE_TIMEOUT_MS })
@@ -169,6 +169,11 @@ export async function withoutEnded(bus: Bus, nodes: KnownNode[]): Promise<KnownN
       return answer?.status === 'no-responders' ? { ...node, alive: false } : node;
     }),
   );
+}
+
+/** Whether it may have ended, or been cut off: it is alive as far as is known, and says nothing. */
+export function isSilent({ alive, silentMs }: KnownNode): boolean {
+  return alive && silentMs >= PROBE_AFTER_MS;
 }
 
 /** As an observer who looks all the time judges. */

@@ -145,7 +145,8 @@ export class RemoteComputes implements ComputeHosts {
     }
     for (const { compute } of [...this.#handles.values()]) {
       if (compute.node !== node) continue;
-      this.#end(compute.hostId, { reason: 'crashed', detail: `node ${node} gives no sign of life` });
+      const detail = `node ${node} gives no sign of life`;
+      this.#end(compute.hostId, { reason: 'crashed', detail, withNode: true });
     }
   }
 

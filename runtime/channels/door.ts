@@ -140,8 +140,12 @@ export interface OpenOptions {
   admission?: Admission | undefined;
 }
 
-/** A process that was suspended, or cut off, keeps its place at the broker and says nothing; another may take over meanwhile. */
-const ASK_TIMEOUT_MS = 1_000;
+/**
+ * A process that was suspended, or cut off, keeps its place at the broker and says nothing; another may take over meanwhile. So it is
+ * asked again soon, and then a little later: a machine that is busy answers late, but it does.
+ */
+const ASK_TIMEOUT_MS_MIN = 250;
+const ASK_TIMEOUT_MS_MAX = 500;
 
 /** Where the channels of an actor are opened now. Throws `unavailable` when nobody serves it, or `timeout`. */
 export async function findDoor(
@@ -150,8 +154,9 @@ export async function findDoor(
   id: string,
   { timeoutMs }: { timeoutMs: number },
 ): Promise<string> {
-  for (let leftMs = timeoutMs; leftMs > 0; leftMs -= ASK_TIMEOUT_MS) {
-    const limit = { timeoutMs: Math.min(leftMs, ASK_TIMEOUT_MS) };
+  let askMs = ASK_TIMEOUT_MS_MIN;
+  for (let leftMs = timeoutMs; leftMs > 0; leftMs -= askMs, askMs = Math.min(2 * askMs, ASK_TIMEOUT_MS_MAX)) {
+    const limit = { timeoutMs: Math.min(leftMs, askMs) };
     const answer = await bus.request(openSubject(kind, id), new Uint8Array(0), limit);
     if (answer.status === 'ok') return unpackMessage<{ address: string }>(answer.data).address;
     if (answer.status === 'no-responders') {

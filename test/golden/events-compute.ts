@@ -40,6 +40,7 @@ export const COMPUTE_EVENTS = {
     detail: 'node e gives no sign of life',
     uptimeMs: 1_500,
     timeMs: 1_700_000_002_000,
+    withNode: true,
   },
   'compute.deposed': { type: 'compute.deposed', detail: 'sk-a has seen term 5' },
   'compute.lost': { type: 'compute.lost' },
