@@ -18,6 +18,7 @@ import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { runningProcess } from '../node/data-directory.ts';
 import { natsOptions } from '../node/join-bus.ts';
+import type { RecoveredBranch } from '../node/recovered-branches.ts';
 import { busAddress } from '../node/run-paths.ts';
 import {
   type BranchStart,
@@ -52,6 +53,8 @@ const QUESTION_TIMEOUT_MS = 3_000;
 const GC_TIMEOUT_MS = 330_000;
 const ARCHIVE_TIMEOUT_MS = 200_000;
 const DETACH_TIMEOUT_MS = 3_610_000;
+/** The end of each branch's WAL is read. */
+const IMPORT_TIMEOUT_MS = 3_600_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const EVENTS_PER_READ = 500;
 /** Most events of a durable subscription that are handled before they are acknowledged. */
@@ -255,6 +258,11 @@ export class PalimpsestClient {
   async replaceSafekeeper(node: string, options: { with?: string } = {}): Promise<Record<string, string>[]> {
     const command = { type: 'safekeeper.replace' as const, node, ...options };
     return (await this.command<{ steps: Record<string, string>[] }>(command)).steps;
+  }
+
+  /** Has a cluster take over projects that were copied into its objects; resolves with what became of their branches. */
+  importProjects(id: string): Promise<{ branches: RecoveredBranch[] }> {
+    return this.command({ type: 'project.import', import: id }, { timeoutMs: IMPORT_TIMEOUT_MS });
   }
 
   /** What runs where in a cluster, and what is going to change. */

@@ -46,6 +46,8 @@ export type ControlCommand =
   /** Another node keeps the WAL that this one keeps: `with`, or one that placement chooses. */
   | { type: 'safekeeper.replace'; node: string; with?: string }
   | { type: 'placement' }
+  /** Projects that were copied into the cluster's objects become its own. */
+  | { type: 'project.import'; import: string }
   /** How far a durable subscription has got: `{after}`, a cursor, or nothing for a new one; and that it has got further. */
   | { type: 'events.position'; name: string }
   | { type: 'events.acknowledge'; name: string; after: number }

@@ -54,6 +54,7 @@ import { aboutCluster, figureNodes } from './leader-views.ts';
 import { templateOf } from './make-template.ts';
 import { serveLeaving } from './node-leave.ts';
 import { PageserverMoves } from './pageserver-moves.ts';
+import { ProjectImports } from './project-imports.ts';
 import {
   aliveByObservation,
   isSilent,
@@ -377,6 +378,13 @@ export class ControlLeader {
     pgVersion = this.#options.pgVersion,
     history?: HistoryWindow,
   ): Promise<TenantStatus> {
+    const place = this.#placeProject();
+    const spec = { name, pgVersion, template: await templateOf({ ...this.#options, pgVersion }), ...place };
+    return this.#control.createProject(spec, history);
+  }
+
+  /** Nodes for a new project. */
+  #placeProject(): { safekeepers: string[]; pageserver: string } {
     const state = this.#state();
     const safekeepers = chooseSafekeepers(state, SAFEKEEPERS);
     const pageserver = choosePageserver(state);
@@ -387,18 +395,16 @@ export class ControlLeader {
         'start more nodes; `palimpsest node list` shows those that are there',
       );
     }
-    const spec = {
-      name,
-      pgVersion,
-      template: await templateOf({ ...this.#options, pgVersion }),
-      safekeepers: safekeepers.map(safekeeperNode),
-      pageserver: pageserverNode(pageserver),
-    };
-    return this.#control.createProject(spec, history);
+    return { safekeepers: safekeepers.map(safekeeperNode), pageserver: pageserverNode(pageserver) };
   }
 
   #serveControl(moments: Moments): void {
     const { bus, log, node } = this.#options;
+    const imports = new ProjectImports({
+      ...this.#options,
+      control: this.#control,
+      place: () => this.#placeProject(),
+    });
     const service = new ControlService({
       actors: this.#control,
       bus,
@@ -429,6 +435,8 @@ export class ControlLeader {
           return { steps: await this.#safekeepers.replace(this.#state(), command.node, command.with) };
         case 'placement':
           return this.#placement();
+        case 'project.import':
+          return imports.import(command.import);
         default:
           return service.handle(command);
       }

@@ -233,6 +233,13 @@ export class ControlActors {
     }
   }
 
+  /** Takes over a project whose journals, and those of its timelines, were written by an import. */
+  async adoptProject(tenant: string, timelines: readonly string[]): Promise<void> {
+    await this.#timelines.adopt(timelines);
+    const actor = await this.#spawnTenant(tenant);
+    await this.#record(actor.id);
+  }
+
   /** Resolves when a project's first branch can be used; its creation may have been interrupted by a crash. */
   projectReady(name: string): Promise<TenantStatus> {
     const actor = this.#tenant(this.project(name).tenant);

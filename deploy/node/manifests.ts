@@ -23,6 +23,7 @@ import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 
 export const MANIFESTS_PREFIX = 'projects/';
+export const IMPORTS_PREFIX = 'imports/';
 const FORMAT = 1;
 const RETRY_MS = 10_000;
 /** Until what nobody waits for is saved: what comes together is saved together. */
@@ -231,12 +232,15 @@ export class Manifests {
   }
 }
 
-/** Reads all manifests. Throws `corrupt` and `unsupported` for one that cannot be read. */
-export async function readManifests(objects: Objects): Promise<RecoveredProject[]> {
+/**
+ * Reads all manifests; those of an import are `below` a folder of their own, whose name ends with a slash. Throws `corrupt` and
+ * `unsupported` for one that cannot be read.
+ */
+export async function readManifests(objects: Objects, below = ''): Promise<RecoveredProject[]> {
   const projects = new Map<string, RecoveredProject>();
   const timelines: { tenant: string; timeline: string; key: string }[] = [];
-  for await (const { key } of objects.list(MANIFESTS_PREFIX)) {
-    const [, tenant, timeline] = KEY.exec(key) ?? [];
+  for await (const { key } of objects.list(below + MANIFESTS_PREFIX)) {
+    const [, tenant, timeline] = KEY.exec(key.slice(below.length)) ?? [];
     if (tenant === undefined) continue;
     if (timeline !== undefined) timelines.push({ tenant, timeline, key });
     else projects.set(tenant, { tenant, state: await readManifest(objects, key), timelines: new Map() });
@@ -246,6 +250,11 @@ export async function readManifests(objects: Objects): Promise<RecoveredProject[
     projects.get(tenant)?.timelines.set(timeline, await readManifest(objects, key));
   }
   return [...projects.values()];
+}
+
+/** Where the manifests of an import wait for their cluster. */
+export function importPrefix(id: string): string {
+  return `${IMPORTS_PREFIX}${id}/`;
 }
 
 export function isManifestKey(key: string): boolean {

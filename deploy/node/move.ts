@@ -12,6 +12,7 @@
 import { existsSync } from 'node:fs';
 import { cp, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import type { TenantContext } from '../../actors/tenant/machine.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { makeNewFolder } from '../../runtime/adapters/new-folder.ts';
 import { formatObjectsLocation, type ObjectsLocation } from '../../runtime/adapters/objects-location.ts';
@@ -62,9 +63,12 @@ export async function exportSystem({ dataDir, folder, onStep }: ExportOptions): 
   const directory = await openDataDirectory(dataDir, {});
   try {
     const { root, installation } = directory;
-    const from = await open(directory.objects);
-    const to = await open({ kind: 'local', directory: join(target, OBJECTS_FOLDER) });
-    const copied = await copyObjects(from, to, (count) => onStep?.(`copying objects: ${count}`));
+    const from = await openPlace(directory.objects);
+    const to = await openPlace({ kind: 'local', directory: join(target, OBJECTS_FOLDER) });
+    const copied = await copyObjects(from, to, {
+      keyOf: withoutMark,
+      onProgress: (count) => onStep?.(`copying objects: ${count}`),
+    });
     const logs = join(root, SAFEKEEPERS_FOLDER);
     onStep?.('copying the logs of safekeepers');
     if (existsSync(logs)) await cp(logs, join(target, SAFEKEEPERS_FOLDER), { recursive: true });
@@ -101,7 +105,7 @@ export async function importSystem(options: ImportOptions): Promise<RecoveryRepo
     );
   }
   const place = formatObjectsLocation(objects);
-  const to = await open(objects);
+  const to = await openPlace(objects);
   for await (const { key } of to.list('')) {
     throw new PalimpsestError(
       'already-exists',
@@ -109,8 +113,11 @@ export async function importSystem(options: ImportOptions): Promise<RecoveryRepo
       'choose another bucket, prefix or folder with --objects; what an import left that was interrupted can be removed',
     );
   }
-  const from = await open({ kind: 'local', directory: join(source, OBJECTS_FOLDER) });
-  await copyObjects(from, to, (count) => onStep?.(`copying objects: ${count}`));
+  const from = await openPlace({ kind: 'local', directory: join(source, OBJECTS_FOLDER) });
+  await copyObjects(from, to, {
+    keyOf: withoutMark,
+    onProgress: (count) => onStep?.(`copying objects: ${count}`),
+  });
   const installation = newInstallationId();
   // The last object, so that half of a copy belongs to nobody.
   await claimObjects(to, { installation, epoch, place, isNew: true, isPrivate: true });
@@ -122,6 +129,24 @@ export async function importSystem(options: ImportOptions): Promise<RecoveryRepo
     ...(options.pgBin === undefined ? {} : { pgBin: options.pgBin }),
     ...(onStep ? { onStep } : {}),
   });
+}
+
+/** Names of the projects in an export. Throws `not-found` when it is none. */
+export async function exportedProjects(folder: string): Promise<string[]> {
+  await readExport(folder);
+  const found = await readManifests(
+    await openPlace({ kind: 'local', directory: join(folder, OBJECTS_FOLDER) }),
+  );
+  return found.flatMap(({ state }) => (state.machine.context as TenantContext).spec?.name ?? []);
+}
+
+/** A project of that name is there already. */
+export function nameTaken(name: string): PalimpsestError {
+  return new PalimpsestError(
+    'already-exists',
+    `the cluster has a project "${name}" already`,
+    'an import overwrites nothing: delete that project, or import into another cluster',
+  );
 }
 
 async function readExport(folder: string): Promise<ExportFile> {
@@ -146,17 +171,23 @@ async function readExport(folder: string): Promise<ExportFile> {
 }
 
 /** The mark stays behind: it says whose the objects are. */
-async function copyObjects(
+const withoutMark = (key: string) => (key === MARK_KEY ? undefined : key);
+
+/** `keyOf`: the key that an object gets; undefined for one that stays behind. */
+export async function copyObjects(
   from: Objects,
   to: Objects,
-  onProgress: (count: number) => void,
+  { onProgress, keyOf }: { onProgress(count: number): void; keyOf(key: string): string | undefined },
 ): Promise<{ objects: number; bytes: number }> {
-  const keys: string[] = [];
-  for await (const { key } of from.list('')) if (key !== MARK_KEY) keys.push(key);
+  const keys: [key: string, copy: string][] = [];
+  for await (const { key } of from.list('')) {
+    const copy = keyOf(key);
+    if (copy !== undefined) keys.push([key, copy]);
+  }
   const sum = { objects: 0, bytes: 0 };
-  const copy = async (key: string) => {
+  const copy = async ([key, copied]: [string, string]) => {
     const data = await from.get(key);
-    await to.put(key, data);
+    await to.put(copied, data);
     sum.objects++;
     sum.bytes += data.length;
     onProgress(sum.objects);
@@ -165,6 +196,7 @@ async function copyObjects(
   return sum;
 }
 
-function open(location: ObjectsLocation): Promise<Objects> {
+/** The objects at a place. */
+export function openPlace(location: ObjectsLocation): Promise<Objects> {
   return openObjects(location, { clock: new SystemClock(), random: new SystemRandom() });
 }

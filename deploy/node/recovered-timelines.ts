@@ -34,11 +34,18 @@ export interface RestoredTimeline {
   lsn: number;
   /** Whether anything of its own was in objects. */
   hasData: boolean;
+  /** Of its index now; attachments come after it. */
+  generation: number;
 }
 
 /** The generation of a recovery's own index objects; attachments come after it. */
 export function recoveryGeneration(epoch: number): number {
   return epoch * GENERATIONS_PER_EPOCH;
+}
+
+/** The first generation of the next epoch after a generation. */
+export function generationAbove(generation: number): number {
+  return recoveryGeneration(Math.floor(generation / GENERATIONS_PER_EPOCH) + 1);
 }
 
 export function contextOf(state: KeptState): TimelineContext {
@@ -50,10 +57,17 @@ export function isRestorable(state: KeptState): boolean {
   return contextOf(state).spec !== undefined && !WITHOUT_DATA.has(String(state.machine.value));
 }
 
+export interface RestoreServices {
+  bus: Bus;
+  objects: Objects;
+  /** Of a timeline's index object, above every one that there was: `newest` is that of the index in objects. */
+  generationOf(context: TimelineContext, newest: number): number;
+}
+
 /** Restores all timelines of all projects. Safekeepers must be there, the pageserver must not have attached any. */
 export async function restoreTimelines(
   projects: RecoveredProject[],
-  services: { bus: Bus; objects: Objects; epoch: number; onProgress(done: number, all: number): void },
+  services: RestoreServices & { onProgress(done: number, all: number): void },
 ): Promise<Map<string, RestoredTimeline>> {
   const all = projects.flatMap(({ timelines }) => [...timelines].filter(([, state]) => isRestorable(state)));
   const restored = new Map<string, RestoredTimeline>();
@@ -68,7 +82,7 @@ export async function restoreTimelines(
 async function restoreTimeline(
   timeline: string,
   context: TimelineContext,
-  { bus, objects, epoch }: { bus: Bus; objects: Objects; epoch: number },
+  { bus, objects, generationOf }: RestoreServices,
 ): Promise<RestoredTimeline> {
   const { tenant, pgVersion, systemId } = context.spec!;
   const { members, generation } = membershipOf(context);
@@ -93,9 +107,11 @@ async function restoreTimeline(
   }
   const found = await findIndex(objects, { tenant, timeline, generation: GENERATION_MAX });
   const layers = found ? layersUpTo(found.layers, lsn) : [];
+  const own = generationOf(context, found?.generation ?? 0);
   if (found) {
-    const spec = { ...found.spec, generation: recoveryGeneration(epoch) };
+    const spec = { ...found.spec, generation: own, safekeepers: members };
     await putIndex(objects, makeIndex(spec, layers, found.gcCutoff));
   }
-  return { timeline, startLsn, ancestor, lsn, hasData: lsn > startLsn || layers.length > 0 };
+  const hasData = lsn > startLsn || layers.length > 0;
+  return { timeline, startLsn, ancestor, lsn, hasData, generation: own };
 }

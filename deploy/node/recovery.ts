@@ -111,7 +111,11 @@ export async function recoverSystem(options: RecoveryOptions): Promise<RecoveryR
       restore: async (services) => {
         const onProgress = (done: number, all: number) =>
           options.onStep?.(`bringing back branches: ${done} of ${all}`);
-        restored = await restoreTimelines(projects, { ...services, epoch, onProgress });
+        restored = await restoreTimelines(projects, {
+          ...services,
+          generationOf: () => recoveryGeneration(epoch),
+          onProgress,
+        });
       },
       review: async (services) => {
         options.onStep?.('reading them');
@@ -186,14 +190,23 @@ async function seedJournals(root: string, projects: RecoveredProject[], epoch: n
   const clock = new SystemClock();
   const log = recoveryLog(root);
   const journals = new FileJournalStore({ disk: new NodeDisk(join(root, 'control')), clock, log });
-  for (const { tenant, state, timelines } of projects) {
-    for (const [timeline, kept] of timelines) {
-      // Attached with a generation that the replaced installation never had.
-      const attach = { type: 'attach.requested', generation: recoveryGeneration(epoch) + 1 };
-      await seedJournal(journals, { kind: TIMELINE_KIND, id: timeline, state: kept }, attach);
-    }
-    await seedJournal(journals, { kind: TENANT_KIND, id: tenant, state });
+  for (const project of projects) {
+    await seedProject(journals, project, () => ({ generation: recoveryGeneration(epoch) + 1 }));
   }
+}
+
+/** The journals of a project and its timelines; `attachment`: of each, with a generation that nobody had before. */
+export async function seedProject(
+  journals: JournalStore,
+  { tenant, state, timelines }: RecoveredProject,
+  attachment: (timeline: string) => { generation: number; pageserver?: string },
+): Promise<void> {
+  for (const [timeline, kept] of timelines) {
+    const attach = { type: 'attach.requested', ...attachment(timeline) };
+    await seedJournal(journals, { kind: TIMELINE_KIND, id: timeline, state: kept }, attach);
+  }
+  // The last one: until it is there, nobody knows of the others.
+  await seedJournal(journals, { kind: TENANT_KIND, id: tenant, state });
 }
 
 /** A journal whose first entry stands for everything that was before it. */

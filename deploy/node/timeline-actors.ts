@@ -77,6 +77,11 @@ export class TimelineActors {
     await matchBranchPoints(this.all, log);
   }
 
+  /** Brings timelines of a project to life whose journals were written by somebody else. */
+  async adopt(ids: readonly string[]): Promise<void> {
+    await inParallel(ids, (id) => this.#actor(id), JOURNALS_AT_A_TIME);
+  }
+
   /** All that can be asked for is there. */
   isComplete(): void {
     this.#loaded.resolve();

@@ -28,6 +28,8 @@ export interface ClusterOptions {
   /** With keys of `palimpsest cluster init`: TLS, logins, tokens. */
   secured?: boolean;
   nodeArguments?: string[];
+  /** Arguments that say where objects are; a folder without. */
+  objects?: string[];
   /** Each node in a network of its own, which can be cut. */
   network?: boolean;
 }
@@ -160,6 +162,7 @@ export class TestCluster {
 
   readonly #secured: boolean;
   readonly #extra: string[];
+  readonly #objects: string[];
 
   private constructor(
     nats: NatsCluster,
@@ -172,6 +175,7 @@ export class TestCluster {
     this.#network = place.network;
     this.#secured = options.secured ?? false;
     this.#extra = options.nodeArguments ?? [];
+    this.#objects = options.objects ?? ['--objects', join(place.folder, 'objects')];
   }
 
   static async start(specs: NodeSpec[] = SIX_NODES, options: ClusterOptions = {}): Promise<TestCluster> {
@@ -219,7 +223,7 @@ export class TestCluster {
   /** `address`: of the node in a network of its own. */
   #arguments(spec: NodeSpec, dataDir: string, address: string | undefined): string[] {
     const { name, zone, roles, host, credentials = 'node' } = spec;
-    const places = ['--data', dataDir, '--objects', join(this.folder, 'objects')];
+    const places = ['--data', dataDir, ...this.#objects];
     const about = ['--name', name, '--zone', zone, '--roles', roles, '--port', String(this.port)];
     const times = ['--suspend-after', '0', '--replace-after', '8s'];
     const servers = address === undefined ? this.nats.url : this.nats.url.replaceAll('127.0.0.1', OUTSIDE);

@@ -92,7 +92,7 @@ export async function bringBack(
     });
     progress.done();
     const { branches, dataDir } = report;
-    const lines = branches.map((branch) => `  ${branch.project}/${branch.branch}: ${outcomeText(branch)}`);
+    const lines = branchLines(branches);
     const start = `Start it with: palimpsest start --data ${options.data}`;
     const text = [`${done} into ${dataDir}:`, '', ...lines, '', start, ...(warning ? [warning] : [])];
     output.result(report, text.join('\n'));
@@ -100,6 +100,11 @@ export async function bringBack(
   } finally {
     clearInterval(awake);
   }
+}
+
+/** What became of branches, a line each. */
+export function branchLines(branches: readonly RecoveredBranch[]): string[] {
+  return branches.map((branch) => `  ${branch.project}/${branch.branch}: ${outcomeText(branch)}`);
 }
 
 /** What became of a branch, for a person. */

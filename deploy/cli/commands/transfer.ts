@@ -2,11 +2,18 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { PalimpsestError } from '../../../protocols/errors.ts';
-import { type CommonOptions, runCommand, withCommonOptions, withObjects } from '../command.ts';
-import { EXIT_OK } from '../exit-codes.ts';
+import { connect } from '../../client/index.ts';
+import {
+  type CommonOptions,
+  connectOptions,
+  runCommand,
+  withCommonOptions,
+  withObjects,
+} from '../command.ts';
+import { EXIT_FAILURE, EXIT_OK } from '../exit-codes.ts';
 import { type Output, Progress } from '../output.ts';
-import { formatBytes } from '../values.ts';
-import { type BringBackOptions, bringBack, withBinaries } from './recover.ts';
+import { formatBytes, parseObjects } from '../values.ts';
+import { type BringBackOptions, branchLines, bringBack, withBinaries } from './recover.ts';
 
 export function addTransferCommands(program: Command): void {
   withCommonOptions(
@@ -20,10 +27,11 @@ export function addTransferCommands(program: Command): void {
     program
       .command('import <dir>')
       .description(
-        'make a new installation of what was exported: in a new --data folder, with objects in --objects',
+        'make a new installation of what was exported, in a new --data folder with objects in --objects; or with --nats, bring it into a cluster',
       ),
   );
-  const place = 'where it keeps its objects: s3://bucket/prefix or a folder; nothing may be there';
+  const place =
+    'where it keeps its objects: s3://bucket/prefix or a folder; nothing may be there, unless it is a cluster’s';
   withBinaries(withObjects(command, place)).action((dir: string, options: BringBackOptions) =>
     runCommand(options, (output) => importFrom(dir, options, output)),
   );
@@ -49,7 +57,7 @@ async function exportTo(dir: string, { data, nats }: CommonOptions, output: Outp
 }
 
 async function importFrom(dir: string, options: BringBackOptions, output: Output): Promise<number> {
-  refuseCluster(options.nats, 'import');
+  if (options.nats !== undefined) return importToCluster(dir, options, output);
   return bringBack(options, output, {
     objectsHint: 'name where the new installation keeps its objects: s3://bucket/prefix or a folder',
     run: async (common) => {
@@ -58,6 +66,36 @@ async function importFrom(dir: string, options: BringBackOptions, output: Output
     },
     done: 'Imported',
   });
+}
+
+async function importToCluster(dir: string, options: BringBackOptions, output: Output): Promise<number> {
+  const objects = parseObjects(options);
+  if (!objects) {
+    const hint = 'name the place with --objects that the nodes of the cluster were started with';
+    throw new PalimpsestError('invalid-argument', '--objects is missing', hint);
+  }
+  const client = await connect(connectOptions(options));
+  const progress = new Progress(output);
+  // Nothing else keeps this process alive while it waits.
+  const awake = setInterval(() => {}, 60_000);
+  try {
+    const { importIntoCluster } = await import('../../node/import-into-cluster.ts');
+    const branches = await importIntoCluster({
+      folder: dir,
+      objects,
+      ...(options.pgBin === undefined ? {} : { pgBin: options.pgBin }),
+      onStep: (text) => progress.step(text),
+      projects: async () => (await client.projects()).map(({ name }) => name),
+      takeOver: (id) => client.importProjects(id),
+    });
+    progress.done();
+    const text = ['Imported into the cluster:', '', ...branchLines(branches)].join('\n');
+    output.result({ branches }, text);
+    return branches.some(({ outcome }) => outcome === 'lost') ? EXIT_FAILURE : EXIT_OK;
+  } finally {
+    clearInterval(awake);
+    await client.close();
+  }
 }
 
 function refuseCluster(nats: string | undefined, what: string): void {
