@@ -12,11 +12,12 @@ import { RunRecorder } from './world/recorder.ts';
 
 /** Seeds that may be needed until every mark of a scenario is reached. */
 const MARKS_SEEDS_MAX = 16;
-/** Where the usual seeds would take long to reach a mark: a link that is blocked until its keepalive is over. */
+/** Where the usual seeds would take long to reach a mark: a link that is blocked until its keepalive is over, a compute that is deposed. */
 const FIXED_SEEDS: Record<string, { first: number; effort: number }> = {
   'lagging-safekeeper': { first: 4, effort: 1 },
   'replaced-safekeeper': { first: 1, effort: 1 },
   'nats-leader-change': { first: 1, effort: 1 },
+  'client-transactions': { first: 6, effort: 0.3 },
 };
 
 const kitchenSink = findScenario('consensus-kitchen-sink')!;

@@ -6,6 +6,7 @@ import type { PageCache } from '../../actors/pageserver/page-cache.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import type { Membership } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
+import type { Lsn } from '../../protocols/lsn.ts';
 import type { JetStreamLink } from '../../runtime/adapters/nats-jetstream.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
@@ -36,6 +37,8 @@ export interface Canary {
   /** What a compute is told of the members when it starts. */
   membershipSeen?: (membership: Membership) => Membership;
   pageserver?: PageserverBug;
+  /** At which LSN a compute reads pages that was elected at another. */
+  pagesAsOf?: (elected: Lsn, startLsn: Lsn) => Lsn;
   /** Between the control plane and the others. */
   wrapControlBus?: (bus: Bus) => Bus;
   /** A replica whose disk was lost is created as if the timeline were new. */

@@ -20,6 +20,9 @@ export function lateCanary(canary: Canary, isOn: () => boolean): Canary {
     ...late('membershipSeen', membershipSeen, isOn),
     ...(wrapControlBus && { wrapControlBus: (bus) => lateBus(bus, wrapControlBus(bus), isOn) }),
     ...(pageserver && { pageserver: latePageserver(pageserver, isOn) }),
+    ...(canary.pagesAsOf && {
+      pagesAsOf: (lsn, start) => (isOn() ? canary.pagesAsOf!(lsn, start) : lsn),
+    }),
     ...late('wrapNatsLink', canary.wrapNatsLink, isOn),
     ...(canary.serversLoseUnsynced && { serversLoseUnsynced: true }),
     get readsEarly() {

@@ -1,9 +1,11 @@
 /** Known bugs of the pageserver. */
+import type { Lsn } from '../../protocols/lsn.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { Canary } from './canaries.ts';
 
 /** How much later an upload that was called done is begun. */
 const UPLOAD_LATE_MS = 3000;
+const PAGES_OLD_BYTES = 3000;
 /** How far beyond its LSNs a cached page is believed. */
 const STALE_BYTES = 20_000;
 
@@ -44,6 +46,11 @@ export const PAGESERVER_CANARIES: Canary[] = [
         return cache;
       },
     },
+  },
+  {
+    name: 'pages-too-old',
+    bug: 'a new compute asks for pages as of some time before its election',
+    pagesAsOf: (elected, startLsn) => Math.max(startLsn, elected - PAGES_OLD_BYTES) as Lsn,
   },
   {
     name: 'late-index-wins',

@@ -60,7 +60,12 @@ export interface SimPostgresOptions {
   wrapChannel?(channel: Channel, node: NodeId, process: SimProcess): Channel;
   membersSeen?(members: NodeId[], random: SimRandom): NodeId[];
   onExit(reason: string): void;
+  /** It leads from `lsn` on, and takes transactions: whoever wants may be a client beside those of the workload. */
+  onServing?(postgres: SimPostgres, process: SimProcess, lsn: Lsn): void;
 }
+
+/** What became of a transaction, as its client sees it. */
+export type Outcome = 'committed' | 'unknown';
 
 export class SimPostgres {
   readonly #options: SimPostgresOptions;
@@ -112,6 +117,7 @@ export class SimPostgres {
     if (this.#isOver) return;
     this.#begin(elected);
     for (let n = 0; n < workload.clients; n++) void this.#serveClient();
+    this.#options.onServing?.(this, this.#process, elected.lsn);
   }
 
   /** Stops as an operator would; what is not committed is uncertain. */
@@ -158,31 +164,42 @@ export class SimPostgres {
   }
 
   async #serveClient(): Promise<void> {
-    const { workload, ledger } = this.#options;
+    const { workload } = this.#options;
     const { clock } = this.#process.ports;
     const random = this.#random;
     while (!this.#isOver) {
       await clock.sleep(random.exponential(workload.thinkMs));
-      if (this.#isOver || this.#isCalm) return;
-      const id = ledger.begin();
-      const end = this.#write(id);
-      try {
-        await this.#proposer!.committed(end, { timeoutMs: COMMIT_TIMEOUT_MS });
-        if (this.#isOver) return;
-        ledger.acknowledge(id, end);
-      } catch (error) {
-        if (this.#isOver) return;
-        if (error instanceof PalimpsestError && error.code === 'timeout') {
-          this.#world.mark('compute: a commit timed out');
-          continue;
-        }
-        this.#end((error as Error).message);
-      }
+      if (this.isClosed) return;
+      await this.transact(() => (random.chance(workload.pageShare ?? 0) ? drawPages(random) : []));
     }
   }
 
+  /** Whether clients may begin nothing more. */
+  get isClosed(): boolean {
+    return this.#isOver || this.#isCalm;
+  }
+
+  /** Commits a transaction that changes pages. Its client learns nothing when the compute ends, or a limit of time is over. */
+  async transact(pages: () => PageToLog[]): Promise<Outcome> {
+    const { ledger } = this.#options;
+    const id = ledger.begin();
+    const end = this.#write(id, pages);
+    try {
+      await this.#proposer!.committed(end, { timeoutMs: COMMIT_TIMEOUT_MS });
+    } catch (error) {
+      if (this.#isOver) return 'unknown';
+      if (error instanceof PalimpsestError && error.code === 'timeout')
+        this.#world.mark('compute: a commit timed out');
+      else this.#end((error as Error).message);
+      return 'unknown';
+    }
+    if (this.#isOver) return 'unknown';
+    ledger.acknowledge(id, end);
+    return 'committed';
+  }
+
   /** Appends the record of a transaction; returns its end. */
-  #write(id: number): Lsn {
+  #write(id: number, pages: () => PageToLog[]): Lsn {
     const { workload, timeline } = this.#options;
     const random = this.#random;
     const isLong = random.chance(workload.longShare);
@@ -202,7 +219,7 @@ export class SimPostgres {
       this.#builder = builder;
     }
     const before = builder.bytes.length;
-    if (random.chance(workload.pageShare ?? 0)) builder.fullPageImages(drawPages(random));
+    builder.fullPageImages(pages());
     builder.logicalMessage('sim', payload);
     this.#wal.push(builder.bytes.subarray(before));
     void this.#send();

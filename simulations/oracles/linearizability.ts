@@ -69,6 +69,8 @@ export class OperationHistory {
 
   /** Fails the world where no order explains what was told. */
   check(world: World): void {
+    const unknown = this.length - this.known;
+    if (unknown > 0) world.mark('oracle: an outcome stayed unknown', unknown);
     const keys = new Set(this.#operations.map(({ key }) => key));
     for (const key of keys) {
       const found = explain(this.#operations.filter((each) => each.key === key));

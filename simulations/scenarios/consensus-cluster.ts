@@ -11,7 +11,12 @@ import { walPageHeaderBytes } from '../../protocols/postgres/wal/page-header.ts'
 import { sendCommand } from '../../runtime/bus/command.ts';
 import { type Canary, findCanary } from '../cluster/canaries.ts';
 import { type ReplicaProbe, SafekeeperMachine } from '../cluster/safekeeper-process.ts';
-import { SimPostgres, type Timeline, type Workload } from '../cluster/sim-postgres.ts';
+import {
+  SimPostgres,
+  type SimPostgresOptions,
+  type Timeline,
+  type Workload,
+} from '../cluster/sim-postgres.ts';
 import { FaultInjector, type FaultTarget } from '../faults/injector.ts';
 import { AgreedHistory } from '../oracles/agreed-history.ts';
 import { CommitLedger } from '../oracles/commit-ledger.ts';
@@ -48,6 +53,8 @@ export interface ClusterOptions {
   offload?: Partial<OffloadTimings>;
   /** Safekeepers beyond those that the timeline begins with. */
   spares?: number;
+  /** A compute serves clients from `lsn` on. */
+  onServing?: SimPostgresOptions['onServing'];
   /** Where the timeline begins, as a share of what `drawStart` tells apart; drawn when absent. */
   startAt?: number;
 }
@@ -173,6 +180,7 @@ export class ConsensusCluster {
           ledger: this.ledger,
           wrapChannel: this.#canary?.wrapChannel,
           membersSeen: this.#canary?.membersSeen,
+          onServing: this.#options.onServing,
           onExit: (reason) => {
             world.tell(name, `ends: ${reason}`);
             if (reason.startsWith('deposed')) world.mark('compute: deposed');

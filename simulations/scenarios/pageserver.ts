@@ -4,13 +4,16 @@
  */
 import { decodeIndex } from '../../actors/pageserver/index-object.ts';
 import { PageClient } from '../../actors/pageserver/page-client.ts';
-import { formatLsn } from '../../protocols/lsn.ts';
+import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
 import { findCanary } from '../cluster/canaries.ts';
 import { comparePage } from '../cluster/page-checker.ts';
 import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from '../cluster/pageserver-process.ts';
+import { RegisterClients, type RegisterLoad } from '../cluster/register-clients.ts';
+import type { SimPostgres } from '../cluster/sim-postgres.ts';
 import type { FaultMix } from '../faults/plan.ts';
+import { OperationHistory } from '../oracles/linearizability.ts';
 import { PageModel } from '../oracles/page-model.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import type { SimBucket } from '../world/objects.ts';
@@ -26,6 +29,20 @@ const FLUSH_SHARE = 0.15;
 
 /** Computes that reach only some safekeepers leave tails there that others overwrite. */
 const DIVERGENCE_MIX: FaultMix = { partition: 8, 'new compute': 4, crash: 1, pause: 1 };
+
+/** Computes take over from each other while others still have transactions under way. */
+const MOVES_MIX: FaultMix = {
+  'new compute': 8,
+  pause: 3,
+  partition: 3,
+  crash: 2,
+  'crash at a write': 1,
+  'crash all': 0.3,
+  isolate: 1,
+  'slow link': 1,
+  'clock jump': 1,
+  'object store failing': 1,
+};
 
 const MIX: FaultMix = {
   crash: 3,
@@ -62,10 +79,31 @@ export const PAGESERVER_SCENARIOS: Scenario[] = [
     marks: ['compute: deposed', 'pageserver: a page was compared', 'pageserver: a basebackup was compared'],
     run: (context) => runPageserver(context, DIVERGENCE_MIX, 350),
   },
+  {
+    name: 'client-transactions',
+    summary: 'rows are read and written while their compute moves: what clients are told is linearizable',
+    canaries: ['pages-too-old'],
+    marks: [
+      'client: an operation on a row was acknowledged',
+      'oracle: an outcome stayed unknown',
+      'compute: a row was read from the pageserver',
+      'compute: deposed',
+      'oracle: a register was linearizable',
+      'converged',
+    ],
+    run: (context) => runPageserver(context, MOVES_MIX, 300, drawRegisters(context)),
+  },
 ];
 
-async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: number): Promise<void> {
+async function runPageserver(
+  context: ScenarioContext,
+  mix: FaultMix,
+  everyMs: number,
+  load?: RegisterLoad,
+): Promise<void> {
   const { world } = context;
+  const canary = findCanary(context.canary, world);
+  const operations = new OperationHistory();
   const model = new PageModel();
   const pageserver: { it: PageserverMachine | undefined } = { it: undefined };
   const options = {
@@ -74,20 +112,21 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
     ...drawPageLoad(context, { thinkMs: [10, 40], longShare: [0, 0.01] }),
     clockDrift: 0.001,
     syncMs: 0.3,
+    onServing: (postgres: SimPostgres, process: SimProcess, lsn: Lsn) => {
+      if (!load) return;
+      const { timeline, startLsn } = cluster.timeline;
+      const pagesAsOf = canary?.pagesAsOf?.(lsn, startLsn) ?? lsn;
+      new RegisterClients({ world, operations, load, timeline }, postgres, process, pagesAsOf).serve();
+    },
   };
-  const cluster = new ConsensusCluster(context, options, (makeMachine, bucket) => {
+  const cluster: ConsensusCluster = new ConsensusCluster(context, options, (makeMachine, bucket) => {
     const machine = makeMachine('ps1');
     const onExit = (process: SimProcess) => {
       world.after(LOOK_MS, undefined, 'restart', () => {
         if (machine.process === process && !cluster.injector.isDown('ps1')) it.start();
       });
     };
-    const it = new PageserverMachine(
-      machine,
-      bucket,
-      onExit,
-      findCanary(context.canary, context.world)?.pageserver,
-    );
+    const it = new PageserverMachine(machine, bucket, onExit, canary?.pageserver);
     pageserver.it = it;
     return [{ machine, isStorage: false, start: () => it.start(), crash: () => machine.crash() }];
   });
@@ -113,6 +152,15 @@ async function runPageserver(context: ScenarioContext, mix: FaultMix, everyMs: n
   if (!world.violation) await rebuild(context, ps, user);
   if (!world.violation) await cluster.calm(WITH_READERS_PER_SECOND_MAX);
   if (!world.violation) cluster.checkEnd();
+  if (!world.violation) operations.check(world);
+}
+
+function drawRegisters({ random, decide, pick }: ScenarioContext): RegisterLoad {
+  return {
+    clients: decide('rows.clients', () => 1 + random.int(5), 2),
+    rows: decide('rows', () => 1 + random.int(4), 1),
+    thinkMs: pick('rows.thinkMs', [10, 50, 200], 50),
+  };
 }
 
 /** No layer is deleted that the newest index lists: the next pageserver would miss it. */
