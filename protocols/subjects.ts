@@ -3,6 +3,7 @@
  *
  *   pal.cmd.<kind>.<id>                              commands (request/reply)
  *   pal.open.<kind>.<id>                             asks where the actor's channel is (request/reply)
+ *   pal.channel.…                                    channels themselves, where there is no way by sockets (runtime/channels/)
  *   pal.evt.<tenant>.<timeline>.<kind>.<event>       lifecycle events (publish)
  *
  * A token that does not apply is `_`. Patterns: `*` matches one token, a last `>` the rest.

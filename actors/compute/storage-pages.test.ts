@@ -41,6 +41,25 @@ function channelOf(byte: number | undefined): Channel & { closed: boolean } {
   return channel;
 }
 
+it('asks on another channel when the one that is open says nothing for long', async () => {
+  const clock = new ManualClock();
+  const stuck = channelOf(undefined);
+  const channels = [stuck, channelOf(7)];
+  const pages = new StoragePages({
+    clock,
+    timeoutMs: 60_000,
+    find: async () => 'tcp:same:1',
+    open: async () => channels.shift()!,
+  });
+  const asked = pages.getPages({ ...POINT, ...TAG });
+  await clock.advance(5_000);
+  expect(stuck.closed).toBe(false);
+  await clock.advance(2_000);
+  expect(stuck.closed).toBe(true);
+  expect((await asked)[0]).toBe(7);
+  pages.close();
+});
+
 it('asks elsewhere when the pageserver is silent and the pages have moved', async () => {
   const clock = new ManualClock();
   const silent = channelOf(undefined);

@@ -3,7 +3,7 @@
  *
  * A time limit turns into an error of the query that needs the page; nothing hangs, and the next query tries anew. A pageserver that
  * says nothing while it is asked may be suspended or cut off, with its channel still open: then it is looked up where the pages
- * are served now, and when that is elsewhere, the questions go there.
+ * are served now, and when that is elsewhere, the questions go there. One that says nothing for long is asked on another channel.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
@@ -18,6 +18,8 @@ const RETRY_MS = 20;
 /** So often it is looked whether answers come, and for so many looks there may be none. */
 const LOOK_MS = 500;
 const SILENT_LOOKS_MAX = 2;
+/** After so many it is asked on another channel: where packets are dropped nobody closes this one. The next time it takes twice as many. */
+const STUCK_LOOKS = 12;
 
 export interface StoragePagesOptions {
   clock: Clock;
@@ -38,6 +40,7 @@ export class StoragePages implements PageSource {
   #address: string | undefined;
   #answersSeen = 0;
   #silentLooks = 0;
+  #stuckLooks = STUCK_LOOKS;
   #timer: Timer | undefined;
 
   constructor(options: StoragePagesOptions) {
@@ -133,16 +136,20 @@ export class StoragePages implements PageSource {
     );
   }
 
-  /** Leaves a pageserver that does not answer when the pages are served elsewhere now. */
+  /** Leaves a pageserver that does not answer when the pages are served elsewhere now, and a channel that says nothing for long. */
   async #look(find: () => Promise<string>): Promise<void> {
     const client = this.#client;
     if (!client || client.closed) return;
     const isSilent = client.outstanding > 0 && client.answers === this.#answersSeen;
+    if (client.answers > this.#answersSeen) this.#stuckLooks = STUCK_LOOKS;
     this.#answersSeen = client.answers;
     this.#silentLooks = isSilent ? this.#silentLooks + 1 : 0;
     if (this.#silentLooks < SILENT_LOOKS_MAX) return;
     const address = await find().catch(() => undefined);
-    if (address !== undefined && address !== this.#address) client.close();
+    if (address === undefined) return;
+    const isStuck = this.#silentLooks >= this.#stuckLooks;
+    if (isStuck) this.#stuckLooks *= 2;
+    if (isStuck || address !== this.#address) client.close();
   }
 }
 

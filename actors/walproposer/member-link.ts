@@ -46,6 +46,9 @@ const BACKOFF_MIN_MS = 20;
 const BACKOFF_MAX_MS = 1000;
 /** A member that does not answer one step of the handshake in this time is dialled anew. */
 const HANDSHAKE_TIMEOUT_MS = 5000;
+/** So often it is looked whether a member answers to WAL, and for so many looks it may not: it is dialled anew then. */
+const LOOK_MS = 1000;
+const SILENT_LOOKS_MAX = 3;
 
 export interface LinkListener {
   onGreeting(link: MemberLink, greeting: AcceptorGreeting): void;
@@ -90,6 +93,12 @@ export class MemberLink {
   #nextRequest = 1;
   #votesAsked = 0;
   #electedTerm = 0;
+  /** Answers to WAL of this connection, and the end of what the newest one says is durable. */
+  #answers = 0;
+  #flushLsn = 0 as Lsn;
+  #answersSeen = 0;
+  #silentLooks = 0;
+  #look: Timer | undefined;
   #reads = new Map<number, { resolve: (bytes: Uint8Array) => void; reject: (error: Error) => void }>();
 
   constructor(options: {
@@ -194,6 +203,8 @@ export class MemberLink {
     switch (type) {
       case FRAME_APPEND_RESPONSE: {
         const response = readAppendResponse(body, this.#response);
+        this.#answers++;
+        this.#flushLsn = response.flushLsn;
         if (this.state === 'electing' && response.term === this.#electedTerm) this.#settled('streaming');
         this.#listener.onAppendResponse(this, response);
         return;
@@ -241,7 +252,22 @@ export class MemberLink {
     if (state === 'streaming') {
       this.#backoffMs = BACKOFF_MIN_MS;
       this.lastError = undefined;
+      this.#silentLooks = 0;
+      this.#lookLater();
     }
+  }
+
+  /** Where packets are dropped nobody closes the connection. */
+  #lookLater(): void {
+    this.#look?.cancel();
+    this.#look = this.#clock.setTimer(LOOK_MS, () => {
+      if (this.state !== 'streaming') return;
+      const isSilent = this.position > this.#flushLsn && this.#answers === this.#answersSeen;
+      this.#answersSeen = this.#answers;
+      this.#silentLooks = isSilent ? this.#silentLooks + 1 : 0;
+      if (this.#silentLooks >= SILENT_LOOKS_MAX) this.#lost('it does not answer');
+      else this.#lookLater();
+    });
   }
 
   #watch(): void {
@@ -261,6 +287,7 @@ export class MemberLink {
     this.#votesAsked = 0;
     this.lastError ??= reason;
     this.#watchdog?.cancel();
+    this.#look?.cancel();
     channel?.close();
     const reads = [...this.#reads.values()];
     this.#reads.clear();

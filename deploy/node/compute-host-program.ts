@@ -39,12 +39,13 @@ import { isReachable } from '../../runtime/adapters/postgres-binaries.ts';
 import { LocalPostgres } from '../../runtime/adapters/postgres-process.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
 import { findDoor, openChannel, openDoor } from '../../runtime/channels/door.ts';
 import { TokenKeeper } from '../../runtime/channels/token-keeper.ts';
 import { configuration, preparation } from './host-preparation.ts';
-import { joinBus } from './join-bus.ts';
+import { channelNetwork, joinBus } from './join-bus.ts';
 
 const PORT = 5432;
 const CHANNEL_TIMEOUT_MS = 5_000;
@@ -96,7 +97,7 @@ async function credentialsFromInput(): Promise<ClusterCredentials | undefined> {
 }
 
 const credentials = await credentialsFromInput();
-const network = new SocketChannelNetwork(credentials?.channel);
+const channelSockets = new SocketChannelNetwork(credentials?.channel);
 
 /** The data directory's parent, at a place that Postgres' user can reach. */
 function reachableDataDirectory(): string {
@@ -161,7 +162,7 @@ const [bus, mount, ownSharedMemory] = await Promise.all([
     ...configuration,
     login: credentials?.nats,
     name: `compute-host ${configuration.hostId}`,
-    network,
+    network: channelSockets,
     clock,
     log,
   }),
@@ -185,6 +186,14 @@ const [bus, mount, ownSharedMemory] = await Promise.all([
   preparation.ownSharedMemory,
 ]);
 lazy = mount.relations.lazy;
+const network = channelNetwork(channelSockets, {
+  ...configuration,
+  bus,
+  clock,
+  random: new SystemRandom(),
+  name: configuration.hostId,
+  log,
+});
 // Without the bus nobody can stop this compute any more, and the parent that owned it is gone.
 bus.onClose(() => process.exit(EXIT_FAILED));
 

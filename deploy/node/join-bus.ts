@@ -6,6 +6,8 @@
 import type { NatsLogin } from '../../runtime/adapters/credentials.ts';
 import type { NatsOptions } from '../../runtime/adapters/nats-connection.ts';
 import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
+import { BusChannels, type BusChannelsOptions } from '../../runtime/channels/bus-channels.ts';
+import { FallbackNetwork } from '../../runtime/channels/fallback.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { ChannelNetwork } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -56,4 +58,13 @@ export async function joinBus(options: JoinBusOptions): Promise<Bus> {
     import('../../runtime/adapters/nats-connection.ts'),
   ]);
   return new NatsBus(await NatsConnection.connect({ ...natsOptions(nats, login), name, clock, log }), clock);
+}
+
+/** How this process, named `name` on the bus, opens channels and takes them: by sockets, and in a cluster over NATS where these have no way. */
+export function channelNetwork(
+  sockets: ChannelNetwork,
+  { nats, ...options }: BusChannelsOptions & { nats?: NatsLocation | undefined; log: Log },
+): ChannelNetwork {
+  if (!nats) return sockets;
+  return new FallbackNetwork({ ...options, sockets, overBus: new BusChannels(options) });
 }

@@ -16,11 +16,12 @@ import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import { type Admission, ChannelDoor, type DoorOptions } from '../../runtime/channels/door.ts';
 import { serveMetrics } from '../../runtime/metrics/collect.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
+import type { ChannelNetwork } from '../../runtime/ports/channel.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import { ClusterAccess } from './cluster-access.ts';
 import { FencedObjects, type MarkOwner } from './fenced-objects.ts';
-import { joinBus, type NatsLocation } from './join-bus.ts';
+import { channelNetwork, joinBus, type NatsLocation } from './join-bus.ts';
 import { busAddress, doorAddress } from './run-paths.ts';
 
 export interface StorageProcessConfiguration {
@@ -44,7 +45,7 @@ export interface StorageProcessConfiguration {
 export interface StorageProcess {
   node: NodeId;
   bus: Bus;
-  network: SocketChannelNetwork;
+  network: ChannelNetwork;
   door: ChannelDoor;
   /** How safekeepers let this node in, where channels need tokens. */
   walReader: ((timeline: string) => Admission) | undefined;
@@ -85,7 +86,7 @@ export async function runStorageProcess(
     const clock = new SystemClock();
     const random = new SystemRandom();
     const access = ClusterAccess.read(configuration.nats?.credentials, clock);
-    const network = new SocketChannelNetwork(access?.identity);
+    const sockets = new SocketChannelNetwork(access?.identity);
     const disk = new NodeDisk(dataDir);
     await disk.makeDirectory('.');
     const address = configuration.busAddress ?? busAddress(runDir);
@@ -95,15 +96,16 @@ export async function runStorageProcess(
       login,
       name: node,
       busAddress: address,
-      network,
+      network: sockets,
       clock,
       log,
     });
     // Listening first keeps a second process of this node, or one that is still ending, away from the files.
-    const guard = new ChannelDoor(network, doorAddress(runDir, node), {
+    const guard = new ChannelDoor(sockets, doorAddress(runDir, node), {
       bus: configuration.nats ? undefined : bus,
     });
     await listen(guard, clock);
+    const network = channelNetwork(sockets, { ...configuration, bus, clock, random, name: node, log });
     const door = configuration.nats
       ? await openTcpDoor(network, configuration.host, { bus, judge: access?.judge() })
       : guard;
@@ -155,7 +157,7 @@ export async function runStorageProcess(
 
 /** Peers of a cluster are on other machines. */
 async function openTcpDoor(
-  network: SocketChannelNetwork,
+  network: ChannelNetwork,
   host: string | undefined,
   options: DoorOptions,
 ): Promise<ChannelDoor> {

@@ -12,6 +12,7 @@ import { packMessage, unpackMessage } from '../bus/command.ts';
 import type { Bus, Subscription } from '../ports/bus.ts';
 import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
 import type { Clock } from '../ports/clock.ts';
+import { joinAddresses, splitAddress } from './fallback.ts';
 import type { TokenJudge, TokenScope } from './tokens.ts';
 
 /** Type of a channel's first frame; its body is `{kind, id}`, and `token` where there are tokens. */
@@ -80,9 +81,10 @@ export class ChannelDoor {
     const key = `${kind}/${id}`;
     if (this.#served.has(key))
       throw new PalimpsestError('already-exists', `channels of ${kind} ${id} are served already`);
-    const subscription = this.#bus?.subscribe(openSubject(kind, id), (message) =>
-      message.reply(packMessage({ address: this.address })),
-    );
+    const subscription = this.#bus?.subscribe(openSubject(kind, id), (message) => {
+      const { direct, overBus } = splitAddress(this.address);
+      message.reply(packMessage({ address: direct, ...(overBus === undefined ? {} : { overBus }) }));
+    });
     this.#served.set(key, { onChannel, scope, subscription });
     return {
       close: () => {
@@ -158,7 +160,10 @@ export async function findDoor(
   for (let leftMs = timeoutMs; leftMs > 0; leftMs -= askMs, askMs = Math.min(2 * askMs, ASK_TIMEOUT_MS_MAX)) {
     const limit = { timeoutMs: Math.min(leftMs, askMs) };
     const answer = await bus.request(openSubject(kind, id), new Uint8Array(0), limit);
-    if (answer.status === 'ok') return unpackMessage<{ address: string }>(answer.data).address;
+    if (answer.status === 'ok') {
+      const { address, overBus } = unpackMessage<{ address: string; overBus?: string }>(answer.data);
+      return joinAddresses(address, overBus);
+    }
     if (answer.status === 'no-responders') {
       throw new PalimpsestError(
         'unavailable',

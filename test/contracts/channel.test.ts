@@ -10,6 +10,10 @@ import {
 } from '../../deploy/cluster/security/certificates.ts';
 import { MemoryChannelNetwork } from '../../runtime/adapters/memory-channel.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
+import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import { MemoryBus } from '../../runtime/bus/memory-bus.ts';
+import { BusChannels } from '../../runtime/channels/bus-channels.ts';
 import { channelContract } from './channel.contract.ts';
 
 let counter = 0;
@@ -34,6 +38,16 @@ channelContract('tcp socket', async () => ({
   address: () => 'tcp:127.0.0.1:0',
   cleanUp: async () => {},
 }));
+
+channelContract('the bus', async () => {
+  const bus = new MemoryBus({ clock: new SystemClock() });
+  const options = { bus, clock: new SystemClock(), random: new SystemRandom() };
+  return {
+    network: new BusChannels({ ...options, name: 'here' }),
+    address: () => `bus:${counter++}`,
+    cleanUp: () => bus.close(),
+  };
+});
 
 /** A member of a cluster of its own, or of `authority`'s. */
 async function member(role: string, authority?: KeyAndCertificate) {

@@ -232,6 +232,45 @@ describe.each<[string, Direction[]]>([
   });
 });
 
+describe('machines that reach NATS and not each other', () => {
+  it('have their channels go over NATS: commits and pages go on, and by sockets again afterwards', async () => {
+    const compute = await ledger.computeNode();
+    const { safekeepers } = (await (await cluster.client()).placement()).projects[0]!;
+    const others = [...new Set([...safekeepers, await pageserver()])].filter((name) => name !== compute);
+    // Clients come by a gateway that still has a way to the compute.
+    const client = await PgClient.connect((await cluster.urls())[1]!);
+    await client.query('create table over_nats (n int)');
+    let inserted = 0;
+    const insert = async () => {
+      await client.query('insert into over_nats values (1)');
+      inserted++;
+    };
+    const perSecond = async () => {
+      const until = performance.now() + 3_000;
+      const before = inserted;
+      while (performance.now() < until) await insert();
+      return Math.round((inserted - before) / 3);
+    };
+    const bySockets = await perSecond();
+    for (const other of others) cluster.network.separate(compute, other);
+    const began = performance.now();
+    await insert();
+    report('first commit over NATS', performance.now() - began);
+    const overNats = await perSecond();
+    console.log(`commits per second: ${bySockets} by sockets, ${overNats} over NATS`);
+    // A branch that does not run has no page in memory.
+    report('a branch starts meanwhile after', await ledger.untilPagesAreRead(ROWS));
+    expect(await ledger.computeNode()).toBe(compute);
+    for (const other of others) cluster.network.reunite(compute, other);
+    await insert();
+    const { rows } = await client.query('select count(*) as count from over_nats');
+    expect(Number(rows[0]!.count)).toBe(inserted);
+    await client.query('drop table over_nats');
+    await client.close();
+    await whole();
+  });
+});
+
 describe('NATS', () => {
   it('with two of three servers killed: commits and reads go on, control fails at once, and comes back', async () => {
     const client = await cluster.client();

@@ -70,6 +70,23 @@ export class TestNetwork {
     this.#setQueues(name, ['in', 'out'], PACKETS_MAX);
   }
 
+  /** Takes away all ways between two machines; both still reach what lives outside. */
+  separate(one: string, other: string): void {
+    this.#route('add', one, other);
+    this.#route('add', other, one);
+  }
+
+  /** Gives them back. */
+  reunite(one: string, other: string): void {
+    this.#route('del', one, other);
+    this.#route('del', other, one);
+  }
+
+  #route(change: 'add' | 'del', from: string, to: string): void {
+    const { address } = this.#machines.get(to)!;
+    run(this.command(from, 'ip', 'route', change, 'unreachable', `${address}/32`));
+  }
+
   /** Lets the machines reach ports of the real machine's loopback, at the same ports of `OUTSIDE`. */
   async letOut(ports: number[]): Promise<void> {
     const inner: Forward[] = [];

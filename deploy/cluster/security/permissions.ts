@@ -4,7 +4,9 @@
  *
  * 1. Only control writes journals, streams, leases other than signs of life, and marks.
  * 2. Everybody reads its own inbox only, and answers only what it was asked.
- * 3. A compute host hears what is said to itself, asks where channels are, and has its token renewed: nothing else.
+ * 3. Channels go over subjects where two processes reach NATS and not each other. Everybody may speak to any end of a channel, of which
+ *    only its two ends know the name, and hears its own ends only.
+ * 4. A compute host hears what is said to itself, asks where channels are, and has its token renewed: nothing else.
  */
 import type { Role } from '../../../actors/placement/plan.ts';
 import type { NatsPermissions } from '../../../runtime/adapters/nats-accounts.ts';
@@ -24,6 +26,9 @@ const JOIN: NatsPermissions = {
   ],
   subscribe: ['pal.cmd.node.{node}'],
 };
+
+/** Where channels are opened, and what is said in them. */
+const SPEAK = ['pal.channel.open.*', 'pal.channel.at.*.*'];
 
 const ROLES: Record<CredentialRole, NatsPermissions> = {
   control: {
@@ -56,12 +61,15 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
       'pal.open.safekeeper.*',
       'pal.cmd.safekeeper.*',
       'pal.cmd.safekeeper-node.sk-{node}',
+      ...SPEAK,
       'pal.evt.*.*.safekeeper.*',
     ],
     subscribe: [
       'pal.cmd.safekeeper-node.sk-{node}',
       'pal.cmd.safekeeper.*',
       'pal.open.safekeeper.*',
+      'pal.channel.open.sk-{node}',
+      'pal.channel.at.sk-{node}.*',
       'pal.cmd.metrics.sk-{node}',
     ],
   },
@@ -70,12 +78,15 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
       'pal.open.safekeeper.*',
       'pal.cmd.timeline.*',
       'pal.cmd.pageserver-node.ps-{node}',
+      ...SPEAK,
       'pal.evt.*.*.pageserver.*',
     ],
     subscribe: [
       'pal.cmd.pageserver-node.ps-{node}',
       'pal.cmd.pageserver.*',
       'pal.open.pageserver.*',
+      'pal.channel.open.ps-{node}',
+      'pal.channel.at.ps-{node}.*',
       'pal.cmd.metrics.ps-{node}',
     ],
   },
@@ -95,8 +106,8 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
 
 /** Of every compute host; its id is the name of its user. */
 export const COMPUTE_HOST: NatsPermissions = {
-  publish: ['pal.open.pageserver.*', 'pal.open.safekeeper.*', 'pal.cmd.channel-token.main'],
-  subscribe: ['pal.cmd.compute-host.{{name()}}'],
+  publish: ['pal.open.pageserver.*', 'pal.open.safekeeper.*', 'pal.cmd.channel-token.main', ...SPEAK],
+  subscribe: ['pal.cmd.compute-host.{{name()}}', 'pal.channel.at.{{name()}}.*'],
 };
 
 /** What credentials for these roles may do. Without the name of a node they are for any node, but only for its own name otherwise. */

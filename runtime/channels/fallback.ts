@@ -1,0 +1,91 @@
+/**
+ * Channels by sockets where a way between the two processes exists, and over the bus where there is none. Tried anew for each
+ * channel: one that is opened after the way is there takes it.
+ *
+ * An address that names both is `tcp:host:port|bus:name`. Doors give the two apart (`door.ts`), for who knows only the first.
+ */
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
+import type { Log } from '../ports/log.ts';
+
+/** A connection takes less where there is a way; where packets are dropped nothing says that there is none. */
+const SOCKET_TIMEOUT_MS = 1_500;
+const SEPARATOR = '|';
+
+export interface FallbackOptions {
+  sockets: ChannelNetwork;
+  overBus: ChannelNetwork;
+  /** Of this process on the bus. */
+  name: string;
+  log: Log;
+}
+
+/** One address for both ways. */
+export function joinAddresses(direct: string, overBus: string | undefined): string {
+  return overBus === undefined ? direct : direct + SEPARATOR + overBus;
+}
+
+/** The address for sockets, and the one on the bus, if there is one. */
+export function splitAddress(address: string): { direct: string; overBus: string | undefined } {
+  const [direct, overBus] = address.split(SEPARATOR);
+  return { direct: direct!, overBus };
+}
+
+export class FallbackNetwork implements ChannelNetwork {
+  readonly #sockets: ChannelNetwork;
+  readonly #overBus: ChannelNetwork;
+  readonly #name: string;
+  readonly #log: Log;
+  /** Addresses without a way, as far as has been told. */
+  readonly #told = new Set<string>();
+
+  constructor({ sockets, overBus, name, log }: FallbackOptions) {
+    this.#sockets = sockets;
+    this.#overBus = overBus;
+    this.#name = name;
+    this.#log = log;
+  }
+
+  /** Listens in both ways. */
+  async listen(address: string, onChannel: (channel: Channel) => void): Promise<ChannelListener> {
+    const direct = await this.#sockets.listen(address, onChannel);
+    const overBus = await this.#overBus.listen(`bus:${this.#name}`, onChannel);
+    return {
+      address: joinAddresses(direct.address, overBus.address),
+      close: async () => {
+        await overBus.close();
+        await direct.close();
+      },
+    };
+  }
+
+  async dial(address: string, options: { timeoutMs: number; role?: string }): Promise<Channel> {
+    const { direct, overBus } = splitAddress(address);
+    if (overBus === undefined) return this.#sockets.dial(direct, options);
+    try {
+      const timeoutMs = Math.min(options.timeoutMs, SOCKET_TIMEOUT_MS);
+      const channel = await this.#sockets.dial(direct, { ...options, timeoutMs });
+      this.#told.delete(overBus);
+      return channel;
+    } catch (error) {
+      if (!isWithoutWay(error)) throw error;
+      // When there is nobody either way, the first reason says more.
+      const channel = await this.#overBus.dial(overBus, options).catch(() => {
+        throw error;
+      });
+      if (!this.#told.has(overBus)) {
+        this.#told.add(overBus);
+        this.#log.warn(
+          { address, reason: error.message },
+          'there is no way to it by sockets: its channels go over NATS',
+        );
+      }
+      return channel;
+    }
+  }
+}
+
+/** Not who answers and refuses, for whatever reason. */
+function isWithoutWay(error: unknown): error is PalimpsestError {
+  return error instanceof PalimpsestError && (error.code === 'unavailable' || error.code === 'timeout');
+}
