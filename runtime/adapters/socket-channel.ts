@@ -12,6 +12,7 @@ import { unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, Socket } from 'node:net';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameReader } from '../../protocols/framing.ts';
+import { splitAddress } from '../channels/fallback.ts';
 import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
 import type { ChannelIdentity } from './credentials.ts';
 import { type DialTarget, dialSocket } from './dial-socket.ts';
@@ -48,8 +49,10 @@ export class SocketChannelNetwork implements ChannelNetwork {
     return new SocketListener(server, target);
   }
 
-  dial(address: string, options: { timeoutMs: number; role?: string }): Promise<Channel> {
+  /** Of an address that names a way over the bus, too, only the other one is tried. */
+  dial(given: string, options: { timeoutMs: number; role?: string }): Promise<Channel> {
     const { timeoutMs, role } = options;
+    const address = splitAddress(given).direct;
     const receiver = new Receiver();
     return dialSocket<Channel>(parseAddress(address), {
       timeoutMs,

@@ -17,6 +17,7 @@ import { NatsJournalStore } from '../../runtime/adapters/nats-journal.ts';
 import { natsLeases } from '../../runtime/adapters/nats-leases.ts';
 import { prepareStreams } from '../../runtime/adapters/nats-streams.ts';
 import { packMessage, sendCommand, serveCommands } from '../../runtime/bus/command.ts';
+import { BusChannels } from '../../runtime/channels/bus-channels.ts';
 import type { BusMessage } from '../../runtime/ports/bus.ts';
 import { freePorts, NatsCluster } from '../support/nats-server.ts';
 import { eventually, pause } from '../support/processes.ts';
@@ -107,6 +108,27 @@ describe('a compute host', () => {
       });
       expect(messages).toEqual([]);
     }
+  });
+
+  it('has channels over NATS with storage, which no other host hears', async () => {
+    const channels = async (user: NatsLogin, name: string) =>
+      new BusChannels({ bus: await busAs(user), clock, random, name });
+    const storage = await channels(login('safekeeper'), 'sk-a');
+    const listener = await storage.listen('bus:sk-a', (channel) =>
+      channel.onFrame((type, body) => channel.send(type + 1, body)),
+    );
+    const spy = await busAs(await hostLogin('h2'));
+    const host = await channels(await hostLogin('h1'), 'h1');
+    const answer = Promise.withResolvers<[number, string]>();
+    const messages = await heard(spy, 'pal.channel.>', async () => {
+      const channel = await host.dial('bus:sk-a', TIMEOUT);
+      channel.onFrame((type, body) => answer.resolve([type, Buffer.from(body).toString()]));
+      channel.send(1, Buffer.from('page'));
+      expect(await answer.promise).toEqual([2, 'page']);
+      channel.close();
+    });
+    expect(messages).toEqual([]);
+    await listener.close();
   });
 
   it('can neither append to a journal nor command anybody: it is told so at once', async () => {
