@@ -44,6 +44,8 @@ export interface CompactorOptions {
   history: PageHistory;
   reader: PageReader;
   journal: ShardJournal;
+  /** Before this LSN layers may be missing. */
+  gcCutoff(): number;
   /** Called after the layer map has changed. */
   onChange(added: LayerDescriptor[], removed: FileLayer[]): void;
   compaction?: Partial<CompactionOptions> | undefined;
@@ -220,16 +222,21 @@ export class Compactor {
     );
   }
 
-  async #imagesWhereDue(lsn: number): Promise<void> {
+  /** Images as of the end of level 1, or of the cutoff when that is later: what is before it cannot be read any more. */
+  async #imagesWhereDue(mergedLsn: number): Promise<void> {
+    const lsn = Math.max(mergedLsn, this.#options.gcCutoff());
+    if (lsn <= (this.#options.history.files.endLsn ?? -1)) await this.#imagesAt(lsn);
+    this.#imagesPlannedAt = mergedLsn;
+  }
+
+  async #imagesAt(lsn: number): Promise<void> {
     const hasDeltas = [...this.#options.history.files.all()].some(
       ({ descriptor }) => descriptor.level === 1 && descriptor.kind === 'delta',
     );
-    if (hasDeltas) {
-      for (const part of await this.#partitionsAt(lsn)) {
-        if (deservesImage(part, await this.#coverageOf(part, lsn))) await this.#makeImage(part, lsn);
-      }
+    if (!hasDeltas) return;
+    for (const part of await this.#partitionsAt(lsn)) {
+      if (deservesImage(part, await this.#coverageOf(part, lsn))) await this.#makeImage(part, lsn);
     }
-    this.#imagesPlannedAt = lsn;
   }
 
   async #makeImage(part: Partition, lsn: number): Promise<boolean> {

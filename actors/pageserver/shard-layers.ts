@@ -86,6 +86,7 @@ export class ShardLayers {
       reader,
       journal,
       compaction,
+      gcCutoff: () => this.#gcCutoff,
       onChange: (added, removed) => this.#changed(added, removed),
     });
   }

@@ -1,6 +1,6 @@
 /**
  * Sizes, directories, values and waypoints at any LSN. Every layer repeats what held at its start, so that one layer
- * answers: the one in memory or in a file that covers the LSN, else the ancestor.
+ * answers: the one in memory or in a file that covers the LSN, and up to the branch point the ancestor.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { LayerState } from '../../protocols/layers/state.ts';
@@ -44,10 +44,10 @@ export async function stateAt(
     }
   }
   const { ancestor } = history;
-  if (ancestor) return stateAt(ancestor.history, Math.min(lsn, ancestor.lsn), tools);
+  if (ancestor && lsn <= ancestor.lsn) return stateAt(ancestor.history, lsn, tools);
   throw new PalimpsestError(
     'not-found',
-    `nothing is known of ${formatLsn(lsn)}: it is before the timeline's beginning`,
+    `nothing is known of ${formatLsn(lsn)}: it is before the timeline's beginning, or is not kept any more`,
   );
 }
 

@@ -112,6 +112,27 @@ describe('garbage collection of a shard', () => {
     await main.close();
   });
 
+  test('what compaction makes after a restart is right, also when the end of level 1 is not kept any more', async () => {
+    const { world, main } = await makeWorld();
+    let shard = main;
+    let behind = 0;
+    for (const moment of reference.moments) {
+      await feedAll(world, shard, moment.lsn);
+      const { walFloorLsn } = await shard.collector.collect({ cutoffLsn: moment.lsn, retained: [] });
+      world.walBeginLsn = walFloorLsn;
+      const oldest = shard.history.files.levelZero.at(-1);
+      if (oldest && oldest.startLsn < moment.lsn) behind++;
+      await shard.uploaded();
+      await shard.close();
+      await world.restart();
+      shard = await world.open(shard.spec);
+      await shard.layers.compacted();
+      await compare(world, shard, [moment]);
+    }
+    expect(behind).toBeGreaterThan(1);
+    await shard.close();
+  });
+
   test('an old point keeps nothing of what comes after it: neither layers, nor small state, nor WAL', async () => {
     const { world, main } = await makeWorld();
     const { moments } = reference;
