@@ -18,6 +18,7 @@ const FIXED_SEEDS: Record<string, { first: number; effort: number }> = {
   'replaced-safekeeper': { first: 1, effort: 1 },
   'nats-leader-change': { first: 1, effort: 1 },
   'client-transactions': { first: 6, effort: 0.3 },
+  'rolling-upgrade': { first: 3, effort: 0.5 },
 };
 
 const kitchenSink = findScenario('consensus-kitchen-sink')!;

@@ -1,7 +1,7 @@
 /** Known bugs of the pageserver. */
 import type { Lsn } from '../../protocols/lsn.ts';
-import type { Objects } from '../../runtime/ports/objects.ts';
 import type { Canary } from './canaries.ts';
+import { changedObjects, INDEX_KEY } from './previous-release.ts';
 
 /** How much later an upload that was called done is begun. */
 const UPLOAD_LATE_MS = 3000;
@@ -68,19 +68,3 @@ export const PAGESERVER_CANARIES: Canary[] = [
     pageserver: { validateGeneration: async () => true },
   },
 ];
-
-/** Where the pageserver keeps its map. */
-const INDEX_KEY = /\/index-[0-9a-f]{8}$/;
-
-function changedObjects(objects: Objects, changes: Partial<Objects>): Objects {
-  return {
-    put: (key, data, options) => objects.put(key, data, options),
-    putFile: (key, path) => objects.putFile(key, path),
-    get: (key, range) => objects.get(key, range),
-    getFile: (key, path) => objects.getFile(key, path),
-    head: (key) => objects.head(key),
-    list: (prefix) => objects.list(prefix),
-    delete: (key) => objects.delete(key),
-    ...changes,
-  };
-}

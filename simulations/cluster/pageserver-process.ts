@@ -24,10 +24,12 @@ import { sendCommand } from '../../runtime/bus/command.ts';
 import { ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
 import type { HostServices } from '../../runtime/host/actor-host.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
+import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { type SimBucket, SimObjects } from '../world/objects.ts';
 import type { PageserverBug } from './canaries.ts';
 import { observeActor, observedJournals } from './observe.ts';
+import { previousJournals, previousObjects, watchedUpgrade } from './previous-release.ts';
 import type { Timeline } from './sim-postgres.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
@@ -49,6 +51,8 @@ export class PageserverMachine {
   readonly #onExit: (process: SimProcess) => void;
   readonly #bug: PageserverBug;
   readonly #owner: GenerationOwner;
+  /** Whose process is started next; an earlier release leaves journals and indexes in other shapes. */
+  release: 'earlier' | 'current' | undefined;
   #lives = 0;
 
   constructor(
@@ -91,15 +95,18 @@ export class PageserverMachine {
     await disk.makeDirectory('.');
     const door = new ChannelDoor(network, `tcp:${this.node}`, { bus });
     await door.listen();
-    const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
-    const services: HostServices = { journals, bus, clock, random, log, metrics };
+    const tools = this.#tools(process);
+    const own = new FileJournalStore({ disk, clock, log });
+    const { journals: released, sizes, snapshotEvery } = this.#asReleased(own, tools);
+    const journals = observedJournals(process, released);
+    const services: HostServices = { journals, bus, clock, random, log, metrics, snapshotEvery };
     const node = new PageserverNode({
       node: this.node,
       bus,
       door,
       journals,
-      sizes: this.#sizes,
-      tools: this.#tools(process),
+      sizes,
+      tools,
       startActor: async (id) => {
         const actor = new SupervisedActor(pageserverDefinition, id, services, {
           onDown: () => this.#onExit(process),
@@ -110,6 +117,20 @@ export class PageserverMachine {
       },
     });
     await node.start();
+  }
+
+  /** Between the process and what it leaves behind, where releases matter. */
+  #asReleased(journals: JournalStore, tools: ShardTools) {
+    if (this.release === undefined) return { journals, sizes: this.#sizes };
+    if (this.release === 'current') {
+      const watched = watchedUpgrade(this.machine.surroundings.world, journals, tools.objects);
+      tools.objects = watched.objects;
+      return { journals: watched.journals, sizes: this.#sizes };
+    }
+    tools.objects = previousObjects(tools.objects);
+    // The earlier release knew no merging.
+    const compaction = { ...SMALL_LAYERS.compaction, mergeLayers: Number.MAX_SAFE_INTEGER };
+    return { journals: previousJournals(journals), sizes: { ...SMALL_LAYERS, compaction }, snapshotEvery: 6 };
   }
 
   #validator(process: SimProcess): ShardTools['validateGeneration'] {

@@ -19,6 +19,7 @@ import type { SimMachine, SimProcess } from '../world/machine.ts';
 import type { SimBucket } from '../world/objects.ts';
 import { ConsensusCluster, WITH_READERS_PER_SECOND_MAX } from './consensus-cluster.ts';
 import { drawPageLoad } from './page-load.ts';
+import { upgradeLater } from './rolling-upgrade.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
 const SAFETY_MS = 15_000;
@@ -43,6 +44,9 @@ const MOVES_MIX: FaultMix = {
   'clock jump': 1,
   'object store failing': 1,
 };
+
+/** Little beside the upgrade. */
+const UPGRADE_MIX: FaultMix = { crash: 2, 'new compute': 1, isolate: 1, 'object store failing': 1 };
 
 const MIX: FaultMix = {
   crash: 3,
@@ -91,7 +95,24 @@ export const PAGESERVER_SCENARIOS: Scenario[] = [
       'oracle: a register was linearizable',
       'converged',
     ],
-    run: (context) => runPageserver(context, MOVES_MIX, 300, drawRegisters(context)),
+    run: (context) => runPageserver(context, MOVES_MIX, 300, { load: drawRegisters(context) }),
+  },
+  {
+    name: 'rolling-upgrade',
+    summary:
+      'machines of an earlier release are upgraded one after another, with the journals and indexes that it left',
+    canaries: [],
+    marks: [
+      'client: commit acknowledged',
+      'pageserver: a page was compared',
+      'upgrade: carried out',
+      'upgrade: a journal of the earlier release was read',
+      'upgrade: a snapshot of the earlier release was read',
+      'upgrade: an index of the earlier release was read',
+      'pageserver: rebuilt from nothing',
+      'converged',
+    ],
+    run: (context) => runPageserver(context, UPGRADE_MIX, 900, { isUpgrade: true }),
   },
 ];
 
@@ -99,7 +120,7 @@ async function runPageserver(
   context: ScenarioContext,
   mix: FaultMix,
   everyMs: number,
-  load?: RegisterLoad,
+  { load, isUpgrade = false }: { load?: RegisterLoad; isUpgrade?: boolean } = {},
 ): Promise<void> {
   const { world } = context;
   const canary = findCanary(context.canary, world);
@@ -135,7 +156,9 @@ async function runPageserver(
   storeEmptyTemplate(cluster.bucket, cluster.timeline);
   await cluster.create();
   const ps = pageserver.it!;
+  if (isUpgrade) ps.release = 'earlier';
   ps.start();
+  if (isUpgrade) upgradeLater(context, cluster, ps);
   cluster.supervise();
   const user = new PageUser(context, cluster, ps, model);
   cluster.user.start((process) => user.run(process));
