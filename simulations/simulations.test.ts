@@ -19,6 +19,7 @@ const FIXED_SEEDS: Record<string, { first: number; effort: number }> = {
   'nats-leader-change': { first: 1, effort: 1 },
   'client-transactions': { first: 6, effort: 0.3 },
   'rolling-upgrade': { first: 3, effort: 0.5 },
+  'restore-during-upload': { first: 6, effort: 0.3 },
 };
 
 const kitchenSink = findScenario('consensus-kitchen-sink')!;

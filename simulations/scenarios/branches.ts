@@ -22,6 +22,9 @@ const CONVERGE_MS = 120_000;
 const BRANCHES_MAX = 8;
 const READ_TIMEOUT_MS = 10_000;
 const READS_PER_BRANCH = 5;
+/** Who restores a branch while it is uploaded waits so long for that. */
+const UPLOAD_LOOK_MS = 20;
+const UPLOAD_LOOKS_MAX = 100;
 
 export const BRANCH_SCENARIOS: Scenario[] = [
   {
@@ -45,6 +48,19 @@ export const BRANCH_SCENARIOS: Scenario[] = [
     run: (context) => runBranches(context, drawOptions(context)),
   },
   {
+    name: 'restore-during-upload',
+    summary: 'branches are restored while their layers are on the way to an object store that is slow',
+    canaries: [],
+    marks: [
+      'client: commit acknowledged',
+      'branch: restored',
+      'branch: restored during an upload',
+      'pageserver: a page was compared',
+      'converged',
+    ],
+    run: (context) => runBranches(context, drawOptions(context, [5, 20]), drawRestores(context)),
+  },
+  {
     name: 'history-window',
     summary:
       'the same with a history window that ends soon: what is kept for branches and readers stays as it was',
@@ -64,11 +80,23 @@ export const BRANCH_SCENARIOS: Scenario[] = [
   },
 ];
 
-async function runBranches(context: ScenarioContext, options: BranchingOptions): Promise<void> {
+interface BranchWork {
+  /** Share of all changes that restore a branch, beside those that are drawn in any case. */
+  restoreShare: number;
+  /** Object storage is so slow. */
+  objectsMs: number;
+}
+
+async function runBranches(
+  context: ScenarioContext,
+  options: BranchingOptions,
+  work: BranchWork = { restoreShare: 0, objectsMs: 0 },
+): Promise<void> {
   const { world, random } = context;
   const cluster = new BranchingCluster(context, options);
+  cluster.bucket.faults.extraMs = work.objectsMs;
   cluster.start();
-  const user = new BranchUser(context, cluster);
+  const user = new BranchUser(context, cluster, work.restoreShare);
   const machine = cluster.machine('user');
   machine.start((process) => void user.begin(process));
   await world.run({ untilMs: CREATE_MS, isDone: () => user.hasProject });
@@ -102,9 +130,13 @@ async function runBranches(context: ScenarioContext, options: BranchingOptions):
   for (const { history, ledger } of cluster.timelines.values()) ledger.check(history, 17);
 }
 
-function drawOptions(context: ScenarioContext): BranchingOptions {
+function drawOptions(context: ScenarioContext, thinkMs: readonly number[] = [20, 60]): BranchingOptions {
   const computes = context.decide('computes', () => 2 + context.random.int(2), 2);
-  return { computes, ...drawPageLoad(context, { thinkMs: [20, 60] }) };
+  return { computes, ...drawPageLoad(context, { thinkMs }) };
+}
+
+function drawRestores({ pick }: ScenarioContext): BranchWork {
+  return { restoreShare: 0.6, objectsMs: pick('objects.extraMs', [100, 400, 1500], 100) };
 }
 
 function drawHistory({ pick }: ScenarioContext): { bytes: number; gcIntervalMs: number } {
@@ -171,12 +203,14 @@ class BranchUser {
   readonly #context: ScenarioContext;
   readonly #cluster: BranchingCluster;
   readonly #random: SimRandom;
+  readonly #restoreShare: number;
   readonly #reads = new Map<string, number>();
   #isWorking = true;
   #serial = 0;
 
-  constructor(context: ScenarioContext, cluster: BranchingCluster) {
+  constructor(context: ScenarioContext, cluster: BranchingCluster, restoreShare: number) {
     this.#context = context;
+    this.#restoreShare = restoreShare;
     this.#cluster = cluster;
     this.#random = context.world.random('user');
   }
@@ -234,17 +268,16 @@ class BranchUser {
   async #changeOne(process: SimProcess, branches: BranchStatus[]): Promise<void> {
     const { world } = this.#context;
     const branch = this.#random.pick(branches);
+    if (this.#restoreShare > 0 && this.#random.chance(this.#restoreShare)) {
+      for (let n = 0; n < UPLOAD_LOOKS_MAX && !this.#isUploading(branch); n++) {
+        await process.ports.clock.sleep(UPLOAD_LOOK_MS);
+      }
+      return this.#restore(process, branch);
+    }
     const kind = this.#random.int(13);
     if (kind < 5 && branches.length < BRANCHES_MAX) return this.#create(process, branch);
     if (kind < 7) {
-      const point = this.#past(branch);
-      if (point) {
-        await this.#cluster.ask(process, {
-          type: 'restore-branch',
-          command: { type: 'branch.restore', name: branch.name, point },
-        });
-        world.mark('branch: restored');
-      }
+      await this.#restore(process, branch);
     } else if (kind === 7 && branch.parent !== undefined) {
       await this.#cluster.ask(process, {
         type: 'restore-branch',
@@ -260,6 +293,21 @@ class BranchUser {
       await this.#cluster.ask(process, { type: 'delete-branch', name: branch.name });
       world.mark('branch: deleted');
     }
+  }
+
+  #isUploading({ timeline }: BranchStatus): boolean {
+    return this.#cluster.bucket.isWriting(`/${timeline}/`);
+  }
+
+  async #restore(process: SimProcess, branch: BranchStatus): Promise<void> {
+    const { world } = this.#context;
+    const point = this.#past(branch);
+    if (!point) return;
+    const wasUploading = this.#isUploading(branch);
+    const command = { type: 'branch.restore' as const, name: branch.name, point };
+    await this.#cluster.ask(process, { type: 'restore-branch', command });
+    world.mark('branch: restored');
+    if (wasUploading) world.mark('branch: restored during an upload');
   }
 
   /** Puts a branch away, and brings it back a little later, however long that takes. */

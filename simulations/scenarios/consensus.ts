@@ -90,6 +90,13 @@ const CONSENSUS: ConsensusScenario[] = [
     workload: { thinkMs: 4, recordBytes: 800, longShare: 0.05 },
   },
   {
+    name: 'clock-jumps',
+    summary: 'wall clocks jump by up to an hour, to and fro, while computes and safekeepers come and go',
+    mix: { 'clock jump': 8, 'new compute': 2, crash: 2, pause: 1, partition: 1 },
+    everyMs: 400,
+    marks: ['clock: a wall clock jumped', 'compute: elected', 'oracle: replay compared with the live state'],
+  },
+  {
     name: 'consensus-kitchen-sink',
     summary: 'every fault there is, at once, over three or five safekeepers',
     mix: ALL_FAULTS,

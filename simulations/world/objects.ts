@@ -29,11 +29,19 @@ const LATE_MS_MAX = 5000;
 export class SimBucket {
   readonly world: World;
   readonly objects = new Map<string, StoredObject>();
+  /** Keys of writes that have not been answered yet; one of a process that died stays. */
+  readonly writing = new Set<{ key: string; owner: EventOwner }>();
   readonly faults: ObjectFaults = { refuseShare: 0, lostAnswerShare: 0, extraMs: 0 };
   readonly random: SimRandom;
   readonly lateness: SimRandom;
   /** Called before an object is deleted or replaced: oracles look at what still needs it. */
   onDelete: ((key: string) => void) | undefined;
+  /** Whether somebody alive is writing an object whose key holds `part`. */
+  isWriting(part: string): boolean {
+    for (const { key, owner } of this.writing) if (!owner.isDead && key.includes(part)) return true;
+    return false;
+  }
+
   /** Called after an object was stored. */
   onPut: ((key: string) => void) | undefined;
   #versions = 0;
@@ -74,7 +82,13 @@ export class SimObjects implements Objects {
     options: { ifAbsent?: boolean; ifMatch?: string } = {},
   ): Promise<PutResult> {
     const copy = data.slice();
-    await this.#request('put', 2 + copy.length / 100_000);
+    const writing = { key, owner: this.#owner };
+    this.#bucket.writing.add(writing);
+    try {
+      await this.#request('put', 2 + copy.length / 100_000);
+    } finally {
+      this.#bucket.writing.delete(writing);
+    }
     if (this.#isLate()) {
       this.#later(() => this.#bucket.put(key, copy, options));
       throw new PalimpsestError('unavailable', `no answer in time to a request for ${key}`);
