@@ -19,7 +19,7 @@ const REPORT = join(CACHE, 'test-report.json');
 const MARK = 'PALIMPSEST_TEST_RUN';
 const INSIDE = '--inside';
 /** Seeds of each scenario: about two minutes. */
-const FRESH_SEEDS = 6;
+const FRESH_SEEDS = 5;
 /** Characters of each failure's message that are repeated at the end of a run. */
 const FAILURE_SHOWN = 1200;
 const NAMESPACES = ['-m', '--pid', '--fork', '--kill-child', '--mount-proc'];
