@@ -110,6 +110,14 @@ describe("a scenario of one's own", () => {
     });
     expect(row.invariant).toBe('the balance is what was deposited');
   });
+
+  it('that fails by itself has not found a known bug, nor has one that nobody knows', async () => {
+    const broken = { ...account, run: () => Promise.reject(new Error('no account')) };
+    const options = { canary: 'deposit-twice', firstSeed: 1, seedsMax: 1, takeTurns };
+    await expect(findCanarySeed({ ...options, scenario: broken })).rejects.toThrow('no account');
+    const unknown = { ...options, scenario: findScenario('torn-tails')!, canary: 'no-such-bug' };
+    await expect(findCanarySeed(unknown)).rejects.toThrow("no canary 'no-such-bug'");
+  });
 });
 
 describe('seeds that once failed', () => {

@@ -48,6 +48,9 @@ export const EVERY_PARAMETER = 'all';
 /** Faults that are drawn after a fork have numbers from here on. */
 const FORKED_FAULTS_FROM = 1000;
 
+/** What a scenario breaks that throws, instead of finding something wrong. */
+export const SCENARIO_WORKS = 'the scenario itself works';
+
 /** Runs a scenario under a seed; whatever goes wrong in it is the result's violation. */
 export async function runSeed(options: RunOptions): Promise<RunResult> {
   const { scenario, seed } = options;
@@ -65,7 +68,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   try {
     await scenario.run(decisions.context());
   } catch (error) {
-    world.fail('the scenario itself works', error instanceof Error ? (error.stack ?? '') : String(error));
+    world.fail(SCENARIO_WORKS, error instanceof Error ? (error.stack ?? '') : String(error));
   }
   return {
     scenario: scenario.name,
