@@ -4,6 +4,7 @@
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES } from '../../protocols/framing.ts';
+import { DrainWaiters } from '../channels/drain-waiters.ts';
 import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
 
 export class MemoryChannelNetwork implements ChannelNetwork {
@@ -47,7 +48,7 @@ class MemoryChannel implements Channel {
   #ending = false;
   #closed = false;
   #onClose: ((reason: Error | undefined) => void)[] = [];
-  #drainWaiters: { lowWaterBytes: number; resolve: () => void }[] = [];
+  readonly #drainWaiters = new DrainWaiters();
 
   join(peer: MemoryChannel): void {
     this.#peer = peer;
@@ -76,7 +77,7 @@ class MemoryChannel implements Channel {
 
   drained(lowWaterBytes: number): Promise<void> {
     if (this.#closed || this.queuedBytes < lowWaterBytes) return Promise.resolve();
-    return new Promise((resolve) => this.#drainWaiters.push({ lowWaterBytes, resolve }));
+    return this.#drainWaiters.wait(lowWaterBytes);
   }
 
   pause(): void {
@@ -124,11 +125,8 @@ class MemoryChannel implements Channel {
   }
 
   #wakeDrained(): void {
-    this.#drainWaiters = this.#drainWaiters.filter((waiter) => {
-      if (!this.#closed && this.queuedBytes >= waiter.lowWaterBytes) return true;
-      waiter.resolve();
-      return false;
-    });
+    if (this.#closed) this.#drainWaiters.closed();
+    else this.#drainWaiters.queued(this.queuedBytes);
   }
 
   #finish(): void {

@@ -12,6 +12,7 @@ import { unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, Socket } from 'node:net';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameReader } from '../../protocols/framing.ts';
+import { DrainWaiters } from '../channels/drain-waiters.ts';
 import { splitAddress } from '../channels/fallback.ts';
 import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
 import type { ChannelIdentity } from './credentials.ts';
@@ -203,7 +204,7 @@ class SocketChannel implements Channel {
   /** Slabs that became full since the last flush, and those that flushes under way wait to get rid of, oldest flush first. */
   #full: Buffer[] = [];
   #flights: (readonly Buffer[])[] = [];
-  #drainWaiters: { lowWaterBytes: number; resolve: () => void }[] = [];
+  readonly #drainWaiters = new DrainWaiters();
 
   #closed = false;
   #reason: Error | undefined;
@@ -253,7 +254,7 @@ class SocketChannel implements Channel {
 
   drained(lowWaterBytes: number): Promise<void> {
     if (this.#closed || this.queuedBytes < lowWaterBytes) return Promise.resolve();
-    return new Promise((resolve) => this.#drainWaiters.push({ lowWaterBytes, resolve }));
+    return this.#drainWaiters.wait(lowWaterBytes);
   }
 
   pause(): void {
@@ -354,13 +355,7 @@ class SocketChannel implements Channel {
     const written = this.#flights.shift()!;
     // After an error nobody knows whether the system still reads them.
     if (!error) for (const slab of written) if (spareSlabs.length < SPARE_SLABS_MAX) spareSlabs.push(slab);
-    if (this.#drainWaiters.length === 0) return;
-    const queued = this.queuedBytes;
-    this.#drainWaiters = this.#drainWaiters.filter((waiter) => {
-      if (queued >= waiter.lowWaterBytes) return true;
-      waiter.resolve();
-      return false;
-    });
+    if (!this.#drainWaiters.isEmpty) this.#drainWaiters.queued(this.queuedBytes);
   };
 
   #finish(reason: Error | undefined): void {
@@ -369,8 +364,7 @@ class SocketChannel implements Channel {
     this.#reason = reason;
     this.#held = [];
     this.#pending = [];
-    for (const waiter of this.#drainWaiters) waiter.resolve();
-    this.#drainWaiters = [];
+    this.#drainWaiters.closed();
     const handlers = this.#onClose;
     this.#onClose = [];
     process.nextTick(() => {

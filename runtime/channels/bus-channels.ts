@@ -19,6 +19,7 @@ import type { Bus, Subscription } from '../ports/bus.ts';
 import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { Random } from '../ports/random.ts';
+import { DrainWaiters } from './drain-waiters.ts';
 
 const OPEN = 'pal.channel.open.';
 const AT = 'pal.channel.at.';
@@ -141,7 +142,7 @@ class BusChannel implements Channel {
   #closed = false;
   #reason: Error | undefined;
   #onClose: ((reason: Error | undefined) => void)[] = [];
-  #drainWaiters: { lowWaterBytes: number; resolve: () => void }[] = [];
+  readonly #drainWaiters = new DrainWaiters();
 
   constructor(options: EndOptions) {
     this.#options = options;
@@ -181,7 +182,7 @@ class BusChannel implements Channel {
 
   drained(lowWaterBytes: number): Promise<void> {
     if (this.#closed || this.queuedBytes < lowWaterBytes) return Promise.resolve();
-    return new Promise((resolve) => this.#drainWaiters.push({ lowWaterBytes, resolve }));
+    return this.#drainWaiters.wait(lowWaterBytes);
   }
 
   pause(): void {
@@ -310,11 +311,8 @@ class BusChannel implements Channel {
   }
 
   #wakeDrained(): void {
-    this.#drainWaiters = this.#drainWaiters.filter((waiter) => {
-      if (!this.#closed && this.queuedBytes >= waiter.lowWaterBytes) return true;
-      waiter.resolve();
-      return false;
-    });
+    if (this.#closed) this.#drainWaiters.closed();
+    else this.#drainWaiters.queued(this.queuedBytes);
   }
 
   #finish(reason: Error | undefined): void {
