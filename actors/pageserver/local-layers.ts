@@ -132,6 +132,19 @@ export class LocalLayers {
     throw corruptLayer(this.pathOf(layer.key), `a read of ${length} bytes at ${position} (file too short)`);
   }
 
+  /** Downloads a layer, unless that is under way. Throws `not-found` or `unavailable`. */
+  fetch(layer: LayerDescriptor): Promise<void> {
+    const { key } = layer;
+    let fetching = this.#fetching.get(key);
+    if (!fetching) {
+      fetching = this.#downloadTurns
+        .run(() => this.#download(layer))
+        .finally(() => this.#fetching.delete(key));
+      this.#fetching.set(key, fetching);
+    }
+    return fetching;
+  }
+
   /** Runs `read`; when the local file is damaged and object storage has the layer, fetches it and reads once more. */
   async mended<T>(layer: LayerDescriptor, read: () => Promise<T>): Promise<T> {
     try {
@@ -159,7 +172,7 @@ export class LocalLayers {
   ): Promise<Uint8Array> {
     const cost = (this.#rangeCosts.get(layer.key) ?? 0) + Math.max(length, RANGE_COST_BYTES);
     if (cost >= layer.bytes) {
-      await this.#fetch(layer);
+      await this.fetch(layer);
       return this.#readLocal(layer, position, memory ?? new Uint8Array(length));
     }
     this.#rangeCosts.set(layer.key, cost);
@@ -205,7 +218,7 @@ export class LocalLayers {
       file = await this.#options.disk.open(path, { readOnly: true });
     } catch (error) {
       if (!(error instanceof PalimpsestError) || error.code !== 'not-found') throw error;
-      await this.#fetch(layer);
+      await this.fetch(layer);
       file = await this.#options.disk.open(path, { readOnly: true });
     }
     this.#open.set(layer.key, { file, users: 0, doomed: false });
@@ -213,19 +226,6 @@ export class LocalLayers {
       if (this.#open.size <= OPEN_FILES_MAX) break;
       if (key !== layer.key) this.#doom(key);
     }
-  }
-
-  /** Downloads a layer, unless that is under way. */
-  #fetch(layer: LayerDescriptor): Promise<void> {
-    const { key } = layer;
-    let fetching = this.#fetching.get(key);
-    if (!fetching) {
-      fetching = this.#downloadTurns
-        .run(() => this.#download(layer))
-        .finally(() => this.#fetching.delete(key));
-      this.#fetching.set(key, fetching);
-    }
-    return fetching;
   }
 
   async #download(layer: LayerDescriptor): Promise<void> {
@@ -247,7 +247,7 @@ export class LocalLayers {
       'a local layer file is damaged: fetching it again',
     );
     this.#doom(layer.key);
-    await this.#fetch(layer);
+    await this.fetch(layer);
     // Whoever opened the file while it was being fetched holds the damaged one.
     await this.#opening.get(layer.key)?.catch(() => {});
     this.#doom(layer.key);

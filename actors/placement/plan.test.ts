@@ -87,11 +87,10 @@ describe('placement', () => {
     const projects = ['p', 'q'].map((tenant) => project(tenant, 'a')).concat(project('r', 'd'));
     const steps = plan(state({ nodes, projects, computes: [{ id: 'x', node: 'd' }] }));
     const moves = steps.filter((step) => step.type === 'move-pageserver');
-    expect(moves.map(({ tenant, to }) => [tenant, to])).toEqual([
-      ['p', 'b'],
-      ['q', 'c'],
-      ['r', 'b'],
-    ]);
+    expect(moves.map(({ tenant }) => tenant)).toEqual(['p', 'q', 'r']);
+    for (const { to } of moves) expect(['b', 'c']).toContain(to);
+    // In another zone than before.
+    expect(moves[2]!.to).toBe('b');
     expect(moves[0]!.why).toContain('no sign of life');
     expect(steps).toContainEqual({
       type: 'move-compute',

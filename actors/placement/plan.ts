@@ -3,10 +3,13 @@
  *
  * 1. The safekeepers of a project are on as many zones as there are, and on nodes with the fewest others within a zone.
  * 2. All timelines of a project are on one pageserver, because a branch reads its ancestor's pages there.
+ *    Another node keeps their layers ready, and takes them over (secondary.ts).
  * 3. What works is left where it is: something moves only away from a node that is gone, being drained or being stopped.
  * 4. A safekeeper is replaced at once on a node that is being drained, and on one that is gone when it stays away for long: it has its WAL
  *    with it when it comes back, which one that is being stopped is expected to do soon. The one in its place is in a zone where the timeline has no other, if there is such a node.
  */
+
+import { bestByScore } from './secondary.ts';
 
 export type Role = 'safekeeper' | 'pageserver' | 'compute' | 'gateway' | 'control';
 
@@ -103,6 +106,16 @@ export function choosePageserver(state: PlacementState): string | undefined {
   return leastLoaded(candidates(state.nodes, 'pageserver'), load)[0]?.name;
 }
 
+/** The node that keeps the layers of a project ready, and takes its pages over when `pageserver` cannot go on; undefined when there is none. */
+export function secondaryOf(
+  nodes: PlacementNode[],
+  { tenant, pageserver }: Pick<PlacedProject, 'tenant' | 'pageserver'>,
+): string | undefined {
+  const zone = nodes.find(({ name }) => name === pageserver)?.zone;
+  const free = candidates(nodes, 'pageserver').filter(({ name }) => name !== pageserver);
+  return bestByScore(tenant, free, zone);
+}
+
 /** The node for a compute; undefined when there is none. */
 export function chooseCompute(state: PlacementState): string | undefined {
   const load = loadOf(state.computes.map(({ node }) => node));
@@ -115,21 +128,15 @@ export function plan(state: PlacementState): Step[] {
 }
 
 function pageserverSteps(state: PlacementState): Step[] {
-  const steps: Step[] = [];
-  const projects = state.projects.map((project) => ({ ...project }));
-  for (const project of projects) {
-    const why = reasonToLeave(state.nodes, project.pageserver);
-    if (!why) continue;
-    const to = choosePageserver({ ...state, projects });
-    if (to === undefined) {
-      const what = `pages of project "${project.name}" on ${project.pageserver}`;
-      steps.push({ type: 'attention', what, why: `${why}, and no other node has the role pageserver` });
-      continue;
-    }
-    steps.push({ type: 'move-pageserver', tenant: project.tenant, from: project.pageserver, to, why });
-    project.pageserver = to;
-  }
-  return steps;
+  return state.projects.flatMap((project): Step[] => {
+    const { tenant, name, pageserver: from } = project;
+    const why = reasonToLeave(state.nodes, from);
+    if (!why) return [];
+    const to = secondaryOf(state.nodes, project);
+    if (to !== undefined) return [{ type: 'move-pageserver', tenant, from, to, why }];
+    const what = `pages of project "${name}" on ${from}`;
+    return [{ type: 'attention', what, why: `${why}, and no other node has the role pageserver` }];
+  });
 }
 
 function computeSteps(state: PlacementState): Step[] {

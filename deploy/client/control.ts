@@ -142,7 +142,14 @@ export interface NodeView {
 /** What runs where in a cluster, and what is going to change. */
 export interface PlacementView {
   control: { node: string; epoch: number };
-  projects: { tenant: string; name: string; safekeepers: string[]; pageserver: string }[];
+  projects: {
+    tenant: string;
+    name: string;
+    safekeepers: string[];
+    pageserver: string;
+    /** Keeps the layers ready and takes the pages over when the pageserver is lost; undefined when no other node can. */
+    secondary?: string | undefined;
+  }[];
   computes: { host: string; node: string }[];
   /** Empty when everything is where it should be. */
   steps: Record<string, string>[];

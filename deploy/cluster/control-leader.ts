@@ -15,6 +15,7 @@ import {
   plan,
   type Role,
   type Step,
+  secondaryOf,
 } from '../../actors/placement/plan.ts';
 import type { HistoryWindow, TenantStatus } from '../../actors/tenant/events.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
@@ -68,6 +69,7 @@ import {
 } from './registry.ts';
 import { RemoteComputes } from './remote-computes.ts';
 import { SafekeeperChanges } from './safekeeper-changes.ts';
+import { Secondaries } from './secondaries.ts';
 
 /** Where gateways ask which timeline a client's words mean. */
 export const DIRECTORY_KIND = 'gateway-directory';
@@ -122,6 +124,7 @@ export class ControlLeader {
   #draining = new Set<string>();
   #dead = new Set<string>();
   readonly #pageservers: PageserverMoves;
+  readonly #secondaries: Secondaries;
   /** Nodes that have said that they end, with the life of which they said it: the registry may be read from a copy that lags behind. */
   readonly #leaving = new Map<string, number>();
   /** Computes that are being moved, by their hosts. */
@@ -161,6 +164,7 @@ export class ControlLeader {
       control: this.#control,
       isRunning: (timeline) => this.#computes.status(timeline).state === 'running',
     });
+    this.#secondaries = new Secondaries(services);
     this.#garbage = new GarbageCollector({
       actors: this.#control,
       bus,
@@ -308,6 +312,7 @@ export class ControlLeader {
       this.#control.timelineStatuses().map(({ timeline, pageserver }) => [timeline, pageserver]),
     );
     await detachStrays(hosted, owners, this.#options);
+    await this.#secondaries.tell(this.#state(), this.#nodes, this.#control.timelineStatuses());
   }
 
   #state(): PlacementState {
@@ -465,10 +470,10 @@ export class ControlLeader {
   }
 
   #placement(): PlacementView {
-    const { projects, computes } = this.#state();
+    const { nodes, projects, computes } = this.#state();
     return {
       control: { node: this.#options.node, epoch: this.#options.epoch },
-      projects,
+      projects: projects.map((project) => ({ ...project, secondary: secondaryOf(nodes, project) })),
       computes: computes.map(({ id, node }) => ({ host: id, node })),
       steps: plan(this.#state()),
     };

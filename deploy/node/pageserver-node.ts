@@ -13,6 +13,7 @@ import { findIndex, type ShardIndex } from '../../actors/pageserver/index-object
 import { upcastDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import type { LayerState, ShardSnapshot } from '../../actors/pageserver/machine.ts';
 import { PageService } from '../../actors/pageserver/page-service.ts';
+import { SecondaryLayers, type SecondaryProject } from '../../actors/pageserver/secondary-layers.ts';
 import { Shard, type ShardOptions, type ShardParent } from '../../actors/pageserver/shard.ts';
 import { resolveLsn, resolveTime } from '../../actors/pageserver/shard-queries.ts';
 import { openTemplate } from '../../actors/pageserver/template.ts';
@@ -30,6 +31,7 @@ import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Timer } from '../../runtime/ports/clock.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
+import type { Metrics } from '../../runtime/ports/metrics.ts';
 
 /** How long a request waits for WAL to arrive, and an attach for its ancestor. */
 const WAIT_TIMEOUT_MS = 8_000;
@@ -45,6 +47,8 @@ export type PageserverNodeCommand =
   | { type: 'detach'; timeline: string; tenant?: string; dropLocal?: boolean }
   /** With `tenant` its objects are found also when nothing else is known of the timeline. */
   | { type: 'delete'; timeline: string; tenant?: string }
+  /** This node is the warm secondary of these projects, and of no others. */
+  | { type: 'keep-ready'; projects: readonly SecondaryProject[] }
   | { type: 'list' }
   | { type: 'status' };
 
@@ -66,6 +70,9 @@ export interface PageserverNodeOptions {
   tools: ShardTools;
   /** Sizes at which a shard's layers are ended and merged; the usual ones where absent. */
   sizes?: Pick<ShardOptions, 'layerBytesMax' | 'compaction'>;
+  /** Disk budget of layer files, if there is one. */
+  diskBytesMax?: number | undefined;
+  metrics?: Metrics;
   startActor(id: string): Promise<ActorHandle<ShardCommand>>;
   onPagesServed?(milliseconds: number, pages: number): void;
 }
@@ -88,10 +95,20 @@ export class PageserverNode {
   readonly #turns = new Map<string, Promise<unknown>>();
   /** Copies of ancestors that are being made. */
   readonly #copies = new Map<string, Promise<string>>();
+  readonly #secondary: SecondaryLayers;
   #tick: Timer | undefined;
 
   constructor(options: PageserverNodeOptions) {
     this.#options = options;
+    this.#secondary = new SecondaryLayers({
+      ...options.tools,
+      bus: options.bus,
+      metrics: options.metrics,
+      local: options.tools.store.local,
+      diskBytesMax: options.diskBytesMax,
+      isHosted: (timeline) => this.#hosted.has(timeline),
+      inTurn: (timeline, work) => this.#inTurn(timeline, work),
+    });
   }
 
   async start(): Promise<void> {
@@ -104,6 +121,7 @@ export class PageserverNode {
   /** Writes what is worth it, and closes all shards. */
   async close(): Promise<void> {
     this.#tick?.cancel();
+    await this.#secondary.close();
     const hosted = [...this.#hosted.values()];
     this.#hosted.clear();
     await Promise.allSettled(hosted.map((each) => this.#closeHosted(each, STOP_FLUSH_BYTES_MIN)));
@@ -114,11 +132,14 @@ export class PageserverNode {
   async #serve(command: PageserverNodeCommand): Promise<unknown> {
     switch (command.type) {
       case 'attach':
+        this.#secondary.release(command.timeline);
         return this.#inTurn(command.timeline, () => this.#attach(command));
       case 'detach':
         return this.#inTurn(command.timeline, () => this.#detach(command));
       case 'delete':
         return this.#inTurn(command.timeline, () => this.#detach(command));
+      case 'keep-ready':
+        return this.#secondary.keep(command.projects);
       case 'list':
         return [...this.#hosted.keys()];
       case 'status':
@@ -434,6 +455,7 @@ export class PageserverNode {
       downloads: store.local.downloads,
       rangedReads: store.local.rangedReads,
       evictions: store.local.evictions,
+      secondary: this.#secondary.status(),
       recordsApplied: redo.recordsApplied,
     };
   }

@@ -56,6 +56,7 @@ await runStorageProcess(
     return new PageserverNode({
       ...services,
       tools: await makeTools(services),
+      diskBytesMax: configuration.diskBytesMax,
       onPagesServed: (_, pages) => pagesServed.add(pages),
       async startActor(id) {
         const actor = new SupervisedActor(pageserverDefinition, id, services, {

@@ -61,9 +61,9 @@ export class NatsEventLog {
     // An actor's id stands in its events' subject as tenant or timeline; a replica's begins with its timeline.
     const [timeline] = id.split('-');
     const patterns = new Set([
-      `pal.evt.*.${id}.${kind}.*`,
-      `pal.evt.${id}.*.${kind}.*`,
-      `pal.evt.*.${timeline}.${kind}.*`,
+      `pal.evt.*.${id}.${kind}.>`,
+      `pal.evt.${id}.*.${kind}.>`,
+      `pal.evt.*.${timeline}.${kind}.>`,
     ]);
     const found = await this.#jetstream.lastOfEach(EVENT_STREAM, [...patterns]);
     return found

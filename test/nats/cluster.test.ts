@@ -84,11 +84,13 @@ describe('a cluster', () => {
   it('serves pages from another pageserver when the node of one dies', async () => {
     const client = await cluster.client();
     const { projects } = await client.placement();
-    const before = projects[0]!.pageserver;
+    const { pageserver: before, secondary } = projects[0]!;
+    expect(secondary).toBeDefined();
+    await ledger.untilSecondaryIsReady();
     await cluster.node(before).kill();
     // A branch that is not running has no page in memory.
     console.log(`pages elsewhere after ${Math.round(await ledger.untilPagesAreRead(1000))} ms`);
-    expect((await client.placement()).projects[0]!.pageserver).not.toBe(before);
+    expect((await client.placement()).projects[0]!.pageserver).toBe(secondary);
     // With an empty disk: everything that it had is in objects and on the others.
     await cluster.node(before).wipe();
     await cluster.node(before).start();

@@ -12,8 +12,9 @@ import { PageCache } from '../../actors/pageserver/page-cache.ts';
 import { PageClient } from '../../actors/pageserver/page-client.ts';
 import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
+import type { SecondaryStatus } from '../../actors/pageserver/secondary-layers.ts';
 import { Turns } from '../../actors/safekeeper/turns.ts';
-import { PageserverNode } from '../../deploy/node/pageserver-node.ts';
+import { PageserverNode, type PageserverNodeCommand } from '../../deploy/node/pageserver-node.ts';
 import {
   FRAME_START_WAL,
   FRAME_WAL,
@@ -25,6 +26,7 @@ import type { NodeId } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import { timelinePrefix } from '../../protocols/object-keys.ts';
 import { crc32c } from '../../protocols/postgres/crc32c.ts';
+import { eventSubject } from '../../protocols/subjects.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
 import { MemoryChannelNetwork, memoryChannelPair } from '../../runtime/adapters/memory-channel.ts';
@@ -100,6 +102,7 @@ export class TestNode {
       door: this.#door,
       journals,
       sizes: { compaction: options.compaction, layerBytesMax: options.layerBytesMax },
+      diskBytesMax: options.diskBytesMax,
       tools: {
         ...world.tools,
         disk,
@@ -161,6 +164,32 @@ export class TestNode {
     const spec = this.#world.spec(TIMELINE, { startLsn: this.#world.template.startLsn });
     const command = { type: 'attach', ...spec, generation };
     await sendCommand(this.#bus, 'pageserver-node', 'ps1', command, TIMEOUT);
+  }
+
+  /** Makes it the warm secondary of the timeline, or of nothing. */
+  async keepReady(isWanted: boolean): Promise<void> {
+    const { tenant } = this.#world.spec(TIMELINE, { startLsn: this.#world.template.startLsn });
+    const projects = isWanted ? [{ tenant, timelines: [TIMELINE] }] : [];
+    const command: PageserverNodeCommand = { type: 'keep-ready', projects };
+    await sendCommand(this.#bus, 'pageserver-node', 'ps1', command, TIMEOUT);
+  }
+
+  /** Tells it that another node has written the timeline's index. */
+  indexWritten(): void {
+    const { tenant } = this.#world.spec(TIMELINE, { startLsn: this.#world.template.startLsn });
+    this.#bus.publish(eventSubject(tenant, TIMELINE, PAGESERVER_KIND, 'index.uploaded'), new Uint8Array(0));
+  }
+
+  async secondary(): Promise<SecondaryStatus> {
+    const command = { type: 'status' };
+    const status = await sendCommand<{ secondary: SecondaryStatus }>(
+      this.#bus,
+      'pageserver-node',
+      'ps1',
+      command,
+      TIMEOUT,
+    );
+    return status.secondary;
   }
 
   status(): Promise<NodeStatus> {

@@ -165,6 +165,23 @@ export class ClusterLedger {
     return took;
   }
 
+  /** Resolves when another pageserver has all layers of the project. */
+  async untilSecondaryIsReady(): Promise<void> {
+    const client = await this.#cluster.client();
+    await eventually(
+      'a secondary has the layers',
+      async () => {
+        const text = await client.metrics();
+        const sum = (name: string) =>
+          [...text.matchAll(new RegExp(`^palimpsest_secondary_${name}{[^}]*} (\\d+)`, 'gm'))]
+            .map(([, value]) => Number(value))
+            .reduce((a, b) => a + b, 0);
+        return sum('timelines') > 0 && sum('ready_timelines') === sum('timelines');
+      },
+      { limitMs: RECOVERY_LIMIT_MS },
+    );
+  }
+
   /** Resolves when every node is alive and nothing is to be changed. */
   async settled(): Promise<void> {
     await eventually(

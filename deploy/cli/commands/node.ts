@@ -235,8 +235,13 @@ function placementText({ control, projects, computes, steps }: PlacementView, ex
     `controlled by node ${control.node} (epoch ${control.epoch})`,
     '',
     table(
-      ['PROJECT', 'PAGES', 'SAFEKEEPERS'],
-      projects.map(({ name, pageserver, safekeepers }) => [name, pageserver, safekeepers.join(',')]),
+      ['PROJECT', 'PAGES', 'SECONDARY', 'SAFEKEEPERS'],
+      projects.map(({ name, pageserver, secondary, safekeepers }) => [
+        name,
+        pageserver,
+        secondary ?? '-',
+        safekeepers.join(','),
+      ]),
       'no projects',
     ),
     '',

@@ -62,7 +62,7 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
       'pal.cmd.safekeeper.*',
       'pal.cmd.safekeeper-node.sk-{node}',
       ...SPEAK,
-      'pal.evt.*.*.safekeeper.*',
+      'pal.evt.*.*.safekeeper.>',
     ],
     subscribe: [
       'pal.cmd.safekeeper-node.sk-{node}',
@@ -79,11 +79,12 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
       'pal.cmd.timeline.*',
       'pal.cmd.pageserver-node.ps-{node}',
       ...SPEAK,
-      'pal.evt.*.*.pageserver.*',
+      'pal.evt.*.*.pageserver.>',
     ],
     subscribe: [
       'pal.cmd.pageserver-node.ps-{node}',
       'pal.cmd.pageserver.*',
+      'pal.evt.*.*.pageserver.index.uploaded',
       'pal.open.pageserver.*',
       'pal.channel.open.ps-{node}',
       'pal.channel.at.ps-{node}.*',
