@@ -116,6 +116,12 @@ describe('a secured cluster', () => {
     const command = { type: 'status' };
     const { tenant } = await sendCommand<{ tenant: string }>(bus, 'timeline', timeline, command, TIMEOUT);
     scope = { tenant, timeline };
+    await sendCommand(bus, 'pageserver', timeline, { type: 'flush' }, TIMEOUT);
+    await eventually(
+      'what pageservers tell is kept, too',
+      async () => (await cluster.cli('events', 'pageserver.>', '--json')).stdout.includes('index.uploaded'),
+      LIMIT,
+    );
     ledger = await ClusterLedger.begin(cluster, { writers: 4 });
   });
 
