@@ -6,6 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type PalimpsestClient } from '../../deploy/client/index.ts';
+import { runDirectoryOf } from '../../deploy/node/data-directory.ts';
 import { freePorts, NatsCluster } from './nats-server.ts';
 import { allToEnd, eventually, type ProcessInfo, processTree, signal } from './processes.ts';
 import { type RunResult, run } from './programs.ts';
@@ -123,6 +124,11 @@ export class TestNode {
   thaw(): void {
     for (const { pid } of this.#frozen) signal(pid, 'SIGCONT');
     this.#frozen = [];
+  }
+
+  /** Removes what a node that was killed leaves outside of its disk. */
+  async removeRunDirectory(): Promise<void> {
+    await rm(runDirectoryOf(this.#dataDir), { recursive: true, force: true });
   }
 
   /** Loses everything that the node, which does not run, has on its disk. */
@@ -279,6 +285,7 @@ export class TestCluster {
   async stop(): Promise<void> {
     await this.#client?.close().catch(() => {});
     for (const node of this.nodes.values()) await node.kill().catch(() => {});
+    for (const node of this.nodes.values()) await node.removeRunDirectory();
     this.#network?.close();
     await this.nats.stop();
     await rm(this.folder, { recursive: true, force: true });

@@ -7,6 +7,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type PalimpsestClient } from '../../deploy/client/index.ts';
+import { runDirectoryOf } from '../../deploy/node/data-directory.ts';
 import { PgClient, type PgTarget, parsePgUrl } from './pg-client.ts';
 import { allToEnd, eventually, type ProcessInfo, processTree, type Role, signal } from './processes.ts';
 import { type RunResult, run } from './programs.ts';
@@ -154,6 +155,8 @@ export class TestSystem {
         throw error;
       });
     } finally {
+      // One that was killed has left it.
+      rmSync(runDirectoryOf(this.dataDir), { recursive: true, force: true });
       if (this.#ownsData) rmSync(join(this.dataDir, '..'), { recursive: true, force: true });
     }
   }
