@@ -21,19 +21,13 @@ import type { Objects } from '../../runtime/ports/objects.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { PAGESERVER_EVENTS } from './events-pageserver.ts';
 import { foldAll, fullHistory, GOLDEN_ID, GOLDEN_KINDS } from './kinds.ts';
-
-export interface GoldenFormat {
-  name: string;
-  /** Version that is written today. */
-  version: number;
-  write(): Promise<Uint8Array>;
-  read(bytes: Uint8Array): Promise<unknown>;
-}
+import { GOLDEN_MESSAGES, type GoldenFormat } from './messages.ts';
 
 const TENANT = 'a'.repeat(32);
 const MANIFEST_KEY = `projects/${TENANT}/project.json`;
 
 export const GOLDEN_FORMATS: GoldenFormat[] = [
+  ...GOLDEN_MESSAGES,
   { name: 'layer', version: 2, write: async () => writeLayer(), read: async (bytes) => readLayer(bytes) },
   {
     name: 'index',
