@@ -29,6 +29,11 @@ export class OwnObject {
     return this.#key;
   }
 
+  /** Of the version that is there; undefined when there is none, or it is not known which. */
+  get etag(): string | undefined {
+    return this.#isUncertain ? undefined : this.#etag;
+  }
+
   /** Stores a new version. After an error it is not known which one is there: the next call finds out. */
   async replace(bytes: Uint8Array): Promise<void> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {

@@ -11,6 +11,7 @@ import { eventually } from '../../test/support/processes.ts';
 import { FencedObjects, MARK_TRUST_MS } from './fenced-objects.ts';
 import { LATER_MS, type ManifestSource, Manifests, readManifests } from './manifests.ts';
 import { claimObjects, MARK_KEY, takeOver } from './objects-mark.ts';
+import { NOTE_MS, WRITTEN_KEY } from './written-manifests.ts';
 
 const TENANT = 'a'.repeat(32);
 const log = { info() {}, warn() {}, error() {}, debug() {}, child: () => log } as unknown as Log;
@@ -106,6 +107,54 @@ describe('manifests', () => {
     const next = new Manifests({ objects, clock, log, source: () => known });
     await next.saveAll([TENANT]);
     expect([...(await readManifests(objects))[0]!.timelines.keys()]).toEqual(['2'.repeat(32)]);
+  });
+
+  describe('at the start of another control process', () => {
+    const key = (name: string) => `projects/${TENANT}/${name}.json`;
+    const keys = [key('project'), key(`timelines/${'1'.repeat(32)}`), key(`timelines/${'2'.repeat(32)}`)];
+    const etags = () => Promise.all(keys.map(async (each) => (await objects.head(each))?.etag));
+    const startAnew = () => new Manifests({ objects, clock, log, source: () => known }).saveAll([TENANT]);
+
+    beforeEach(async () => {
+      await manifests.save(TENANT);
+      await clock.advance(NOTE_MS);
+      await eventually(
+        'it to be noted what is written',
+        async () => (await objects.head(WRITTEN_KEY)) !== undefined,
+      );
+    });
+
+    it('are left alone where they are as they should be', async () => {
+      const before = await etags();
+      await startAnew();
+      expect(await etags()).toEqual(before);
+    });
+
+    it('are written where something has changed since', async () => {
+      const before = await etags();
+      known = { state: state('renamed'), timelines: [timeline('1'), timeline('2', 'moved')] };
+      await startAnew();
+      const after = await etags();
+      expect(after.map((etag, at) => etag === before[at])).toEqual([false, true, false]);
+      expect((await readManifests(objects))[0]!.state).toEqual(state('renamed'));
+    });
+
+    it('are written where they are missing or somebody has touched them', async () => {
+      await objects.delete(keys[1]!);
+      await objects.put(keys[2]!, Buffer.from('{}'));
+      await startAnew();
+      const [project] = await readManifests(objects);
+      expect([...project!.timelines.values()]).toEqual([state('timeline 1'), state('timeline 2')]);
+    });
+
+    it('are all written when the note of them is of no use', async () => {
+      const before = await etags();
+      await objects.put(WRITTEN_KEY, Buffer.from('no JSON'));
+      await startAnew();
+      const after = await etags();
+      for (const [at, etag] of after.entries()) expect(etag).not.toBe(before[at]);
+      expect((await readManifests(objects))[0]!.timelines.size).toBe(2);
+    });
   });
 
   it('that are damaged or of a newer format are refused', async () => {

@@ -21,6 +21,7 @@ import type { KeptState } from '../../runtime/host/actor-state.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+import { WrittenManifests } from './written-manifests.ts';
 
 export const MANIFESTS_PREFIX = 'projects/';
 export const IMPORTS_PREFIX = 'imports/';
@@ -75,9 +76,11 @@ export class Manifests {
   readonly #later = new Set<string>();
   /** Of the manifests that were there at the start: a wrong one costs a try more. */
   readonly #etagsBefore = new Map<string, string>();
+  readonly #hint: WrittenManifests;
 
   constructor(options: ManifestsOptions) {
     this.#options = options;
+    this.#hint = new WrittenManifests(options);
   }
 
   /** Resolves when objects have what is known of the project at this moment, or nothing when it is gone. */
@@ -153,11 +156,12 @@ export class Manifests {
     }
   }
 
-  /** In the background: writes all of them, and removes those of projects and timelines that are gone. */
+  /** In the background: writes all that are not there as they should be, and removes those of projects and timelines that are gone. */
   async saveAll(tenants: string[]): Promise<void> {
     const { objects, log } = this.#options;
     try {
       for await (const { key, etag } of objects.list(MANIFESTS_PREFIX)) this.#etagsBefore.set(key, etag);
+      await this.#hint.load();
       for (const tenant of tenants) await this.save(tenant);
       const known = new Set(tenants);
       for await (const { key } of objects.list(MANIFESTS_PREFIX)) {
@@ -175,20 +179,23 @@ export class Manifests {
 
   async #write(tenant: string, writing: Writing): Promise<void> {
     const { written, manifests } = writing;
-    const { objects, source } = this.#options;
-    const found = source(tenant);
+    const found = this.#options.source(tenant);
     if (!found) {
-      await objects.delete(projectKey(tenant));
-      for (const timeline of written.keys()) await objects.delete(timelineKey(tenant, timeline));
+      await this.#remove(projectKey(tenant));
+      for (const timeline of written.keys()) await this.#remove(timelineKey(tenant, timeline));
       this.#projects.delete(tenant);
       return;
     }
     await this.#writeTimelines(tenant, writing, found);
-    await this.#replace(manifests, projectKey(tenant), encode({ tenant, state: found.state }));
+    const content = { tenant, state: found.state };
+    await this.#replace(manifests, projectKey(tenant), {
+      content: () => content,
+      fingerprint: JSON.stringify(content),
+    });
     const present = new Set(found.timelines.map(({ timeline }) => timeline));
     for (const timeline of [...written.keys()].filter((one) => !present.has(one))) {
       const key = timelineKey(tenant, timeline);
-      await objects.delete(key);
+      await this.#remove(key);
       written.delete(timeline);
       manifests.delete(key);
     }
@@ -202,27 +209,37 @@ export class Manifests {
   ): Promise<void> {
     const changed = found.timelines.filter((one) => written.get(one.timeline) !== one.fingerprint);
     for (const { timeline, state, fingerprint } of changed) {
-      let kept: KeptState;
+      const content = () => ({ timeline, state: state() });
       try {
-        kept = state();
+        await this.#replace(manifests, timelineKey(tenant, timeline), { content, fingerprint });
       } catch (error) {
         // Deleted while others were written: there is nothing to tell of it any more.
         if (!this.#isKnown(tenant, timeline)) continue;
         throw error;
       }
-      const key = timelineKey(tenant, timeline);
-      await this.#replace(manifests, key, encode({ timeline, state: kept }));
       written.set(timeline, fingerprint);
     }
   }
 
-  async #replace(manifests: Map<string, OwnObject>, key: string, bytes: Uint8Array): Promise<void> {
+  async #replace(
+    manifests: Map<string, OwnObject>,
+    key: string,
+    { content, fingerprint }: { content: () => object; fingerprint: string },
+  ): Promise<void> {
     let manifest = manifests.get(key);
     if (!manifest) {
-      manifest = new OwnObject(this.#options.objects, key, this.#etagsBefore.get(key));
+      const etag = this.#etagsBefore.get(key);
+      manifest = new OwnObject(this.#options.objects, key, etag);
       manifests.set(key, manifest);
+      if (this.#hint.isCurrent(key, etag, fingerprint)) return;
     }
-    await manifest.replace(bytes);
+    await manifest.replace(encode(content()));
+    this.#hint.wrote(key, manifest.etag, fingerprint);
+  }
+
+  async #remove(key: string): Promise<void> {
+    await this.#options.objects.delete(key);
+    this.#hint.removed(key);
   }
 
   #isKnown(tenant: string, timeline: string | undefined): boolean {

@@ -6,6 +6,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ObjectInfo, Objects } from '../../runtime/ports/objects.ts';
 import { isManifestKey, MANIFESTS_PREFIX, readManifest } from '../node/manifests.ts';
 import { MARK_KEY } from '../node/objects-mark.ts';
+import { WRITTEN_KEY } from '../node/written-manifests.ts';
 import type { Finding } from './findings.ts';
 
 /** Timelines by the keys of their manifests; none of an installation from before there were manifests. */
@@ -26,7 +27,7 @@ export async function checkManifests(
 ): Promise<Finding[]> {
   const findings: Finding[] = [];
   for (const { key } of others) {
-    if (key === MARK_KEY) continue;
+    if (key === MARK_KEY || key === WRITTEN_KEY) continue;
     if (!isManifestKey(key)) {
       findings.push({ severity: 'note', kind: 'unknown', key, message: 'an object of an unknown kind' });
       continue;
