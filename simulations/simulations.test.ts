@@ -20,6 +20,7 @@ const FIXED_SEEDS: Record<string, { first: number; effort: number }> = {
   'client-transactions': { first: 6, effort: 0.3 },
   'rolling-upgrade': { first: 3, effort: 0.5 },
   'restore-during-upload': { first: 6, effort: 0.3 },
+  'kitchen-sink': { first: 13, effort: 1 },
 };
 
 const kitchenSink = findScenario('consensus-kitchen-sink')!;
@@ -157,6 +158,11 @@ describe('seeds that once failed', () => {
     expect(violation).toBeUndefined();
   }, 60_000);
 
+  it('a replica that was made while its timeline was archived is found lost when its disk is', async () => {
+    const { violation } = await runSeed({ scenario: findScenario('kitchen-sink')!, seed: 1161, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
   it('a timeline is created also where the first answer comes too late', async () => {
     // Mostly in its simplest form: what it needs is a very slow network.
     const simple = [
@@ -222,6 +228,21 @@ describe('known bugs', () => {
     });
     expect(row.seedsToFind).toBeDefined();
   }, 60_000);
+
+  // Of the whole system, one of each kind, with the first of a few short runs.
+  const ofTheWhole: [string, number, string][] = [
+    ['quorum-of-one', 34, 'one leader per term'],
+    ['upload-called-done', 34, 'what an index lists is there'],
+    ['stale-page-cache', 34, 'a page at an LSN equals the model'],
+    ['gc-ignores-branches', 21, 'what is leased is readable'],
+  ];
+  for (const [canary, firstSeed, invariant] of ofTheWhole) {
+    it(`${canary} is found in the whole system`, async () => {
+      const scenario = findScenario('kitchen-sink')!;
+      const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 3, takeTurns });
+      expect(row.invariant).toBe(invariant);
+    }, 60_000);
+  }
 
   // Each with the first seed that finds it.
   const ofMembership: [string, number][] = [

@@ -305,7 +305,7 @@ function templateOf({ base, spec }: TimelineContext): { template?: string } {
 
 /** Compute first; then what the pageserver has goes to objects, and its local files go. Safekeepers give up theirs when idle. */
 async function archive(services: TimelineServices, context: TimelineContext, effect: Context): Promise<void> {
-  const { pageserver, tenant } = context.spec!;
+  const { tenant } = context.spec!;
   const timeline = context.id;
   await unlessUnknown(
     services.send('compute', timeline, { type: 'forget' }, { timeoutMs: DELETE_TIMEOUT_MS }),
@@ -321,7 +321,7 @@ async function archive(services: TimelineServices, context: TimelineContext, eff
       ),
     );
   const command = { type: 'detach', timeline, tenant, dropLocal: true };
-  await services.send('pageserver-node', pageserver, command, { timeoutMs: DELETE_TIMEOUT_MS });
+  await services.send('pageserver-node', pageserverOf(context), command, { timeoutMs: DELETE_TIMEOUT_MS });
 }
 
 /** Compute first, so that nothing writes any more; then pages, then WAL; then the ancestor may forget the branch point. */

@@ -206,7 +206,6 @@ export const timelineMachine = setup({
     },
     active: {
       on: {
-        'replicas.completed': { actions: 'noneMissing' },
         'attach.requested': { actions: ['takeGeneration', { type: 'attach', params: own }] },
         'attach.completed': { actions: 'takeAttachment' },
         'attach.failed': { actions: 'takeAttachError' },
@@ -234,6 +233,8 @@ export const timelineMachine = setup({
     deleted: {},
   },
   on: {
+    // Also of a timeline that was archived meanwhile: who is thought to have no replica yet is not given one that was lost.
+    'replicas.completed': { actions: 'noneMissing' },
     'membership.change-requested': { actions: ['takeMembership', { type: 'installJoint', params: own }] },
     'membership.joint-installed': {
       guard: 'isOfChange',

@@ -74,6 +74,22 @@ describe('a timeline', () => {
     expect(effects.at(-1)).toBe('completeReplicas');
   });
 
+  it('knows that no replica is missing any more also when they were completed while it was archived', () => {
+    const missing: TimelineEvent[] = [
+      ...ACTIVE.slice(0, 2),
+      { type: 'timeline.activated', missing: ['sk3'] },
+    ];
+    const archived: TimelineEvent[] = [{ type: 'timeline.archive-requested' }, { type: 'timeline.archived' }];
+    for (const until of [0, 1, 2]) {
+      const events = [
+        ...missing,
+        ...archived.slice(0, until),
+        { type: 'replicas.completed' } as TimelineEvent,
+      ];
+      expect(timelineStatus(fold(events).snapshot).missing).toEqual([]);
+    }
+  });
+
   it('gives every attachment a newer generation, and believes only the newest completion', () => {
     const decision = decideTimeline(fold(ACTIVE).snapshot, { type: 'attach' }, environment);
     expect(decision).toEqual({ events: [{ type: 'attach.requested', generation: 2 }] });
@@ -449,5 +465,27 @@ describe('placing a timeline', () => {
         return {};
       }),
     ).rejects.toThrow(/does not run/);
+  });
+});
+
+describe('archiving a timeline', () => {
+  it('takes it from the pageserver that has it now', async () => {
+    const moved: TimelineEvent[] = [
+      { type: 'attach.requested', generation: 2, pageserver: 'ps2' },
+      { type: 'attach.completed', generation: 2 },
+      { type: 'timeline.archive-requested' },
+    ];
+    const { snapshot } = fold([...ACTIVE, ...moved]);
+    const sent: string[] = [];
+    const send: Send = async (kind, id, { type }) => {
+      sent.push(`${kind} ${id} ${type}`);
+      return {};
+    };
+    const effects = timelineEffects({ send, attached: async () => {}, pageserverReady: async () => {} });
+    const effect = { clock: testClock(), snapshot: () => snapshot } as never;
+    expect(await effects.archive!({ context: snapshot.context }, effect)).toEqual([
+      { type: 'timeline.archived' },
+    ]);
+    expect(sent).toEqual(['compute child forget', 'pageserver child flush', 'pageserver-node ps2 detach']);
   });
 });

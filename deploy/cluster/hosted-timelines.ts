@@ -3,7 +3,7 @@ import { toWireError } from '../../protocols/errors.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
-import { type KnownNode, pageserverNode } from './registry.ts';
+import { type PageserverLife, pageserverNode } from './registry.ts';
 
 const ASK_TIMEOUT_MS = 2_000;
 
@@ -14,7 +14,7 @@ export interface HostedTimeline {
 }
 
 /** Asks the pageservers of `nodes`; one that does not answer serves nothing that is known. */
-export async function hostedTimelines(bus: Bus, nodes: readonly KnownNode[]): Promise<HostedTimeline[]> {
+export async function hostedTimelines(bus: Bus, nodes: readonly PageserverLife[]): Promise<HostedTimeline[]> {
   const answers = await Promise.all(
     nodes
       .filter(({ pageserverLife }) => pageserverLife !== undefined)

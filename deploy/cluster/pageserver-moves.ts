@@ -7,7 +7,7 @@ import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { ControlActors } from '../node/control-actors.ts';
 import { hostedTimelines } from './hosted-timelines.ts';
-import { type KnownNode, pageserverNode } from './registry.ts';
+import { type PageserverLife, pageserverNode } from './registry.ts';
 
 export interface PageserverMovesOptions {
   control: ControlActors;
@@ -53,7 +53,7 @@ export class PageserverMoves {
   }
 
   /** A pageserver that has started anew has forgotten its timelines. */
-  attachToNewLives(nodes: readonly KnownNode[]): void {
+  attachToNewLives(nodes: readonly PageserverLife[]): void {
     for (const node of nodes) {
       if (!node.alive || node.pageserverLife === undefined) continue;
       const before = this.#lives.get(node.name);
@@ -65,7 +65,7 @@ export class PageserverMoves {
   }
 
   /** After a change of the holder most timelines are attached where they should be. */
-  async adopt(nodes: readonly KnownNode[]): Promise<void> {
+  async adopt(nodes: readonly PageserverLife[]): Promise<void> {
     const { control, bus } = this.#options;
     for (const { name, pageserverLife } of nodes) {
       if (pageserverLife !== undefined) this.#lives.set(name, pageserverLife);

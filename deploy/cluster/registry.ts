@@ -49,6 +49,9 @@ export interface KnownNode extends NodeRecord {
   silentMs: number;
 }
 
+/** What is known of the pageserver of a node, if it has one. */
+export type PageserverLife = Pick<KnownNode, 'name' | 'alive' | 'pageserverLife'>;
+
 /** Throws `invalid-argument` unless `name` can name a node or a zone. */
 export function checkNodeName(name: string, what = 'node'): string {
   if (NAME.test(name)) return name;

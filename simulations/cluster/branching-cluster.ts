@@ -1,38 +1,41 @@
 /**
- * A whole installation in a world: control plane, safekeepers, a pageserver, object storage, and computes that serve the
+ * A whole installation in a world: control plane, safekeepers, pageservers, object storage, and computes that serve the
  * branches of one project. For every timeline it keeps what its WAL and its pages must be.
  */
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
+import type { OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import type { BranchStatus } from '../../actors/tenant/events.ts';
-import { PalimpsestError } from '../../protocols/errors.ts';
+import type { TimelineStatus } from '../../actors/timeline/events.ts';
+import type { PageserverNodeOptions } from '../../deploy/node/pageserver-node.ts';
+import type { Membership } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
-import { type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import { walPageHeaderBytes } from '../../protocols/postgres/wal/page-header.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
 import { FaultInjector, type FaultTarget } from '../faults/injector.ts';
-import { AgreedHistory } from '../oracles/agreed-history.ts';
-import { CommitLedger } from '../oracles/commit-ledger.ts';
-import { PageModel } from '../oracles/page-model.ts';
+import { ListedObjects } from '../oracles/listed-objects.ts';
 import { ReplayOracle } from '../oracles/replay-oracle.ts';
 import type { ScenarioContext } from '../scenarios/scenario.ts';
 import { SimBroker } from '../world/bus.ts';
 import { SimMachine, type SimProcess, type Surroundings } from '../world/machine.ts';
 import { type NetworkLimits, SimNetwork } from '../world/network.ts';
 import { SimBucket } from '../world/objects.ts';
-import { findCanary } from './canaries.ts';
+import { type Canary, findCanary } from './canaries.ts';
+import { changedCommands } from './changed-bus.ts';
+import { ComputeFleet } from './compute-fleet.ts';
 import { CONTROL_ID, CONTROL_KIND, ControlMachine, type ControlRequest } from './control-process.ts';
+import { type KnownTimeline, KnownTimelines } from './known-timelines.ts';
 import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from './pageserver-process.ts';
 import { SafekeeperMachine } from './safekeeper-process.ts';
-import { SimPostgres, type Workload } from './sim-postgres.ts';
+import type { SimPostgresOptions, Workload } from './sim-postgres.ts';
 
 const PG_VERSION = 17;
 const SYSTEM_ID = 7_000_000_000_000_000_002n;
 const RESTART_MS = 200;
-const WAKE_MS = 20_000;
-const WAKE_POLL_MS = 20;
+const LOOK_MS = 200;
 /** A user does not wait for long for a control plane that may have crashed. */
 const REQUEST_TIMEOUT_MS = 8_000;
-const CALM_THINK_MS = 400;
 /** Much happens to layers in little WAL. */
 const SMALL_LAYERS = {
   layerBytesMax: 12_000,
@@ -40,81 +43,94 @@ const SMALL_LAYERS = {
 };
 const START_LSN = (3 * WAL_SEGMENT_BYTES + walPageHeaderBytes(3 * WAL_SEGMENT_BYTES)) as Lsn;
 
-/** A timeline with what must hold of it. */
-export interface KnownTimeline {
-  id: string;
-  history: AgreedHistory;
-  ledger: CommitLedger;
-  model: PageModel;
-}
-
 export interface BranchingOptions {
   network: NetworkLimits;
   workload: Workload;
   computes: number;
   /** History ends: the project's window in bytes of WAL, and the pause between two collections. */
   history?: { bytes: number; gcIntervalMs: number };
+  /** That a timeline begins with; three when absent. */
+  safekeepers?: number;
+  /** Safekeepers beyond those. */
+  spares?: number;
+  /** Two pageservers, between which the project moves, instead of one that is started again. */
+  isCluster?: boolean;
+  offload?: Partial<OffloadTimings>;
+  sizes?: NonNullable<PageserverNodeOptions['sizes']>;
+  /** How wrong clocks and how slow disks are. */
+  machines?: { clockDrift: number; syncMs: number };
+  /** What a compute is told of the members of its timeline may be over. */
+  membershipTold?: (configurations: readonly Membership[], told: Membership) => Membership;
+  onServing?(timeline: string): SimPostgresOptions['onServing'];
 }
 
 export class BranchingCluster {
   readonly surroundings: Surroundings;
   readonly bucket: SimBucket;
   readonly control: ControlMachine;
-  readonly pageserver: PageserverMachine;
+  readonly pageservers: PageserverMachine[];
   readonly safekeepers: SafekeeperMachine[];
   readonly injector: FaultInjector;
-  readonly timelines = new Map<string, KnownTimeline>();
+  readonly known: KnownTimelines;
+  readonly computes: ComputeFleet;
+  readonly listed: ListedObjects;
   readonly #context: ScenarioContext;
   readonly #options: BranchingOptions;
-  readonly #computes: SimMachine[];
-  /** What runs on a compute's machine. */
-  readonly #running = new Map<string, { timeline: string; postgres: SimPostgres }>();
+  readonly #canary: Canary | undefined;
+  readonly #replays: ReplayOracle;
+  readonly #computeMachines: SimMachine[];
+  /** Timelines of which the pageserver was told that they go. */
+  readonly #deleted = new Set<string>();
+  /** The safekeeper whose disk was lost, until it has all that it is to have. */
+  #lostDisk: SafekeeperMachine | undefined;
 
   constructor(context: ScenarioContext, options: BranchingOptions) {
     const { world } = context;
     this.#context = context;
     this.#options = options;
+    this.#canary = findCanary(context.canary, world);
     const network = new SimNetwork(world, options.network);
     this.surroundings = { world, network, broker: new SimBroker(network) };
     this.bucket = new SimBucket(world);
-    this.safekeepers = ['sk1', 'sk2', 'sk3'].map((name) => {
-      const machine = this.machine(name);
-      const safekeeper: SafekeeperMachine = new SafekeeperMachine(machine, {
-        bucket: this.bucket,
-        onExit: this.#restarter(machine, () => safekeeper.start()),
-      });
-      return safekeeper;
-    });
-    const pageserver = this.machine('ps1');
-    this.pageserver = new PageserverMachine(
-      pageserver,
-      this.bucket,
-      this.#restarter(pageserver, () => this.startPageserver()),
-      findCanary(context.canary, context.world)?.pageserver,
-      'timeline',
-      options.history ? SMALL_LAYERS : {},
+    this.listed = new ListedObjects(world, this.bucket, (folder) =>
+      this.#deleted.has(folder.slice(folder.lastIndexOf('/') + 1)),
     );
-    const control = this.machine('control');
-    this.control = new ControlMachine(control, {
-      pageserver: 'ps1',
-      pgVersion: PG_VERSION,
-      ...(options.history ? { gcIntervalMs: options.history.gcIntervalMs } : {}),
-      wrapBus: findCanary(context.canary, context.world)?.wrapControlBus,
-      oracle: new ReplayOracle(world),
-      computes: {
-        wake: (timeline) => this.#wake(timeline),
-        suspend: async (timeline) => this.#suspend(timeline),
-      },
-      onExit: this.#restarter(control, () => this.control.start()),
+    this.#replays = new ReplayOracle(world);
+    const count = (options.safekeepers ?? 3) + (options.spares ?? 0);
+    this.safekeepers = Array.from({ length: count }, (_, n) => this.#safekeeper(`sk${n + 1}`));
+    const members = this.#members();
+    const { safekeepers, bucket } = this;
+    const isDeleted = (timeline: string) => this.#deleted.has(timeline);
+    const pgVersion = PG_VERSION;
+    this.known = new KnownTimelines({ world, bucket, pgVersion, safekeepers, members, isDeleted });
+    this.pageservers = (options.isCluster ? ['ps-a', 'ps-b'] : ['ps1']).map((name) => this.#pageserver(name));
+    this.control = this.#control();
+    this.#computeMachines = Array.from({ length: options.computes }, (_, n) =>
+      this.machine(`compute${n + 1}`),
+    );
+    this.computes = this.#fleet();
+    this.injector = new FaultInjector({
+      world,
+      network,
+      bucket: this.bucket,
+      targets: this.#targets(),
+      onNewCompute: (name, how) => this.computes.startRival(name, how),
+      onLostDisk: (name) => this.#loseDisk(name),
+      onPagesMove: () => this.control.movePages(),
     });
-    this.#computes = Array.from({ length: options.computes }, (_, n) => this.machine(`compute${n + 1}`));
-    this.injector = new FaultInjector({ world, network, bucket: this.bucket, targets: this.#targets() });
     storeEmptyTemplate(this.bucket, { pgVersion: PG_VERSION, systemId: SYSTEM_ID, startLsn: START_LSN });
   }
 
   /** A machine of this world. */
   machine(name: string): SimMachine {
-    return new SimMachine(name, this.surroundings);
+    const machine = new SimMachine(name, this.surroundings);
+    const { machines } = this.#options;
+    if (!machines) return machine;
+    const random = this.#context.random.stream(`machine/${name}`);
+    machine.skew.rate = 1 + random.between(-machines.clockDrift, machines.clockDrift);
+    machine.skew.offsetMs = Math.round(random.between(-2000, 2000));
+    machine.storage.latency.syncMs = machines.syncMs * random.between(0.5, 3);
+    return machine;
   }
 
   get hasHistoryWindow(): boolean {
@@ -126,18 +142,43 @@ export class BranchingCluster {
   }
 
   get computeNames(): string[] {
-    return this.#computes.map(({ name }) => name);
+    return this.#computeMachines.map(({ name }) => name);
+  }
+
+  get pageserverNames(): string[] {
+    return this.pageservers.map(({ node }) => node);
   }
 
   start(): void {
     for (const safekeeper of this.safekeepers) safekeeper.start();
-    this.startPageserver();
+    for (const pageserver of this.pageservers) this.startPageserver(pageserver);
     this.control.start();
   }
 
-  startPageserver(): void {
-    this.pageserver.start();
+  startPageserver(pageserver: PageserverMachine): void {
+    pageserver.start();
     this.control.pageserverStarted();
+  }
+
+  /** Starts everything that is down. */
+  startAll(): void {
+    for (const safekeeper of this.safekeepers)
+      if (!safekeeper.machine.isUp) this.#startSafekeeper(safekeeper);
+    for (const pageserver of this.pageservers) {
+      if (!pageserver.machine.isUp) this.startPageserver(pageserver);
+    }
+    if (!this.control.machine.isUp) this.control.start();
+  }
+
+  /** All safekeepers lose their memory at once, and the pageservers all that they have. */
+  cutPower(): void {
+    for (const safekeeper of this.safekeepers) this.known.crash(safekeeper);
+    for (const safekeeper of this.safekeepers) this.#startSafekeeper(safekeeper);
+    for (const pageserver of this.pageservers) {
+      pageserver.loseDisk();
+      this.startPageserver(pageserver);
+    }
+    this.#context.world.tell('world', 'a power cut: pageservers lose their disks, all safekeepers crashed');
   }
 
   /** Asks the control plane, as the command line does. Throws its rejection, `unavailable` or `timeout`. */
@@ -150,13 +191,12 @@ export class BranchingCluster {
   /** The project of every run, from the empty template. */
   createProject(process: SimProcess): Promise<unknown> {
     const template = { key: TEMPLATE_KEY, startLsn: START_LSN, systemId: String(SYSTEM_ID) };
-    const safekeepers = this.storageNames;
     return this.ask(process, {
       type: 'create-project',
       name: 'default',
       template,
-      safekeepers,
-      pageserver: 'ps1',
+      safekeepers: this.#members(),
+      pageserver: this.pageserverNames[0]!,
       ...(this.#options.history ? { history: { ms: 0, bytes: this.#options.history.bytes } } : {}),
     });
   }
@@ -171,131 +211,177 @@ export class BranchingCluster {
     return this.control.projects().flatMap(({ branches }) => branches);
   }
 
-  /** What must hold of a branch's timeline; undefined while its ancestor is unknown. */
-  known(branch: Pick<BranchStatus, 'timeline' | 'startLsn' | 'ancestor'>): KnownTimeline | undefined {
-    const found = this.timelines.get(branch.timeline);
-    if (found) return found;
-    const { world } = this.#context;
-    const ancestor = branch.ancestor && this.timelines.get(branch.ancestor.timeline);
-    if (branch.ancestor && !ancestor) return undefined;
-    const startLsn = branch.startLsn as Lsn;
-    if (ancestor && ancestor.history.recordEndBefore(startLsn) !== startLsn) {
-      world.fail('a branch begins where a committed record of its ancestor ends', `${branch.timeline}`);
-    }
-    const history = new AgreedHistory({
-      world,
-      startLsn,
-      pgVersion: PG_VERSION,
-      walDirectory: `timelines/${branch.timeline}/wal`,
-      storages: this.safekeepers.map(({ machine }) => machine.storage),
-      configurations: () => [{ generation: 1, members: this.storageNames as NodeId[] }],
-      ...(ancestor ? { previousStart: ancestor.history.recordStartBefore(startLsn) } : {}),
-    });
-    const model = new PageModel(ancestor && { model: ancestor.model, lsn: startLsn });
-    history.onRecord = (record) => model.record(record);
-    const timeline = { id: branch.timeline, history, ledger: new CommitLedger(world), model };
-    this.timelines.set(branch.timeline, timeline);
-    return timeline;
+  /** Timelines whose safekeepers are just being changed. */
+  get changing(): TimelineStatus[] {
+    return this.control.timelines(['active', 'archived']).filter(({ newMembers }) => newMembers);
   }
 
-  /** Whether some compute leads the timeline, as far as it knows. */
-  isLed(timeline: string): boolean {
-    return [...this.#running.values()].some((each) => each.timeline === timeline && each.postgres.isLeading);
+  /** Whether a safekeeper has lost its disk, and not yet got all that it is to have. */
+  get hasLostDisk(): boolean {
+    return this.#lostDisk !== undefined;
   }
 
-  /** Keeps clients coming: computes are woken for branches, work for a while and are stopped. */
-  keepBusy(random: { int(bound: number): number; chance(p: number): boolean }): void {
-    const { world } = this.#context;
-    const look = () => {
-      for (const machine of this.#computes) {
-        const running = this.#running.get(machine.name);
-        if (running && random.chance(0.05)) running.postgres.stop();
-        if (running || this.injector.isDown(machine.name)) continue;
-        const idle = this.branches().filter(({ timeline }) => !this.#runsOn(timeline));
-        const branch = idle[random.int(Math.max(1, idle.length))];
-        if (branch) this.#startCompute(machine, branch.timeline);
-      }
-      world.after(RESTART_MS, undefined, 'clients', look);
-    };
-    look();
+  /** What the safekeeper that lost its disk still lacks. */
+  get lacking(): TimelineStatus[] {
+    const lost = this.#lostDisk;
+    if (!lost) return [];
+    const has = new Set(lost.probes().map(({ snapshot }) => snapshot.context.identity.timeline));
+    return this.control
+      .timelines(['placing', 'active', 'archiving', 'archived'])
+      .filter(({ timeline, members }) => members.includes(lost.node) && !has.has(timeline));
   }
 
-  /** From now on clients think for long: what is waited for may take minutes, and their work says nothing new. */
-  calm(): void {
-    this.#options.workload.thinkMs = CALM_THINK_MS;
-  }
-
-  // --- computes -----------------------------------------------------------------------------------------------
-
-  #runsOn(timeline: string): SimMachine | undefined {
-    return this.#computes.find(({ name }) => this.#running.get(name)?.timeline === timeline);
-  }
-
-  #startCompute(machine: SimMachine, timeline: string): void {
-    const { world } = this.#context;
-    machine.start((process) => {
-      void this.#runCompute(machine, process, timeline).catch((error: Error) => {
-        if (!(error instanceof PalimpsestError)) throw error;
-        world.mark('compute: it could not start');
-        if (machine.process === process) machine.crash();
-      });
-    });
-  }
-
-  async #runCompute(machine: SimMachine, process: SimProcess, timeline: string): Promise<void> {
-    const { world } = this.#context;
-    const spec = await this.ask<ComputeSpec>(process, { type: 'compute-spec', timeline });
-    const branch = this.branches().find((each) => each.timeline === timeline);
-    const known = this.timelines.get(timeline) ?? (branch && this.known(branch));
-    // Its safekeepers may be giving up what they acknowledge.
-    if (process.isDead || !known || this.control.isGone(timeline)) return;
-    const postgres = new SimPostgres(
-      {
-        machine,
-        timeline: {
-          tenant: spec.tenant,
-          timeline,
-          members: spec.safekeepers as NodeId[],
-          pgVersion: spec.pgVersion,
-          systemId: BigInt(spec.systemId),
-          startLsn: spec.startLsn as Lsn,
-        },
-        workload: this.#options.workload,
-        history: known.history,
-        ledger: known.ledger,
-        onExit: (reason) => {
-          world.tell(machine.name, `ends: ${reason}`);
-          if (this.#running.get(machine.name)?.postgres === postgres) this.#running.delete(machine.name);
-        },
-      },
-      process,
+  /** Timelines whose safekeepers are being changed, with the replicas that they have, in words. */
+  unsettled(): string {
+    const replicas = this.safekeepers.flatMap((each) =>
+      each.probes().map(({ snapshot }) => ({ node: each.node, ...snapshot.context })),
     );
-    this.#running.set(machine.name, { timeline, postgres });
-    world.mark('compute: started');
-    await postgres.run();
+    return this.changing
+      .map(({ timeline, members, newMembers, membershipGeneration }) => {
+        const own = replicas
+          .filter(({ identity }) => identity.timeline === timeline)
+          .map(
+            ({ node, membership, term, commitLsn, history }) =>
+              `${node} has ${membership.generation}, term ${term}, commit ${formatLsn(commitLsn)}, ${JSON.stringify(history)}`,
+          );
+        return `${timeline} from ${members} to ${newMembers} in ${membershipGeneration}: ${own.join('; ')}`;
+      })
+      .join('\n');
   }
 
-  /** For the control plane: resolves when a compute leads the timeline. */
-  async #wake(timeline: string): Promise<void> {
+  // --- disks that are lost --------------------------------------------------------------------------------------
+
+  /** Fault budget: a pageserver's disk at any time; one safekeeper's at a time, and none while members change. */
+  #loseDisk(name: string): void {
     const { world } = this.#context;
-    const { process } = this.control.machine;
-    if (!this.#runsOn(timeline)) {
-      const free = this.#computes.find(({ name }) => !this.#running.has(name) && !this.injector.isDown(name));
-      // All are at work for others: one of them gives way.
-      const machine = free ?? this.#computes[0]!;
-      this.#running.get(machine.name)?.postgres.stop();
-      this.#startCompute(machine, timeline);
+    const pageserver = this.pageservers.find(({ node }) => node === name);
+    if (pageserver) {
+      const wasUp = pageserver.machine.isUp;
+      pageserver.loseDisk();
+      world.mark('pageserver: its disk was lost');
+      if (wasUp) this.startPageserver(pageserver);
+      return;
     }
-    for (let waitedMs = 0; waitedMs < WAKE_MS && !this.isLed(timeline); waitedMs += WAKE_POLL_MS) {
-      await process!.ports.clock.sleep(WAKE_POLL_MS);
-    }
-    if (!this.isLed(timeline)) throw new PalimpsestError('unavailable', 'the compute does not start');
-    world.mark('control: a compute was woken');
+    const safekeeper = this.safekeepers.find(({ node }) => node === name);
+    const isKnown = this.control.timelines().length > 0;
+    if (!safekeeper || this.#options.isCluster || this.#lostDisk || !isKnown || this.changing.length > 0)
+      return;
+    this.#lostDisk = safekeeper;
+    const wasUp = safekeeper.machine.isUp;
+    this.known.crash(safekeeper);
+    safekeeper.machine.storage.wipe();
+    this.known.lost(name);
+    world.mark('safekeeper: a disk was lost');
+    world.tell(name, 'its disk is lost');
+    if (wasUp) this.#startSafekeeper(safekeeper);
+    this.#watchLost(safekeeper);
   }
 
-  #suspend(timeline: string): void {
-    const machine = this.#runsOn(timeline);
-    if (machine) this.#running.get(machine.name)?.postgres.stop();
+  /** Until it has a replica of every timeline again that it is a member of. */
+  #watchLost(safekeeper: SafekeeperMachine): void {
+    const { world } = this.#context;
+    world.after(LOOK_MS, undefined, 'lost disk', () => {
+      const isBack = this.control.timelines().length > 0 && this.lacking.length === 0;
+      if (!isBack) return this.#watchLost(safekeeper);
+      this.#lostDisk = undefined;
+      world.mark('safekeeper: joined again after its disk was lost');
+      world.tell(safekeeper.node, 'has all its timelines again');
+    });
+  }
+
+  // --- machines -------------------------------------------------------------------------------------------------
+
+  #members(): NodeId[] {
+    return this.safekeepers.slice(0, this.#options.safekeepers ?? 3).map(({ node }) => node);
+  }
+
+  #safekeeper(name: string): SafekeeperMachine {
+    const machine = this.machine(name);
+    const canary = this.#canary;
+    machine.storage.lies = canary?.diskLies;
+    const safekeeper: SafekeeperMachine = new SafekeeperMachine(machine, {
+      bucket: this.bucket,
+      ...(this.#options.offload ? { offload: this.#options.offload } : {}),
+      ...(canary?.wrapDecide ? { wrapDecide: canary.wrapDecide } : {}),
+      ...(canary?.wrapPeerChannel ? { wrapPeerChannel: canary.wrapPeerChannel } : {}),
+      onReplica: (probe) => this.known.replicaStarted(name, probe),
+      onExit: this.#restarter(machine, () => this.#startSafekeeper(safekeeper)),
+    });
+    return safekeeper;
+  }
+
+  #startSafekeeper(safekeeper: SafekeeperMachine): void {
+    safekeeper.start();
+    this.control.safekeeperStarted();
+  }
+
+  #pageserver(name: string): PageserverMachine {
+    const machine = this.machine(name);
+    const { sizes, history } = this.#options;
+    const pageserver: PageserverMachine = new PageserverMachine(
+      machine,
+      this.bucket,
+      this.#restarter(machine, () => this.startPageserver(pageserver)),
+      this.#canary?.pageserver,
+      'timeline',
+      sizes ?? (history ? SMALL_LAYERS : {}),
+    );
+    pageserver.replays = this.#replays;
+    return pageserver;
+  }
+
+  #control(): ControlMachine {
+    const { history, isCluster } = this.#options;
+    const machine = this.machine('control');
+    const control: ControlMachine = new ControlMachine(machine, {
+      pageservers: this.pageservers,
+      pgVersion: PG_VERSION,
+      ...(history ? { gcIntervalMs: history.gcIntervalMs } : {}),
+      ...(isCluster ? {} : { repaired: this.#members() }),
+      wrapBus: (bus) => this.#watched(this.#canary?.wrapControlBus?.(bus) ?? bus),
+      oracle: this.#replays,
+      onTimeline: (timeline, actor) => this.known.watch(timeline, actor),
+      computes: {
+        wake: (timeline) => this.computes.wake(control.machine.process!, timeline),
+        suspend: async (timeline) => this.computes.suspend(timeline),
+      },
+      onExit: this.#restarter(machine, () => control.start()),
+    });
+    return control;
+  }
+
+  /** The control plane's bus: what it has decided to delete may go. */
+  #watched(bus: Bus): Bus {
+    const joinsAsNew = this.#canary?.joinsAsNew;
+    const deletes = changedCommands(bus, 'pageserver-node', (command) => {
+      if (command.type === 'delete') this.#deleted.add(String(command.timeline));
+      return command;
+    });
+    if (!joinsAsNew) return deletes;
+    return changedCommands(deletes, 'safekeeper-node', ({ rejoin: _, ...command }) => command);
+  }
+
+  #fleet(): ComputeFleet {
+    const { workload, membershipTold, onServing } = this.#options;
+    return new ComputeFleet({
+      world: this.#context.world,
+      machines: this.#computeMachines,
+      workload,
+      canary: this.#canary,
+      isDown: (name) => this.injector.isDown(name),
+      usable: () => this.branches().map(({ timeline }) => timeline),
+      specOf: (process, timeline) => this.ask<ComputeSpec>(process, { type: 'compute-spec', timeline }),
+      known: (timeline) => this.#knownTimeline(timeline),
+      membershipTold: (timeline, told) =>
+        membershipTold?.(this.known.configurationsOf(timeline), told) ?? told,
+      isGone: (timeline) => this.control.isGone(timeline),
+      ...(onServing ? { onServing } : {}),
+    });
+  }
+
+  #knownTimeline(timeline: string): KnownTimeline | undefined {
+    const branch = this.branches().find((each) => each.timeline === timeline);
+    return this.known.all.get(timeline) ?? (branch && this.known.of(branch));
   }
 
   // --- faults -------------------------------------------------------------------------------------------------
@@ -309,35 +395,39 @@ export class BranchingCluster {
   }
 
   #targets(): FaultTarget[] {
-    const target = (
-      machine: SimMachine,
-      start: () => void,
-      crash = () => machine.crash(),
-      isStorage = false,
-    ) => ({ machine, isStorage, start, crash });
+    const { known, control, computes } = this;
+    const target = (machine: SimMachine, start: () => void, crash: () => void, isStorage = false) => ({
+      machine,
+      isStorage,
+      start,
+      crash,
+    });
     return [
       ...this.safekeepers.map((each) =>
         target(
           each.machine,
-          () => each.start(),
-          () => each.crash(),
+          () => this.#startSafekeeper(each),
+          () => known.crash(each),
           true,
         ),
       ),
-      target(this.pageserver.machine, () => this.startPageserver()),
-      target(
-        this.control.machine,
-        () => this.control.start(),
-        () => this.control.crash(),
+      ...this.pageservers.map((each) =>
+        target(
+          each.machine,
+          () => this.startPageserver(each),
+          () => each.crash(),
+        ),
       ),
-      ...this.#computes.map((machine) =>
+      target(
+        control.machine,
+        () => control.start(),
+        () => control.crash(),
+      ),
+      ...this.#computeMachines.map((machine) =>
         target(
           machine,
           () => {},
-          () => {
-            machine.crash();
-            this.#running.delete(machine.name);
-          },
+          () => computes.crash(machine),
         ),
       ),
     ];

@@ -1,24 +1,27 @@
 /**
- * The control plane on a simulated machine: the tenants and timelines of production over their journals, and what the parent
- * process does for them: it attaches timelines when the pageserver has started anew.
+ * The control plane on a simulated machine: the tenants and timelines of production over their journals, and what is done for them
+ * when storage changes.
  */
 import { COMPUTE_KIND } from '../../actors/compute/compute.ts';
 import type { HistoryWindow, TenantCommand, TenantStatus } from '../../actors/tenant/events.ts';
+import type { TimelineCommand, TimelineStatus } from '../../actors/timeline/events.ts';
+import { TIMELINE_KIND } from '../../actors/timeline/timeline.ts';
 import { ControlActors } from '../../deploy/node/control-actors.ts';
 import { GarbageCollector } from '../../deploy/node/garbage-collector.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
-import { sendCommand, serveCommands } from '../../runtime/bus/command.ts';
+import { serveCommands } from '../../runtime/bus/command.ts';
+import type { ActorHandle } from '../../runtime/host/definition.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { ReplayOracle } from '../oracles/replay-oracle.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { observeActor, observedJournals } from './observe.ts';
+import type { PageserverMachine } from './pageserver-process.ts';
+import { StorageCare } from './storage-care.ts';
 
 export const CONTROL_KIND = 'control';
 export const CONTROL_ID = 'local';
-const READY_POLL_MS = 50;
-const STATUS_TIMEOUT_MS = 1000;
 
 /** What a user of the simulated system asks for. */
 export type ControlRequest =
@@ -42,7 +45,12 @@ export type ControlRequest =
   | { type: 'projects' };
 
 export interface ControlMachineOptions {
-  pageserver: string;
+  /** With several the installation is a cluster: projects move from one to another. */
+  pageservers: readonly PageserverMachine[];
+  /** Safekeepers that lost their disk join their timelines again, as on a single machine. */
+  repaired?: readonly string[];
+  /** The actor of a timeline runs, from its journal. */
+  onTimeline?(id: string, actor: ActorHandle<TimelineCommand>): void;
   pgVersion: number;
   /** Pause between two collections of old history; none without it. */
   gcIntervalMs?: number;
@@ -58,6 +66,7 @@ export class ControlMachine {
   readonly machine: SimMachine;
   readonly #options: ControlMachineOptions;
   #control: ControlActors | undefined;
+  #care: StorageCare | undefined;
 
   constructor(machine: SimMachine, options: ControlMachineOptions) {
     this.machine = machine;
@@ -65,7 +74,7 @@ export class ControlMachine {
   }
 
   start(): void {
-    this.#control = undefined;
+    this.#forget();
     this.machine.start((process) => {
       this.#main(process).catch((error: Error) => {
         process.ports.log.error({}, `the control plane cannot start: ${error.message}`);
@@ -77,7 +86,12 @@ export class ControlMachine {
   crash(): void {
     this.#options.oracle.crashed(this.machine.name);
     this.machine.crash();
+    this.#forget();
+  }
+
+  #forget(): void {
     this.#control = undefined;
+    this.#care = undefined;
   }
 
   /** All projects as the live actors know them; empty while it is down. */
@@ -102,15 +116,33 @@ export class ControlMachine {
       : undefined;
   }
 
-  /** The pageserver has started anew, and has forgotten what was attached. */
+  /** Timelines in one of these states, as the live actors know them; none while they are down. */
+  timelines(states?: readonly string[]): TimelineStatus[] {
+    return this.machine.isUp && !this.machine.process!.isPaused
+      ? (this.#control?.timelineStatuses(states) ?? [])
+      : [];
+  }
+
+  /** A pageserver has started anew, and has forgotten what was attached. */
   pageserverStarted(): void {
+    this.#inOwnTurn((care) => care.pageserverStarted());
+  }
+
+  /** A safekeeper has started, perhaps on an empty disk. */
+  safekeeperStarted(): void {
+    this.#inOwnTurn((care) => care.safekeeperStarted());
+  }
+
+  /** All projects go to another pageserver, whatever becomes of the one that has them. */
+  movePages(): void {
+    this.#inOwnTurn((care) => care.movePages());
+  }
+
+  #inOwnTurn(work: (care: StorageCare) => void): void {
     const { process } = this.machine;
-    const control = this.#control;
-    if (!control || !process) return;
-    this.machine.surroundings.world.after(1, process, 'pageserver started', () => {
-      control.attachments.beginEpoch(() => this.#pageserverReady(process));
-      void control.attachments.attachAll(control.activeTimelines(() => false));
-    });
+    const care = this.#care;
+    if (!care || !process) return;
+    this.machine.surroundings.world.after(1, process, 'storage has changed', () => work(care));
   }
 
   async #main(process: SimProcess): Promise<void> {
@@ -119,7 +151,7 @@ export class ControlMachine {
     await disk.makeDirectory('.');
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const services = { journals, bus, clock, random, log, metrics };
-    const { oracle, computes } = this.#options;
+    const { oracle, computes, pageservers } = this.#options;
     const control = new ControlActors({
       journals,
       bus,
@@ -132,20 +164,30 @@ export class ControlMachine {
           await actor.start();
           observeActor(process, actor);
           oracle.started(this.machine.name, actor);
+          if (definition.kind === TIMELINE_KIND) this.#options.onTimeline?.(id, actor as never);
           return actor;
         },
       },
+      ...(pageservers.length > 1 ? { pageserverOf: (tenant: string) => care.pageserverOf(tenant) } : {}),
+    });
+    const care = new StorageCare({
+      control,
+      process,
+      pageservers,
+      repaired: this.#options.repaired ?? [],
+      bus,
     });
     serveCommands<{ type: string }>(bus, COMPUTE_KIND, '*', async (command, timeline) => {
       if (command.type === 'wake') await computes.wake(timeline);
       else if (command.type === 'suspend' || command.type === 'forget') await computes.suspend(timeline);
       return {};
     });
-    control.attachments.beginEpoch(() => this.#pageserverReady(process));
+    care.begin();
     await control.load();
     if (process.isDead) return;
     this.#control = control;
-    void control.attachments.attachAll(control.activeTimelines(() => false));
+    this.#care = care;
+    await care.adopt();
     serveCommands<ControlRequest>(bus, CONTROL_KIND, CONTROL_ID, (request) => this.#serve(control, request));
     const { gcIntervalMs } = this.#options;
     if (gcIntervalMs === undefined) return;
@@ -184,24 +226,6 @@ export class ControlMachine {
         return control.projects();
       default:
         throw new PalimpsestError('unsupported', `no request '${(request as { type: string }).type}'`);
-    }
-  }
-
-  async #pageserverReady(process: SimProcess): Promise<void> {
-    const { bus, clock } = process.ports;
-    while (!process.isDead) {
-      try {
-        await sendCommand(
-          bus,
-          'pageserver-node',
-          this.#options.pageserver,
-          { type: 'status' },
-          { timeoutMs: STATUS_TIMEOUT_MS },
-        );
-        return;
-      } catch {
-        await clock.sleep(READY_POLL_MS);
-      }
     }
   }
 }

@@ -1,14 +1,6 @@
 /** Known bugs of the end of history. */
-import { commandSubject } from '../../protocols/subjects.ts';
-import { packMessage, unpackMessage } from '../../runtime/bus/command.ts';
-import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Canary } from './canaries.ts';
-
-interface Command {
-  type: string;
-  retained?: number[];
-  cutoffLsn?: number;
-}
+import { changedCommands } from './changed-bus.ts';
 
 /** How far beyond the cutoff a pageserver is told to go. */
 const TOO_FAR_BYTES = 60_000;
@@ -28,7 +20,7 @@ export const HISTORY_CANARIES: Canary[] = [
     wrapControlBus: (bus) =>
       changedCommands(bus, 'pageserver', (command) =>
         command.type === 'gc' && command.cutoffLsn
-          ? { ...command, cutoffLsn: command.cutoffLsn + TOO_FAR_BYTES }
+          ? { ...command, cutoffLsn: Number(command.cutoffLsn) + TOO_FAR_BYTES }
           : command,
       ),
   },
@@ -41,19 +33,3 @@ export const HISTORY_CANARIES: Canary[] = [
       ),
   },
 ];
-
-/** A bus that changes commands to actors of one kind. */
-function changedCommands(bus: Bus, kind: string, change: (command: Command) => Command): Bus {
-  const prefix = commandSubject(kind, '');
-  return {
-    publish: (subject, data) => bus.publish(subject, data),
-    request(subject, data, options) {
-      if (!subject.startsWith(prefix)) return bus.request(subject, data, options);
-      return bus.request(subject, packMessage(change(unpackMessage<Command>(data))), options);
-    },
-    subscribe: (pattern, handle) => bus.subscribe(pattern, handle),
-    flush: () => bus.flush(),
-    onClose: (handle) => bus.onClose(handle),
-    close: () => bus.close(),
-  };
-}

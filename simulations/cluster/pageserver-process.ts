@@ -25,6 +25,7 @@ import { ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
 import type { HostServices } from '../../runtime/host/actor-host.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
+import type { ReplayOracle } from '../oracles/replay-oracle.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { type SimBucket, SimObjects } from '../world/objects.ts';
 import type { PageserverBug } from './canaries.ts';
@@ -53,6 +54,8 @@ export class PageserverMachine {
   readonly #owner: GenerationOwner;
   /** Whose process is started next; an earlier release leaves journals and indexes in other shapes. */
   release: 'earlier' | 'current' | undefined;
+  /** Compares what the journals give after a crash with the live states. */
+  replays: ReplayOracle | undefined;
   #lives = 0;
 
   constructor(
@@ -90,6 +93,18 @@ export class PageserverMachine {
     });
   }
 
+  crash(): void {
+    this.replays?.crashed(this.node);
+    this.machine.crash();
+  }
+
+  /** Its disk is lost with all that is on it. */
+  loseDisk(): void {
+    this.crash();
+    this.replays?.lost(this.node);
+    this.machine.storage.wipe();
+  }
+
   async #main(process: SimProcess): Promise<void> {
     const { clock, random, log, metrics, disk, network, bus } = process.ports;
     await disk.makeDirectory('.');
@@ -113,6 +128,7 @@ export class PageserverMachine {
         });
         await actor.start();
         observeActor(process, actor);
+        this.replays?.started(this.node, actor);
         return actor;
       },
     });

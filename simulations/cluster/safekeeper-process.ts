@@ -47,7 +47,8 @@ export class SafekeeperMachine {
   readonly node: NodeId;
   readonly machine: SimMachine;
   readonly #options: SafekeeperProcessOptions;
-  #actor: SupervisedActor<SafekeeperCommand, never> | undefined;
+  /** Of each replica, by its actor's id. */
+  readonly #actors = new Map<string, SupervisedActor<SafekeeperCommand, never>>();
 
   constructor(machine: SimMachine, options: SafekeeperProcessOptions) {
     this.machine = machine;
@@ -55,15 +56,21 @@ export class SafekeeperMachine {
     this.#options = options;
   }
 
-  /** The replica's live state; undefined while it is down. */
+  /** The live states of its replicas; none while it is down. */
+  probes(): ReplicaProbe[] {
+    if (!this.machine.isUp) return [];
+    return [...this.#actors.values()]
+      .filter(({ phase }) => phase === 'running')
+      .map((actor) => ({ sequence: actor.sequence, snapshot: actor.snapshot() as SafekeeperSnapshot }));
+  }
+
+  /** The live state of its only replica; undefined while that is down. */
   probe(): ReplicaProbe | undefined {
-    const actor = this.#actor;
-    if (!actor || !this.machine.isUp || actor.phase !== 'running') return undefined;
-    return { sequence: actor.sequence, snapshot: actor.snapshot() as SafekeeperSnapshot };
+    return this.probes()[0];
   }
 
   start(): void {
-    this.#actor = undefined;
+    this.#actors.clear();
     this.machine.start((process) => {
       this.#main(process).catch((error: Error) => {
         process.ports.log.error({}, `the safekeeper cannot start: ${error.message}`);
@@ -74,7 +81,7 @@ export class SafekeeperMachine {
 
   crash(): void {
     this.machine.crash();
-    this.#actor = undefined;
+    this.#actors.clear();
   }
 
   async #main(process: SimProcess): Promise<void> {
@@ -102,10 +109,12 @@ export class SafekeeperMachine {
           onDown: () => this.#options.onExit(process),
         });
         await actor.start();
-        this.#actor = actor as never;
+        this.#actors.set(id, actor as never);
         observeActor(process, actor);
-        const probe = this.probe();
-        if (probe) this.#options.onReplica?.(probe);
+        this.#options.onReplica?.({
+          sequence: actor.sequence,
+          snapshot: actor.snapshot() as SafekeeperSnapshot,
+        });
         return actor;
       },
     });

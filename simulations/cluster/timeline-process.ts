@@ -2,10 +2,7 @@
  * The owner of one timeline on a simulated machine: the timeline actor of production over its journal, which crashes and comes back.
  * There is no pageserver: whoever is asked to attach says yes.
  */
-import { timelineStatus } from '../../actors/timeline/decide.ts';
 import type { TimelineCommand, TimelineSpec } from '../../actors/timeline/events.ts';
-import type { TimelineContext } from '../../actors/timeline/machine.ts';
-import { membershipOf } from '../../actors/timeline/membership.ts';
 import { TIMELINE_KIND, timelineDefinition } from '../../actors/timeline/timeline.ts';
 import type { Membership } from '../../protocols/consensus/membership.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
@@ -14,6 +11,7 @@ import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { ReplayOracle } from '../oracles/replay-oracle.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
+import { Configurations } from './configurations.ts';
 import { observeActor, observedJournals } from './observe.ts';
 
 const RESTART_MS = 200;
@@ -29,13 +27,18 @@ export interface TimelineMachineOptions {
 }
 
 export class TimelineMachine {
-  /** Every configuration that was ever decided, the oldest first. */
-  readonly configurations: Membership[] = [];
   readonly #options: TimelineMachineOptions;
-  #state = 'absent';
+  readonly #configurations: Configurations;
 
   constructor(options: TimelineMachineOptions) {
     this.#options = options;
+    const { machine } = options;
+    this.#configurations = new Configurations(machine.surroundings.world, machine.name);
+  }
+
+  /** Every configuration that was ever decided, the oldest first. */
+  get configurations(): readonly Membership[] {
+    return this.#configurations.all;
   }
 
   get machine(): SimMachine {
@@ -44,11 +47,11 @@ export class TimelineMachine {
 
   /** active, as soon as the timeline can be used. */
   get state(): string {
-    return this.#state;
+    return this.#configurations.state;
   }
 
   get newest(): Membership {
-    return this.configurations.at(-1)!;
+    return this.#configurations.newest!;
   }
 
   start(): void {
@@ -85,10 +88,9 @@ export class TimelineMachine {
     if (process.isDead) return;
     observeActor(process, actor);
     oracle.started(this.machine.name, actor);
-    actor.subscribe(() => this.#look(actor));
-    this.#look(actor);
+    this.#configurations.watch(actor);
     serveCommands<TimelineCommand>(bus, TIMELINE_KIND, timeline, (command) => actor.dispatch(command));
-    if (this.#state === 'absent') await actor.dispatch({ type: 'create', spec });
+    if (this.state === 'absent') await actor.dispatch({ type: 'create', spec });
   }
 
   #restart(process: SimProcess): void {
@@ -96,17 +98,5 @@ export class TimelineMachine {
     machine.surroundings.world.after(RESTART_MS, undefined, 'restart', () => {
       if (machine.process === process && !this.#options.isDown()) this.start();
     });
-  }
-
-  #look(actor: { snapshot(): Parameters<typeof timelineStatus>[0] }): void {
-    const snapshot = actor.snapshot();
-    this.#state = timelineStatus(snapshot).state;
-    const now = membershipOf(snapshot.context as TimelineContext);
-    if (now.members.length === 0 || this.configurations.at(-1)?.generation === now.generation) return;
-    this.configurations.push(now);
-    const { world } = this.machine.surroundings;
-    if (!now.newMembers && this.configurations.length > 1) world.mark('members: a change was completed');
-    const joint = now.newMembers ? ` and ${now.newMembers.join(' ')}` : '';
-    world.tell(this.machine.name, `configuration ${now.generation}: ${now.members.join(' ')}${joint}`);
   }
 }

@@ -30,6 +30,10 @@ export interface InjectorOptions {
   targets: FaultTarget[];
   /** A compute starts on `machine` while another one may live (0), is killed (1) or stopped (2); or all start at once (3). */
   onNewCompute?(machine: string, how: number): void;
+  /** A machine's disk is to be lost, within the budget that the scenario knows. */
+  onLostDisk?(machine: string): void;
+  /** Another pageserver is to have the pages. */
+  onPagesMove?(): void;
 }
 
 export class FaultInjector {
@@ -215,6 +219,17 @@ export class FaultInjector {
         return () => {
           if (bucket) Object.assign(bucket.faults, { refuseShare: 0, lostAnswerShare: 0 });
         };
+      case 'object store slow':
+        if (bucket) bucket.faults.extraMs += fault.amount;
+        return () => {
+          if (bucket) bucket.faults.extraMs -= fault.amount;
+        };
+      case 'lost disk':
+        this.#options.onLostDisk?.(fault.target);
+        return undefined;
+      case 'pages move':
+        this.#options.onPagesMove?.();
+        return undefined;
       case 'jetstream leader change':
         jetstream?.changeLeaders(fault.amount);
         return undefined;

@@ -22,6 +22,9 @@ export type FaultKind =
   | 'failing disk'
   | 'clock jump'
   | 'object store failing'
+  | 'object store slow'
+  | 'lost disk'
+  | 'pages move'
   | 'jetstream leader change';
 
 export interface Fault {
@@ -49,6 +52,10 @@ export interface PlanOptions {
   storage: string[];
   computes: string[];
   others?: string[];
+  /** Those whose wall clock may jump; all when absent. */
+  clocks?: string[];
+  /** Those that may lose their disk. */
+  losable?: string[];
 }
 
 /** Draws a plan. Each seed uses its own subset of the mix and its own rates: swarm testing. */
@@ -113,9 +120,19 @@ function details(
     case 'failing disk':
       return { forMs, target, amount: random.between(0.1, 1) };
     case 'clock jump':
-      return { forMs: 0, target: random.pick(all), amount: Math.round(random.between(-1, 1) * 3_600_000) };
+      return {
+        forMs: 0,
+        target: random.pick(options.clocks ?? all),
+        amount: Math.round(random.between(-1, 1) * 3_600_000),
+      };
     case 'object store failing':
       return { forMs, target: 'objects', amount: random.between(0.05, 0.9) };
+    case 'object store slow':
+      return { forMs, target: 'objects', amount: Math.round(random.exponential(400)) };
+    case 'lost disk':
+      return { forMs: 0, target: random.pick(options.losable ?? storage), amount: 0 };
+    case 'pages move':
+      return { forMs: 0, target: 'control', amount: 0 };
     case 'jetstream leader change':
       // A window without a leader, which is over by itself.
       return { forMs: 0, target: 'broker', amount: forMs };

@@ -10,10 +10,13 @@ const INDEX = /^(.*)\/index-[0-9a-f]{8}$/;
 export class ListedObjects {
   readonly #world: World;
   readonly #bucket: SimBucket;
+  readonly #mayGo: (prefix: string) => boolean;
 
-  constructor(world: World, bucket: SimBucket) {
+  /** `mayGo` tells of the folder of a timeline that is being deleted. */
+  constructor(world: World, bucket: SimBucket, mayGo: (prefix: string) => boolean = () => false) {
     this.#world = world;
     this.#bucket = bucket;
+    this.#mayGo = mayGo;
     bucket.onDelete = (key) => this.#deleted(key);
     bucket.onPut = (key) => {
       if (INDEX.test(key)) this.#checkIndex(INDEX.exec(key)![1]!);
@@ -30,6 +33,7 @@ export class ListedObjects {
   }
 
   #checkIndex(prefix: string): void {
+    if (this.#mayGo(prefix)) return;
     const newest = this.#newestIndex(prefix)!;
     for (const key of newest.listed) {
       if (this.#bucket.objects.has(key)) continue;
@@ -39,6 +43,7 @@ export class ListedObjects {
 
   #deleted(key: string): void {
     const prefix = key.slice(0, key.lastIndexOf('/'));
+    if (this.#mayGo(prefix)) return;
     const newest = this.#newestIndex(prefix);
     if (newest?.key === key) {
       this.#world.fail('no object is deleted that an index lists', `the newest index ${key} is deleted`);

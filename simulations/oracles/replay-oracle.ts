@@ -56,6 +56,13 @@ export class ReplayOracle {
     }
     this.#live.delete(machine);
   }
+
+  /** The machine, which is down, has lost its disk with all journals. */
+  lost(machine: string): void {
+    for (const name of [...this.#atCrash.keys()]) {
+      if (name.startsWith(`${machine}: `)) this.#atCrash.delete(name);
+    }
+  }
 }
 
 function stateOf(actor: ReplayedActor): State {

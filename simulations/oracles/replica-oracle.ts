@@ -27,7 +27,8 @@ export class ReplicaOracle {
   crashed(node: string, probe: ReplicaProbe | undefined): void {
     this.#atCrash.delete(node);
     if (!probe) return;
-    this.#atCrash.set(node, probe);
+    // Of a replica that goes, nothing may be left when the machine is back.
+    if (probe.snapshot.value !== 'removed') this.#atCrash.set(node, probe);
     this.look(node, probe);
   }
 

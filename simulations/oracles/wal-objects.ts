@@ -15,17 +15,23 @@ export class WalObjectOracle {
   readonly #world: World;
   readonly #bucket: SimBucket;
   readonly #history: AgreedHistory;
+  readonly #folder: string;
 
-  constructor(world: World, bucket: SimBucket, history: AgreedHistory) {
+  constructor(
+    world: World,
+    bucket: SimBucket,
+    { timeline, history }: { timeline: string; history: AgreedHistory },
+  ) {
     this.#world = world;
     this.#bucket = bucket;
     this.#history = history;
+    this.#folder = `/${timeline}/wal/`;
   }
 
-  /** Compares every WAL object with the agreed history. */
+  /** Compares every WAL object of the timeline with the agreed history. */
   check(): void {
     for (const [key, { data }] of this.#bucket.objects) {
-      const name = key.includes('/wal/') ? parseWalObjectKey(key) : undefined;
+      const name = key.includes(this.#folder) ? parseWalObjectKey(key) : undefined;
       if (!name) continue;
       const { from, to, bytes } = readObject(key, data);
       this.#world.mark(`objects: a ${name.kind} was compared`);

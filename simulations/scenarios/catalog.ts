@@ -1,6 +1,7 @@
 /** All scenarios that come with Palimpsest. */
 import { BRANCH_SCENARIOS } from './branches.ts';
 import { CONSENSUS_SCENARIOS } from './consensus.ts';
+import { KITCHEN_SINK } from './kitchen-sink.ts';
 import { NATS_LEADER_CHANGE } from './nats-leader-change.ts';
 import { PAGESERVER_SCENARIOS } from './pageserver.ts';
 import { REPLACED_SAFEKEEPER } from './replaced-safekeeper.ts';
@@ -17,6 +18,7 @@ export const SCENARIOS: Scenario[] = [
   ZOMBIE_PAGESERVER,
   ...BRANCH_SCENARIOS,
   NATS_LEADER_CHANGE,
+  KITCHEN_SINK,
 ];
 
 export function findScenario(name: string): Scenario | undefined {

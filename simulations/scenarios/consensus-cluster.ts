@@ -1,8 +1,6 @@
 /**
  * A timeline's safekeepers and its computes in a world: the machines of every consensus scenario, with their oracles.
  */
-
-import { positionsOf } from '../../actors/safekeeper/offload-state.ts';
 import type { OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import type { Membership } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
@@ -21,6 +19,7 @@ import { FaultInjector, type FaultTarget } from '../faults/injector.ts';
 import { AgreedHistory } from '../oracles/agreed-history.ts';
 import { CommitLedger } from '../oracles/commit-ledger.ts';
 import { ReplicaOracle } from '../oracles/replica-oracle.ts';
+import { checkReplicaWal } from '../oracles/replica-wal.ts';
 import { WalObjectOracle } from '../oracles/wal-objects.ts';
 import { SimBroker } from '../world/bus.ts';
 import { SimMachine, type SimProcess, type Surroundings } from '../world/machine.ts';
@@ -126,7 +125,7 @@ export class ConsensusCluster {
     });
     this.ledger = new CommitLedger(world);
     this.#oracle = new ReplicaOracle(world, this.history);
-    this.#objects = new WalObjectOracle(world, this.bucket, this.history);
+    this.#objects = new WalObjectOracle(world, this.bucket, { timeline: TIMELINE, history: this.history });
     this.#computes = Array.from({ length: options.computes }, (_, n) => this.#machine(`compute${n + 1}`));
     this.#operator = this.#machine('operator');
     this.user = this.#machine('user');
@@ -357,13 +356,10 @@ export class ConsensusCluster {
 
   // --- machines -----------------------------------------------------------------------------------------------
 
-  /** What a replica knows to be committed is on its disk, or in objects where it was given up. */
-  #checkWal(safekeeper: SafekeeperMachine, { snapshot }: ReplicaProbe, why: string): void {
-    const { commitLsn, offload, identity } = snapshot.context;
-    if (identity.timeline === '' || snapshot.value === 'removed') return;
-    const { localLsn } = positionsOf(offload, identity.startLsn);
-    this.history.checkDisk(safekeeper.machine.storage, { from: localLsn, end: commitLsn, why });
-    this.#objects.checkHeld(safekeeper.node, offload, identity);
+  #checkWal(safekeeper: SafekeeperMachine, probe: ReplicaProbe, why: string): void {
+    const { node, machine } = safekeeper;
+    const known = { history: this.history, walObjects: this.#objects };
+    checkReplicaWal(known, { node, storage: machine.storage, probe, why });
   }
 
   /** The commit LSN that a safekeeper has written down; the start until then. */

@@ -78,7 +78,7 @@ export class MomentReader {
 
   async #readMoment(process: SimProcess, branch: BranchStatus): Promise<void> {
     const { clock, bus } = process.ports;
-    const known = this.#cluster.known(branch);
+    const known = this.#cluster.known.of(branch);
     const record = known?.model.pickRecord(this.#random);
     if (!known || !record) return;
     const lsn = record.end;
@@ -100,7 +100,7 @@ export class MomentReader {
   async #look(process: SimProcess, branch: BranchStatus, lsn: Lsn): Promise<void> {
     const { world } = this.#context;
     const { clock, bus, network } = process.ports;
-    const known = this.#cluster.known(branch);
+    const known = this.#cluster.known.of(branch);
     const page = known?.model.pick(this.#random)?.page;
     const expected = page && known.model.at(page, lsn);
     if (!page || !expected) return;

@@ -17,6 +17,7 @@ import type { SimProcess } from '../world/machine.ts';
 import { CALM_NETWORK } from '../world/network.ts';
 import type { SimRandom } from '../world/random.ts';
 import { ConsensusCluster } from './consensus-cluster.ts';
+import { drawMembers } from './member-changes.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
 
 const SAFETY_MS = 15_000;
@@ -172,7 +173,8 @@ class Changes {
       }
       if (this.#lost && !members.includes(this.#lost)) this.#lost = undefined;
       const gone = this.#lost ?? random.pick(members);
-      const target = this.#target(members, gone);
+      const all = this.#cluster.safekeepers.map(({ node }) => node);
+      const target = drawMembers(random, { members, all, gone }, 0.4);
       await this.#send(process, { type: 'change-members', members: target, why: 'drawn' });
       if (this.#owner.newest.generation === generation) continue;
       world.mark('members: a change was decided');
@@ -182,18 +184,6 @@ class Changes {
       await clock.sleep(random.exponential(SOON_MS));
       if (random.chance(0.4)) this.#lose(gone);
     }
-  }
-
-  #target(members: readonly NodeId[], gone: NodeId): NodeId[] {
-    const random = this.#random;
-    const spares = this.#cluster.safekeepers
-      .map(({ node }) => node)
-      .filter((node) => !members.includes(node));
-    const target = members.map((node) => (node === gone ? random.pick(spares) : node));
-    if (!random.chance(0.4)) return target;
-    const other = random.pick(members.filter((node) => node !== gone));
-    const left = spares.filter((node) => !target.includes(node));
-    return left.length === 0 ? target : target.map((node) => (node === other ? random.pick(left) : node));
   }
 
   /** Only while it is going, or has gone: the budget is one of a configuration. */
