@@ -1,6 +1,7 @@
 /**
  * What a cluster costs beside a single machine, in one run: commits whose WAL goes to safekeepers of other nodes over TCP, single
- * pages from a pageserver's cache over TCP, and decisions of control actors that are durable on three NATS servers.
+ * pages from a pageserver's cache over TCP, and decisions of control actors that are durable on three NATS servers; and what commits and reads
+ * lose while none of these servers runs.
  *
  * The nodes run on this one machine, so the network itself costs nothing: what is measured is the way through it.
  */
@@ -29,6 +30,8 @@ const CASES = [
 /** Pages that are asked for again and again. */
 const HOT_PAGES = 100;
 const LEASE_TTL_MS = 60_000;
+/** Everything has noticed by then that the servers are gone. */
+const NATS_GONE_MS = 3_000;
 
 export async function benchCluster(options: BenchOptions): Promise<Figure[]> {
   const system = new TestSystem({ safekeepers: 3 });
@@ -59,6 +62,7 @@ export async function benchCluster(options: BenchOptions): Promise<Figure[]> {
     } finally {
       await nats.close();
     }
+    figures.push(...(await withoutNats(options, running)));
     return figures;
   } finally {
     await cluster?.stop();
@@ -100,6 +104,42 @@ async function commits(
     }
   }
   return figures;
+}
+
+/** Commits and reads without any NATS server, beside what they were before and are afterwards. */
+async function withoutNats({ long, say }: BenchOptions, cluster: TestCluster): Promise<Figure[]> {
+  const target = await socketOf(parsePgUrl(await cluster.url()));
+  const cases = [
+    { name: 'insert', run: { script: INSERT } },
+    { name: 'select', run: { args: ['-S'] } },
+  ];
+  const rates = async (seconds: number) => {
+    const measured: number[] = [];
+    for (const { run } of cases) measured.push((await bench(target, { clients: 8, seconds, ...run })).tps);
+    return measured;
+  };
+  const seconds = long ? 15 : 4;
+  say('cluster: with NATS');
+  const before = await rates(seconds);
+  say('cluster: without NATS');
+  for (const server of cluster.nats.servers) await server.kill();
+  await new Promise((resolve) => setTimeout(resolve, NATS_GONE_MS));
+  const during = await rates(2 * seconds);
+  for (const server of cluster.nats.servers) server.start();
+  await cluster.nats.ready();
+  const client = await cluster.client();
+  await eventually('control is back', async () => (await client.nodes()).length === 6);
+  say('cluster: with NATS again');
+  const after = await rates(seconds);
+  return cases.map(({ name }, at) => {
+    const usual = (before[at]! + after[at]!) / 2;
+    return {
+      name: `${name} 8 clients, no NATS server`,
+      unit: 'TPS',
+      ours: during[at]!,
+      note: `${(during[at]! / usual).toFixed(2)}x of ${usual.toFixed(0)} before and after; target 0.95`,
+    };
+  });
 }
 
 async function socketOf(gateway: PgTarget): Promise<PgTarget> {
