@@ -2,12 +2,14 @@
  * Known bugs, to prove that the simulator finds them. Each is put between production code and the world: a disk that lies, a
  * message that is changed on its way, a rule that is bent. Production code has no switch for any of them.
  */
+import type { ShardEvent } from '../../actors/pageserver/events.ts';
 import type { PageCache } from '../../actors/pageserver/page-cache.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import type { Membership } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { JetStreamLink } from '../../runtime/adapters/nats-jetstream.ts';
+import type { ActorEvent } from '../../runtime/host/definition.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
@@ -56,6 +58,8 @@ export interface PageserverBug {
   objects?: (objects: Objects, clock: Clock) => Objects;
   cache?: (cache: PageCache) => PageCache;
   validateGeneration?: ShardTools['validateGeneration'];
+  /** What a newer release makes of an event that is stored in its journal, and should be `lifted`. */
+  upcast?: (lifted: ShardEvent, stored: ActorEvent) => ShardEvent;
 }
 
 /**

@@ -57,10 +57,11 @@ function lateBus(bus: Bus, changed: Bus, isOn: () => boolean): Bus {
 }
 
 function latePageserver(bug: PageserverBug, isOn: () => boolean): PageserverBug {
-  const { objects, cache, validateGeneration } = bug;
+  const { objects, cache, validateGeneration, upcast } = bug;
   return {
     ...(objects && { objects: (own, clock) => (isOn() ? objects(own, clock) : own) }),
     ...(cache && { cache: (own) => (isOn() ? cache(own) : own) }),
+    ...(upcast && { upcast: (event, stored) => (isOn() ? upcast(event, stored) : event) }),
     // Without the bug nothing stands in for the question; so it can only be there from the beginning.
     ...(validateGeneration && { validateGeneration }),
   };

@@ -1,4 +1,5 @@
 /** Known bugs of the pageserver. */
+import type { LayerDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { Canary } from './canaries.ts';
 import { changedObjects, INDEX_KEY } from './previous-release.ts';
@@ -51,6 +52,26 @@ export const PAGESERVER_CANARIES: Canary[] = [
     name: 'pages-too-old',
     bug: 'a new compute asks for pages as of some time before its election',
     pagesAsOf: (elected, startLsn) => Math.max(startLsn, elected - PAGES_OLD_BYTES) as Lsn,
+  },
+  {
+    name: 'upcaster-drops-generation',
+    bug: 'a layer in a journal of an earlier release is lifted without the generation that wrote it',
+    pageserver: {
+      upcast: (lifted, stored) => {
+        const { layer: written } = stored as { layer?: LayerDescriptor };
+        const isOld = written?.level === undefined;
+        if (lifted.type !== 'layer.flushed' || !isOld) return lifted;
+        const { generation: _, ...layer } = lifted.layer;
+        return { ...lifted, layer: layer as LayerDescriptor };
+      },
+    },
+  },
+  {
+    name: 'upcaster-drops-uploads',
+    bug: 'a newer release does not understand that an earlier one has uploaded a layer',
+    pageserver: {
+      upcast: (lifted) => (lifted.type === 'layer.uploaded' ? { ...lifted, key: '' } : lifted),
+    },
   },
   {
     name: 'late-index-wins',

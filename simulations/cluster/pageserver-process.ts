@@ -123,7 +123,7 @@ export class PageserverMachine {
       sizes,
       tools,
       startActor: async (id) => {
-        const actor = new SupervisedActor(pageserverDefinition, id, services, {
+        const actor = new SupervisedActor(this.#definition(), id, services, {
           onDown: () => this.#onExit(process),
         });
         await actor.start();
@@ -147,6 +147,13 @@ export class PageserverMachine {
     // The earlier release knew no merging.
     const compaction = { ...SMALL_LAYERS.compaction, mergeLayers: Number.MAX_SAFE_INTEGER };
     return { journals: previousJournals(journals), sizes: { ...SMALL_LAYERS, compaction }, snapshotEvery: 6 };
+  }
+
+  #definition(): typeof pageserverDefinition {
+    const { upcast } = this.#bug;
+    // The bug came with the newer release.
+    if (!upcast || this.release === 'earlier') return pageserverDefinition;
+    return { ...pageserverDefinition, upcast: (event) => upcast(pageserverDefinition.upcast!(event), event) };
   }
 
   #validator(process: SimProcess): ShardTools['validateGeneration'] {

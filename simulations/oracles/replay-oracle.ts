@@ -3,6 +3,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { AnyMachineSnapshot } from 'xstate';
+import { upcastDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import type { World } from '../world/world.ts';
 
 /** An actor as the oracle looks at it. */
@@ -67,5 +68,11 @@ export class ReplayOracle {
 
 function stateOf(actor: ReplayedActor): State {
   const { value, context } = actor.snapshot();
-  return { sequence: actor.sequence, value, context };
+  return { sequence: actor.sequence, value, context: lifted(context) };
+}
+
+/** State that an earlier release has kept is lifted where it is used: then it must be what that release had. */
+function lifted(context: { layers?: unknown }): unknown {
+  if (!Array.isArray(context.layers)) return context;
+  return { ...context, layers: context.layers.map(upcastDescriptor) };
 }

@@ -15,7 +15,8 @@ import type { SimPostgres } from '../cluster/sim-postgres.ts';
 import type { FaultMix } from '../faults/plan.ts';
 import { OperationHistory } from '../oracles/linearizability.ts';
 import { PageModel } from '../oracles/page-model.ts';
-import type { SimMachine, SimProcess } from '../world/machine.ts';
+import { ReplayOracle } from '../oracles/replay-oracle.ts';
+import type { SimProcess } from '../world/machine.ts';
 import type { SimBucket } from '../world/objects.ts';
 import { ConsensusCluster, WITH_READERS_PER_SECOND_MAX } from './consensus-cluster.ts';
 import { drawPageLoad } from './page-load.ts';
@@ -101,7 +102,7 @@ export const PAGESERVER_SCENARIOS: Scenario[] = [
     name: 'rolling-upgrade',
     summary:
       'machines of an earlier release are upgraded one after another, with the journals and indexes that it left',
-    canaries: [],
+    canaries: ['upcaster-drops-generation', 'upcaster-drops-uploads'],
     marks: [
       'client: commit acknowledged',
       'pageserver: a page was compared',
@@ -109,6 +110,7 @@ export const PAGESERVER_SCENARIOS: Scenario[] = [
       'upgrade: a journal of the earlier release was read',
       'upgrade: a snapshot of the earlier release was read',
       'upgrade: an index of the earlier release was read',
+      'oracle: replay compared with the live state',
       'pageserver: rebuilt from nothing',
       'converged',
     ],
@@ -148,8 +150,9 @@ async function runPageserver(
       });
     };
     const it = new PageserverMachine(machine, bucket, onExit, canary?.pageserver);
+    it.replays = new ReplayOracle(world);
     pageserver.it = it;
-    return [{ machine, isStorage: false, start: () => it.start(), crash: () => machine.crash() }];
+    return [{ machine, isStorage: false, start: () => it.start(), crash: () => it.crash() }];
   });
   cluster.history.onRecord = (record) => model.record(record);
   cluster.bucket.onDelete = (key) => checkDelete(context, cluster.bucket, key);
@@ -204,11 +207,7 @@ function checkDelete({ world }: ScenarioContext, bucket: SimBucket, key: string)
 async function rebuild(context: ScenarioContext, ps: PageserverMachine, user: PageUser): Promise<void> {
   const { world } = context;
   if (!ps.machine.isUp) ps.start();
-  const wiped = (machine: SimMachine) => {
-    machine.crash();
-    machine.storage.wipe();
-  };
-  wiped(ps.machine);
+  ps.loseDisk();
   world.tell('ps1', 'its disk is lost');
   ps.start();
   const compared = user.compared;

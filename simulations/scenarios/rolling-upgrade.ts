@@ -1,6 +1,7 @@
 /**
  * An upgrade while everybody works: one machine after another is stopped, and comes back with the newer release, on the disk that the
- * earlier one left.
+ * earlier one left. What it reads there must be the state that the earlier one had: most of it could be made anew from WAL, so that a
+ * mistake would hardly be seen otherwise.
  */
 import type { PageserverMachine } from '../cluster/pageserver-process.ts';
 import type { ConsensusCluster } from './consensus-cluster.ts';
@@ -25,8 +26,8 @@ export function upgradeLater(
   });
   steps.splice(pageserverAt, 0, () => {
     world.tell('operator', `${ps.node} is upgraded${isOnNewDisk ? ', on a new disk' : ''}`);
-    ps.machine.crash();
-    if (isOnNewDisk) ps.machine.storage.wipe();
+    if (isOnNewDisk) ps.loseDisk();
+    else ps.crash();
     ps.release = 'current';
     world.after(STOPPED_MS, undefined, 'upgraded', () => {
       if (!ps.machine.isUp && !cluster.injector.isDown(ps.node)) ps.start();
