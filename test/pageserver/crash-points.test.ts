@@ -9,7 +9,7 @@ import { objectFindings, TestNode, TIMELINE } from './node-world.ts';
 import { RecordedWorlds } from './recorded-worlds.ts';
 import type { Moment } from './reference.ts';
 import type { ShardWorld } from './shard-world.ts';
-import { runSmallWorkload } from './small-workload.ts';
+import { recordSmallWorkload } from './small-workload.ts';
 
 const DB = 5;
 /** Kills over all steps of a life, one after the other: more of them with PALIMPSEST_LONG. */
@@ -19,8 +19,7 @@ let moments: Moment[];
 const worlds = new RecordedWorlds();
 
 beforeAll(async () => {
-  await worlds.record({}, runSmallWorkload, 5_000);
-  moments = worlds.reference.moments.slice(0, 4);
+  moments = await recordSmallWorkload(worlds);
 }, 120_000);
 
 afterAll(() => worlds.destroy());

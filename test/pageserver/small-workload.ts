@@ -2,7 +2,10 @@
  * A few megabytes of WAL in which relations grow, shrink, vanish and come again, pages are hot and cold, and a database is copied:
  * what layers, merges and images have to get right; for tests that replay it many times.
  */
+
 import type { StockPostgres } from '../support/stock-postgres.ts';
+import type { RecordedWorlds } from './recorded-worlds.ts';
+import type { Moment } from './reference.ts';
 
 const STATEMENTS = [
   'create table accounts(id int primary key, balance int, filler char(84)) with (autovacuum_enabled=off)',
@@ -41,4 +44,10 @@ export async function runSmallWorkload(postgres: StockPostgres): Promise<void> {
     await client.query('vacuum accounts');
   }
   await client.close();
+}
+
+/** Records the work load; its first four moments. */
+export async function recordSmallWorkload(worlds: RecordedWorlds): Promise<Moment[]> {
+  await worlds.record({}, runSmallWorkload, 5_000);
+  return worlds.reference.moments.slice(0, 4);
 }
