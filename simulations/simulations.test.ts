@@ -8,6 +8,7 @@ import { runTwice } from './runs/determinism.ts';
 import { runSeed } from './runs/run-seed.ts';
 import { shrink } from './runs/shrink.ts';
 import { findScenario, SCENARIOS } from './scenarios/catalog.ts';
+import { RARE_SITES } from './world/rare-sites.ts';
 import { RunRecorder } from './world/recorder.ts';
 
 /** Seeds that may be needed until every mark of a scenario is reached. */
@@ -43,6 +44,20 @@ describe('scenarios', () => {
       expect([...missing]).toEqual([]);
     }, 120_000);
   }
+
+  it('force what is rare, but allowed, where the seed has drawn it, and tell so', async () => {
+    const happened: string[] = [];
+    for (const seed of [22, 31]) {
+      const run = { scenario: findScenario('kitchen-sink')!, seed, takeTurns };
+      const { violation, marks, parameters } = await runSeed(run);
+      expect(violation).toBeUndefined();
+      const taken = Object.keys(marks).filter((mark) => mark.startsWith('rare: '));
+      for (const mark of taken) expect(parameters[mark.replace(': ', '.')]).toBe(true);
+      happened.push(...taken);
+    }
+    const expected = ['object-request-slow', 'snapshot-at-once', 'sync-slow', 'timer-late', 'wal-in-crumbs'];
+    expect(happened.sort()).toEqual(expected.map((name) => `rare: ${name}`));
+  }, 60_000);
 
   it('differ from seed to seed', async () => {
     const hashes = new Set<string>();
@@ -159,7 +174,9 @@ describe('seeds that once failed', () => {
   }, 60_000);
 
   it('a replica that was made while its timeline was archived is found lost when its disk is', async () => {
-    const { violation } = await runSeed({ scenario: findScenario('kitchen-sink')!, seed: 1161, takeTurns });
+    const simple = RARE_SITES.map(({ name }) => `rare.${name}`);
+    const run = { scenario: findScenario('kitchen-sink')!, seed: 1161, simple, takeTurns };
+    const { violation } = await runSeed(run);
     expect(violation).toBeUndefined();
   }, 60_000);
 

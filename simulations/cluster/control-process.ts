@@ -16,7 +16,7 @@ import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { ReplayOracle } from '../oracles/replay-oracle.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
-import { observeActor, observedJournals } from './observe.ts';
+import { observeActor, observedJournals, snapshotsOf } from './observe.ts';
 import type { PageserverMachine } from './pageserver-process.ts';
 import { StorageCare } from './storage-care.ts';
 
@@ -150,7 +150,7 @@ export class ControlMachine {
     const bus = this.#options.wrapBus?.(process.ports.bus) ?? process.ports.bus;
     await disk.makeDirectory('.');
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
-    const services = { journals, bus, clock, random, log, metrics };
+    const services = { journals, bus, clock, random, log, metrics, ...snapshotsOf(process) };
     const { oracle, computes, pageservers } = this.#options;
     const control = new ControlActors({
       journals,

@@ -55,6 +55,11 @@ export function observedJournals(process: SimProcess, journals: JournalStore): J
   };
 }
 
+/** How often the journals of a process are snapshotted, where it is not as usual. */
+export function snapshotsOf({ machine }: SimProcess): { snapshotEvery?: number } {
+  return machine.surroundings.world.rare.happens('snapshot-at-once') ? { snapshotEvery: 1 } : {};
+}
+
 /** Ids are long and differ in their first digits, or in what follows the last dash. */
 function shorten(id: string): string {
   const dash = id.lastIndexOf('-');

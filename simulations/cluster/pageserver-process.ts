@@ -29,7 +29,7 @@ import type { ReplayOracle } from '../oracles/replay-oracle.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { type SimBucket, SimObjects } from '../world/objects.ts';
 import type { PageserverBug } from './canaries.ts';
-import { observeActor, observedJournals } from './observe.ts';
+import { observeActor, observedJournals, snapshotsOf } from './observe.ts';
 import { previousJournals, previousObjects, watchedUpgrade } from './previous-release.ts';
 import type { Timeline } from './sim-postgres.ts';
 
@@ -40,6 +40,8 @@ const SMALL_LAYERS = {
   layerBytesMax: 64 * 1024,
   compaction: { mergeLayers: 3, targetBytes: 64 * 1024, imagePages: 64 },
 };
+/** A layer that is frozen early holds the changes of a few transactions. */
+const EARLY_BYTES = 3_000;
 export const TEMPLATE_KEY = 'templates/simulated/index.json';
 
 /** Who gives out generations: each life of the process is one, or the timeline's actor, which is asked over the bus. */
@@ -137,7 +139,7 @@ export class PageserverMachine {
 
   /** Between the process and what it leaves behind, where releases matter. */
   #asReleased(journals: JournalStore, tools: ShardTools) {
-    if (this.release === undefined) return { journals, sizes: this.#sizes };
+    if (this.release === undefined) return { journals, ...this.#rarely() };
     if (this.release === 'current') {
       const watched = watchedUpgrade(this.machine.surroundings.world, journals, tools.objects);
       tools.objects = watched.objects;
@@ -147,6 +149,14 @@ export class PageserverMachine {
     // The earlier release knew no merging.
     const compaction = { ...SMALL_LAYERS.compaction, mergeLayers: Number.MAX_SAFE_INTEGER };
     return { journals: previousJournals(journals), sizes: { ...SMALL_LAYERS, compaction }, snapshotEvery: 6 };
+  }
+
+  /** Its sizes, and how often its journals are snapshotted. */
+  #rarely() {
+    const { process, surroundings } = this.machine;
+    const layerBytesMax = surroundings.world.rare.happens('layer-ends-early') ? EARLY_BYTES : undefined;
+    const sizes = layerBytesMax ? { ...this.#sizes, layerBytesMax } : this.#sizes;
+    return { sizes, ...snapshotsOf(process!) };
   }
 
   #definition(): typeof pageserverDefinition {

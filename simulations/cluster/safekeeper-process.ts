@@ -16,7 +16,7 @@ import type { Channel, ChannelNetwork } from '../../runtime/ports/channel.ts';
 import { SimCompression } from '../world/compression.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
 import { type SimBucket, SimObjects } from '../world/objects.ts';
-import { observeActor, observedJournals } from './observe.ts';
+import { observeActor, observedJournals, snapshotsOf } from './observe.ts';
 
 /** The live actor of a machine's replica, as oracles look at it. */
 export interface ReplicaProbe {
@@ -91,7 +91,7 @@ export class SafekeeperMachine {
     const door = new ChannelDoor(network, `tcp:${this.node}`, { bus });
     await door.listen();
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
-    const services: HostServices = { journals, bus, clock, random, log, metrics };
+    const services: HostServices = { journals, bus, clock, random, log, metrics, ...snapshotsOf(process) };
     const host = new SafekeeperNode({
       node: this.node,
       bus,

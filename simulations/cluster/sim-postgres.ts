@@ -18,6 +18,7 @@ import type { World } from '../world/world.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
 const COMMIT_TIMEOUT_MS = 20_000;
+const CRUMB_BYTES = 20;
 /** What has been written and not sent makes about so many pieces at most, as of a walsender: its pieces are small where little is left. */
 const PIECES_OF_BACKLOG = 16;
 /** Beyond this a new builder begins, so that its buffer stays small. */
@@ -238,7 +239,11 @@ export class SimPostgres {
         await proposer.room({ timeoutMs: COMMIT_TIMEOUT_MS });
         if (this.#isOver) return;
         const left = this.#wal.end - this.#sent;
-        const longest = Math.max(workload.pieceBytes, Math.ceil(left / PIECES_OF_BACKLOG));
+        const isCrumb = this.#world.rare.happens('wal-in-crumbs');
+        const longest = Math.max(
+          isCrumb ? CRUMB_BYTES : workload.pieceBytes,
+          Math.ceil(left / PIECES_OF_BACKLOG),
+        );
         const length = Math.min(left, 1 + this.#random.int(longest));
         const piece = this.#wal.read(this.#sent, (this.#sent + length) as Lsn);
         proposer.append(this.#sent, piece);

@@ -9,6 +9,7 @@ import { BranchingCluster, type BranchingOptions } from '../cluster/branching-cl
 import { RegisterClients, type RegisterLoad } from '../cluster/register-clients.ts';
 import type { FaultMix } from '../faults/plan.ts';
 import { OperationHistory } from '../oracles/linearizability.ts';
+import { RARE_SITES } from '../world/rare-sites.ts';
 import { convergeBranches } from './branch-convergence.ts';
 import { type BranchChange, BranchUser } from './branch-user.ts';
 import { MemberChanges } from './member-changes.ts';
@@ -19,6 +20,7 @@ const SAFETY_MS = 5_000;
 const CREATE_MS = 30_000;
 const CHANGE_EVERY_MS = 250;
 const BRANCHES_MAX = 4;
+const RARE_CHANCE = 0.3;
 const REPAIR_MS = 180_000;
 /** When nobody uses it any more, what is left to do is done so much later; from then on little may happen. */
 const CALM_AFTER_MS = 5_000;
@@ -92,6 +94,7 @@ export const KITCHEN_SINK: Scenario = {
     'safekeeper: a disk was lost',
     'safekeeper: joined again after its disk was lost',
   ],
+  rare: RARE_SITES,
   run,
 };
 
@@ -114,6 +117,11 @@ async function run(context: ScenarioContext): Promise<void> {
   changes.add('create');
   const readsMoments = options.history !== undefined && decide('moments', () => random.chance(0.7), false);
   const everyMs = context.pick('faults.everyMs', [250, 500, 1200], 500);
+  for (const { name } of RARE_SITES) {
+    if (decide(`rare.${name}`, () => random.chance(RARE_CHANCE), false)) {
+      world.rare.arm(name, world.random(`rare/${name}`));
+    }
+  }
   const cluster = new BranchingCluster(context, options);
   cluster.start();
   const user = new BranchUser(context, cluster, {

@@ -5,6 +5,7 @@
 import type { FaultInjector } from '../faults/injector.ts';
 import type { PlanOptions } from '../faults/plan.ts';
 import type { SimRandom } from '../world/random.ts';
+import type { RareSite } from '../world/rare-sites.ts';
 import type { World } from '../world/world.ts';
 
 export interface ScenarioContext {
@@ -33,5 +34,7 @@ export interface Scenario {
   canaries: string[];
   /** Marks that some seed must reach, or the scenario does not test what it should. */
   marks: string[];
+  /** Rare, but allowed things that some of its seeds force. */
+  rare?: readonly RareSite[];
   run(context: ScenarioContext): Promise<void>;
 }

@@ -10,6 +10,9 @@ import type { NetworkPeer, SimLink, SimNetwork } from './network.ts';
 import type { World } from './world.ts';
 
 const BROKER_MACHINE = 'broker';
+/** So long before the end of its time limit an answer may come; and no limit is waited for that is longer. */
+const LAST_MOMENT_MS = 20;
+const LAST_MOMENT_MS_MAX = 2_000;
 
 interface Subscriber {
   owner: NetworkPeer;
@@ -162,7 +165,12 @@ export class SimBus implements Bus {
       const timeout = broker.world.after(options.timeoutMs, owner, 'bus timeout', () =>
         resolve({ status: 'timeout' }),
       );
+      const latestMs = broker.world.nowMs + Math.min(options.timeoutMs, LAST_MOMENT_MS_MAX) - LAST_MOMENT_MS;
       const settle = (reply: BusReply) => {
+        if (!broker.world.rare.happens('answer-late')) return bring(reply);
+        broker.world.after(latestMs - broker.world.nowMs, owner, 'bus answer is late', () => bring(reply));
+      };
+      const bring = (reply: BusReply) => {
         broker
           .fromBroker(owner)
           .carry(

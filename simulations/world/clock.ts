@@ -9,6 +9,9 @@ import type { World } from './world.ts';
 /** Virtual time begins here: 2026-01-01. */
 export const EPOCH_MS = Date.UTC(2026, 0, 1);
 
+/** So late a timer may fire where a machine has much to do. */
+const TIMER_LATE_MS_MAX = 50;
+
 /** How wrong a machine's clock is. */
 export interface ClockSkew {
   /** Milliseconds of this clock per millisecond of the world. */
@@ -47,7 +50,9 @@ export class SimClock implements Clock {
   }
 
   setTimer(delayMs: number, fire: () => void): Timer {
-    const event = this.#world.after(delayMs / this.#skew.rate, this.#owner, 'timer', fire);
+    const { rare } = this.#world;
+    const lateMs = rare.happens('timer-late') ? TIMER_LATE_MS_MAX * rare.amount('timer-late') : 0;
+    const event = this.#world.after(delayMs / this.#skew.rate + lateMs, this.#owner, 'timer', fire);
     return { cancel: () => this.#world.cancel(event) };
   }
 

@@ -26,6 +26,8 @@ export interface DiskLatency {
   syncMs: number;
 }
 
+const SLOW_SYNC_MS = 500;
+
 interface WriteUnderWay {
   file: StoredFile;
   position: number;
@@ -275,7 +277,8 @@ class SimFile implements DiskFile {
 
 function takeTime(storage: SimStorage, owner: EventOwner, label: string, meanMs: number): Promise<void> {
   const { random, faults, world } = storage;
-  const ms = meanMs * random.between(0.5, 1.5) + faults.extraMs * random.float();
+  const slowMs = label === 'sync' && world.rare.happens('sync-slow') ? SLOW_SYNC_MS : 0;
+  const ms = meanMs * random.between(0.5, 1.5) + faults.extraMs * random.float() + slowMs;
   return new Promise((resolve) => world.after(ms, owner, `disk ${label}`, resolve));
 }
 

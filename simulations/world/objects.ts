@@ -22,6 +22,7 @@ export interface ObjectFaults {
   extraMs: number;
 }
 
+const SLOW_MS_MAX = 3_000;
 /** How late a write can come that nobody waits for any more. */
 const LATE_MS_MIN = 100;
 const LATE_MS_MAX = 5000;
@@ -144,7 +145,10 @@ export class SimObjects implements Objects {
 
   async #request(label: string, meanMs: number): Promise<void> {
     const { world, random, faults } = this.#bucket;
-    const ms = meanMs * random.between(0.5, 2) + faults.extraMs * random.float();
+    const slowMs = world.rare.happens('object-request-slow')
+      ? SLOW_MS_MAX * world.rare.amount('object-request-slow')
+      : 0;
+    const ms = meanMs * random.between(0.5, 2) + faults.extraMs * random.float() + slowMs;
     await new Promise<void>((resolve) => world.after(ms, this.#owner, `object ${label}`, resolve));
     if (!random.chance(faults.refuseShare)) return;
     world.mark('objects: a request was refused');

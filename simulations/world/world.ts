@@ -12,6 +12,7 @@
  */
 import { type EventOwner, EventQueue, type SimEvent } from './event-queue.ts';
 import { type Entropy, SimRandom } from './random.ts';
+import { RareSites } from './rare-sites.ts';
 import type { RunRecorder } from './recorder.ts';
 import { Trace } from './trace.ts';
 
@@ -63,6 +64,8 @@ export class World {
   readonly recorder: RunRecorder | undefined;
   /** How often each named thing happened: coverage marks and faults. */
   readonly marks = new Map<string, number>();
+  /** What hardly ever happens, and may. */
+  readonly rare = new RareSites((name) => this.mark(name));
   readonly #queue = new EventQueue();
   readonly #takeTurns: TakeTurns;
   readonly #eventsMax: number;

@@ -63,11 +63,17 @@ export function addSimCommand(program: Command): void {
 async function runSim(options: SimOptions): Promise<number> {
   const scenarios = await scenariosOf(options.scenario);
   if (options.list) {
-    const listed = scenarios.map(({ name, summary, canaries }) => ({ name, summary, canaries }));
-    const text = listed.map(({ name, summary, canaries }) =>
+    const listed = scenarios.map(({ name, summary, canaries, rare = [] }) => ({
+      name,
+      summary,
+      canaries,
+      rare,
+    }));
+    const text = listed.map(({ name, summary, canaries, rare }) =>
       [
         `${name}\n  ${summary}`,
         ...(canaries.length > 0 ? [`  known bugs to find: ${canaries.join(', ')}`] : []),
+        ...rare.map((site) => `  rarely ${site.name}: ${site.what}`),
       ].join('\n'),
     );
     new Output(options.json ?? false).result(listed, text.join('\n'));
