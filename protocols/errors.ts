@@ -14,6 +14,8 @@ export type ErrorCode =
   | 'unsupported'
   | 'disk-full'
   | 'permission-denied'
+  /** Another shard has the page: the layout has changed since it was asked for. */
+  | 'wrong-shard'
   | 'internal';
 
 export interface WireError {

@@ -2,12 +2,14 @@
  * Keys of objects, as far as more than one actor names them.
  *
  *   tenants/<tenant>/timelines/<timeline>/…                        all objects of a timeline
+ *   tenants/<tenant>/timelines/<timeline>-<k>of<n>/…               layers and indexes of its shard k, where it has n > 1
  *   …/wal/0000000100000000000000NN                                 a whole WAL segment, as Postgres names it
  *   …/wal/<segment>_<term>_<flush>_<commit>_<node>.partial         the segment that a replica's committed WAL ends in;
  *                                                                  term, flush and commit LSN in hexadecimal
  */
 import type { NodeId, Term } from './ids.ts';
 import { type Lsn, parseSegmentFileName, segmentFileName } from './lsn.ts';
+import { type ShardTag, shardId } from './shard-layout.ts';
 
 export interface TimelineKey {
   tenant: string;
@@ -33,6 +35,11 @@ const PARTIAL = /^([0-9A-F]{24})_([0-9a-f]{8,14})_([0-9a-f]{16})_([0-9a-f]{16})_
 /** Folder of a timeline's objects, without the slash. */
 export function timelinePrefix({ tenant, timeline }: TimelineKey): string {
   return `tenants/${tenant}/timelines/${timeline}`;
+}
+
+/** Folder of the layers and indexes of a timeline's shard, without the slash. */
+export function shardPrefix({ tenant, timeline, shard }: TimelineKey & { shard?: ShardTag }): string {
+  return timelinePrefix({ tenant, timeline: shardId(timeline, shard) });
 }
 
 /** What the keys of a timeline's WAL objects begin with. */

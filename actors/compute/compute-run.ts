@@ -38,7 +38,7 @@ import {
 } from './start/settings.ts';
 import { INTERNAL_ROLE } from './start/skeleton.ts';
 import { planStart, type StartPlan } from './start/start-plan.ts';
-import type { StoragePages } from './storage-pages.ts';
+import type { ComputePages } from './timeline-pages.ts';
 import { within } from './within.ts';
 
 const ELECTION_TIMEOUT_MS = 10_000;
@@ -63,7 +63,7 @@ export interface ComputeRunOptions {
   sockets: Sockets;
   files: DataFiles;
   relations: RelationFiles;
-  pages: StoragePages;
+  pages: ComputePages;
   firstPages: FirstPages;
   postgres: PostgresLauncher;
   dialSafekeeper(node: NodeId): Promise<Channel>;
@@ -141,7 +141,10 @@ export class ComputeRun {
       log,
       acknowledge: (commitLsn) => this.#replication?.acknowledge(commitLsn),
     });
-    this.#proposer.onCommit((commitLsn) => this.#throttle.committed(commitLsn, this.#proposer.followerLsn));
+    this.#proposer.onCommit((commitLsn) => {
+      const areSeveral = (options.pages.layout?.count ?? 1) > 1;
+      this.#throttle.committed(commitLsn, this.#proposer.followerLsn(areSeveral));
+    });
   }
 
   get committedLsn(): Lsn {

@@ -2,6 +2,8 @@
  * What a compute is to be: everything a host process needs to start one, as plain data.
  */
 
+import type { ShardLayout } from '../../protocols/shard-layout.ts';
+
 export interface RoleSpec {
   name: string;
   /** Set when the compute starts; plain text, as `ALTER ROLE` takes it. */
@@ -15,6 +17,8 @@ export interface ComputeSpec {
   pgVersion: number;
   /** Decimal, since it has 64 bits. */
   systemId: string;
+  /** How its pages are spread over shards; all on one when absent. */
+  shards?: ShardLayout;
   /** Where the timeline begins. */
   startLsn: number;
   /** Safekeepers that have a replica of the timeline. */

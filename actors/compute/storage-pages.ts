@@ -36,6 +36,7 @@ export class StoragePages implements PageSource {
   #client: PageClient | undefined;
   #opening: Promise<PageClient> | undefined;
   #closed = false;
+  #left = false;
   /** Of the open channel. */
   #address: string | undefined;
   #answersSeen = 0;
@@ -79,6 +80,12 @@ export class StoragePages implements PageSource {
     return this.#ask((client) => client.getBasebackup(lsn));
   }
 
+  /** Its pages are elsewhere from now on: what waits is refused with `wrong-shard`, so that it is asked for there. */
+  leave(): void {
+    this.#left = true;
+    this.close();
+  }
+
   close(): void {
     this.#closed = true;
     this.#timer?.cancel();
@@ -92,6 +99,7 @@ export class StoragePages implements PageSource {
       try {
         return await question(await this.#connected());
       } catch (error) {
+        if (this.#left) throw this.#wrongShard(error);
         if (!isTransient(error) || this.#closed || clock.monotonic() >= deadline) throw error;
         await clock.sleep(RETRY_MS);
       }
@@ -99,8 +107,13 @@ export class StoragePages implements PageSource {
   }
 
   #again<T>(error: unknown, question: (client: PageClient) => Promise<T>): Promise<T> {
+    if (this.#left) throw this.#wrongShard(error);
     if (!isTransient(error) || this.#closed) throw error;
     return this.#ask(question);
+  }
+
+  #wrongShard(cause: unknown): PalimpsestError {
+    return new PalimpsestError('wrong-shard', 'the pages have been given to other shards', undefined, cause);
   }
 
   async #connected(): Promise<PageClient> {

@@ -7,6 +7,7 @@
 import { BLOCK_MAX, compareKeys, FIRST_KEY, LAST_KEY, type PageKey } from '../../protocols/layers/key.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
 import type { RelationTag } from '../../protocols/pages/types.ts';
+import { ownedRanges, type ShardTag } from '../../protocols/shard-layout.ts';
 import type { LayerDescriptor } from './layer-descriptor.ts';
 
 export interface CompactionOptions {
@@ -90,6 +91,21 @@ export function partitionKeys(relations: SizedRelation[], pages: number): Partit
   }
   parts.push(part);
   return parts;
+}
+
+/** The parts with only the pages that a shard of several has. */
+export function partitionOfShard(
+  relations: SizedRelation[],
+  pages: number,
+  shard: ShardTag | undefined,
+): Partition[] {
+  if (shard === undefined) return partitionKeys(relations, pages);
+  return partitionKeys(relations, pages * shard.count).map((part) => {
+    const ranges = part.ranges.flatMap(({ relation, from, to }) =>
+      ownedRanges(shard, relation, from, to).map((range) => ({ relation, ...range })),
+    );
+    return { ...part, ranges, pages: ranges.reduce((sum, { from, to }) => sum + to - from, 0) };
+  });
 }
 
 /** How a part is covered by layers at an LSN. */

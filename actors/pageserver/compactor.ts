@@ -16,7 +16,7 @@ import {
   type Coverage,
   deservesImage,
   type Partition,
-  partitionKeys,
+  partitionOfShard,
   planMerge,
   type SizedRelation,
 } from './compaction-plan.ts';
@@ -255,13 +255,13 @@ export class Compactor {
   }
 
   async #partitionsAt(lsn: number): Promise<Partition[]> {
-    const { history, tools } = this.#options;
+    const { history, tools, place } = this.#options;
     const view = await stateAt(history, lsn, tools);
     const relations: SizedRelation[] = [];
     view.forEachSize((relation, blocks) => {
       relations.push({ relation, blocks, ...tools.relations.tag(relation) });
     });
-    return partitionKeys(relations, this.#rules.imagePages);
+    return partitionOfShard(relations, this.#rules.imagePages, place.spec.shard);
   }
 
   async #coverageOf(part: Partition, lsn: number): Promise<Coverage> {

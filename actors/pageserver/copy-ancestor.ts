@@ -11,6 +11,7 @@ import { compareKeys, type PageKey } from '../../protocols/layers/key.ts';
 import { PAGE_BYTES } from '../../protocols/lsn.ts';
 import type { RelationTag } from '../../protocols/pages/types.ts';
 import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
+import { ownedRanges, type ShardTag, shardId } from '../../protocols/shard-layout.ts';
 import { isZeroPage } from './image-writer.ts';
 import { LayerFileWriter } from './layer-file-writer.ts';
 import type { Shard } from './shard.ts';
@@ -19,16 +20,16 @@ import type { ShardTools } from './tools.ts';
 
 const BATCH_PAGES = 64;
 
-/** Folder of the objects of a timeline's own template. */
-export function ownTemplatePrefix(timeline: string): string {
-  return `templates/branches/${timeline}`;
+/** Folder of the objects of a shard's own template. */
+export function ownTemplatePrefix(timeline: string, shard?: ShardTag): string {
+  return `templates/branches/${shardId(timeline, shard)}`;
 }
 
 /** Copies the state where the timeline starts; returns the key of the template's index. */
 export async function copyAncestor(shard: Shard, tools: ShardTools): Promise<string> {
   const { spec } = shard;
   const { objects, store, disk } = tools;
-  const prefix = ownTemplatePrefix(spec.timeline);
+  const prefix = ownTemplatePrefix(spec.timeline, spec.shard);
   const indexKey = `${prefix}/index.json`;
   if ((await objects.head(indexKey)) !== undefined) return indexKey;
   const written = await writeImageOfAll(shard, tools);
@@ -69,8 +70,7 @@ async function writeImageOfAll(shard: Shard, tools: ShardTools) {
   try {
     for (const { relation, blocks, spc, db, rel, fork } of relations) {
       file.writer.relation({ spc, db, rel, fork });
-      for (let first = 0; first < blocks; first += BATCH_PAGES) {
-        const count = Math.min(BATCH_PAGES, blocks - first);
+      for (const { first, count } of batchesOf(ownedRanges(spec.shard, { spc, rel }, 0, blocks))) {
         const pages = new Uint8Array(count * PAGE_BYTES);
         const batch = {
           relations: new Int32Array(count).fill(relation),
@@ -94,6 +94,14 @@ async function writeImageOfAll(shard: Shard, tools: ShardTools) {
     throw error;
   }
   return file.finish();
+}
+
+function* batchesOf(ranges: { from: number; to: number }[]): Iterable<{ first: number; count: number }> {
+  for (const { from, to } of ranges) {
+    for (let first = from; first < to; first += BATCH_PAGES) {
+      yield { first, count: Math.min(BATCH_PAGES, to - first) };
+    }
+  }
 }
 
 function firstKeyOf({ spc, db, rel, fork }: RelationTag): PageKey {

@@ -3,6 +3,7 @@
  */
 import type { WireError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
+import type { ShardTag } from '../../protocols/shard-layout.ts';
 import type { ActorEvent } from '../../runtime/host/definition.ts';
 import { type LayerDescriptor, upcastDescriptor } from './layer-descriptor.ts';
 
@@ -10,6 +11,10 @@ import { type LayerDescriptor, upcastDescriptor } from './layer-descriptor.ts';
 export interface ShardSpec {
   tenant: string;
   timeline: string;
+  /** Which part of the pages it has; absent: all of them. */
+  shard?: ShardTag;
+  /** Whether it answers for the timeline as a whole, where there are several. */
+  isFace?: boolean;
   pgVersion: number;
   /** Decimal: 64 bits do not fit a number. */
   systemId: string;

@@ -22,8 +22,11 @@ export async function writeImage(
   const { place, reader, pacer } = options;
   const file = await LayerFileWriter.open(place, { kind: 'image', level: 1, startLsn: lsn, endLsn: lsn });
   try {
+    let written: Partition['ranges'][number]['relation'] | undefined;
     for (const { relation, from, to } of part.ranges) {
-      file.writer.relation(relation);
+      // Of a shard there may be several ranges of one relation.
+      if (relation !== written) file.writer.relation(relation);
+      written = relation;
       for (let first = from; first < to; first += BATCH_PAGES) {
         const count = Math.min(BATCH_PAGES, to - first);
         const pages = new Uint8Array(count * PAGE_BYTES);

@@ -8,7 +8,7 @@
  * with fewer fields, and no checksum.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { timelinePrefix } from '../../protocols/object-keys.ts';
+import { shardPrefix } from '../../protocols/object-keys.ts';
 import { crc32c } from '../../protocols/postgres/crc32c.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { ShardSpec } from './events.ts';
@@ -28,8 +28,11 @@ export interface ShardIndex {
   layers: LayerDescriptor[];
 }
 
-export function indexKey(spec: { tenant: string; timeline: string; generation: number }): string {
-  return `${timelinePrefix(spec)}/index-${spec.generation.toString(16).padStart(8, '0')}`;
+/** Whose index it is. */
+export type IndexOwner = Pick<ShardSpec, 'tenant' | 'timeline' | 'shard' | 'generation'>;
+
+export function indexKey(spec: IndexOwner): string {
+  return `${shardPrefix(spec)}/index-${spec.generation.toString(16).padStart(8, '0')}`;
 }
 
 /** What an index of these layers says, which object storage must have already. */
@@ -61,12 +64,9 @@ export async function putIndex(objects: Objects, index: ShardIndex): Promise<str
   return object.key;
 }
 
-/** The newest index of a timeline that generation `spec.generation` may take over, if there is one. */
-export async function findIndex(
-  objects: Objects,
-  spec: { tenant: string; timeline: string; generation: number },
-): Promise<ShardIndex | undefined> {
-  const prefix = `${timelinePrefix(spec)}/index-`;
+/** The newest index of a shard that generation `spec.generation` may take over, if there is one. */
+export async function findIndex(objects: Objects, spec: IndexOwner): Promise<ShardIndex | undefined> {
+  const prefix = `${shardPrefix(spec)}/index-`;
   const highest = indexKey(spec);
   let found: string | undefined;
   for await (const { key } of objects.list(prefix)) if (key <= highest) found = key;

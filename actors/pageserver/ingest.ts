@@ -5,13 +5,15 @@
  * 2. Each record's bytes are copied once, whatever the number of pages that it changes.
  * 3. A page whose newest state takes HOT_PAGE_DEPTH records gets an image before the next batch of WAL, so that no read
  *    replays a long chain.
- * 4. A record that redo does not know is kept all the same: only reads of its page fail, with its name.
+ * 4. A shard of several keeps the versions of its own pages only, but all sizes and values: each can tell them, and decides by them.
+ * 5. A record that redo does not know is kept all the same: only reads of its page fail, with its name.
  */
 import { forEachTouchedPage, type PageVisitor } from '../../protocols/postgres/redo/pages.ts';
 import { findBlock } from '../../protocols/postgres/redo/touched-pages.ts';
 import type { StateSink } from '../../protocols/postgres/state/sink.ts';
 import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
 import type { DecodedRecord } from '../../protocols/postgres/wal/record.ts';
+import { ownsPage, type ShardTag } from '../../protocols/shard-layout.ts';
 import { VERSION_RECORD } from './arena.ts';
 import type { HeadState } from './head-state.ts';
 import { type MemoryLayer, NO_CUT, NODE_HAS_IMAGE, NODE_INITIALISES, UNKNOWN_SIZE } from './memory-layer.ts';
@@ -31,6 +33,7 @@ export interface DatabaseCopy {
 
 export class Ingest implements StateSink {
   readonly #relations: RelationTable;
+  readonly #shard: ShardTag | undefined;
   readonly head: HeadState;
   layer: MemoryLayer;
   /** Pages (relation, block pairs) whose chain has become long. */
@@ -43,7 +46,9 @@ export class Ingest implements StateSink {
   #position = -1;
   #lsn = 0;
 
-  constructor(relations: RelationTable, head: HeadState, layer: MemoryLayer) {
+  /** `shard`: whose pages are kept; absent: all. */
+  constructor(relations: RelationTable, head: HeadState, layer: MemoryLayer, shard?: ShardTag) {
+    this.#shard = shard;
     this.#relations = relations;
     this.head = head;
     this.layer = layer;
@@ -81,6 +86,7 @@ export class Ingest implements StateSink {
     const relation = this.#relations.idOf(spc, db, rel, fork);
     const record = this.#record!;
     if (block >= this.head.sizeOf(relation)) this.setSize(relation, record.end, block + 1, NO_CUT);
+    if (this.#shard && !ownsPage(this.#shard, { spc, rel }, block)) return;
     if (this.#position < 0) {
       this.#position = this.layer.arena.add(
         { startLsn: record.lsn, endLsn: record.end, kind: VERSION_RECORD },

@@ -7,7 +7,15 @@
  * timeline: when one would be, a number is put behind the generation.
  */
 import { FIRST_KEY, formatKey, LAST_KEY } from '../../protocols/layers/key.ts';
-import { timelinePrefix } from '../../protocols/object-keys.ts';
+import { shardPrefix } from '../../protocols/object-keys.ts';
+import type { ShardTag } from '../../protocols/shard-layout.ts';
+
+/** Whose layers they are: a timeline's, or those of one of its shards. */
+export interface ShardOwner {
+  tenant: string;
+  timeline: string;
+  shard?: ShardTag;
+}
 
 export type LayerKind = 'delta' | 'image' | 'state';
 
@@ -32,13 +40,13 @@ export const LAST_KEY_TEXT = formatKey(LAST_KEY);
 
 /** The key of a new layer, which `isTaken` does not know. */
 export function layerKey(
-  spec: { tenant: string; timeline: string },
+  spec: ShardOwner,
   layer: Omit<LayerDescriptor, 'key' | 'bytes'>,
   isTaken: (key: string) => boolean,
 ): string {
   const kind = layer.kind === 'delta' ? '' : `${layer.kind}-`;
   const lsns = `${hex(layer.startLsn, 16)}-${hex(layer.endLsn, 16)}`;
-  const stem = `${timelinePrefix(spec)}/${kind}${layer.firstKey}-${layer.lastKey}__${lsns}-${hex(layer.generation, 8)}`;
+  const stem = `${shardPrefix(spec)}/${kind}${layer.firstKey}-${layer.lastKey}__${lsns}-${hex(layer.generation, 8)}`;
   for (let number = 0; ; number++) {
     const key = number === 0 ? `${stem}.layer` : `${stem}-${number}.layer`;
     if (!isTaken(key)) return key;

@@ -4,7 +4,7 @@
 import { formatKey, type PageKey } from '../../protocols/layers/key.ts';
 import { LayerWriter } from '../../protocols/layers/writer.ts';
 import type { Disk, DiskFile } from '../../runtime/ports/disk.ts';
-import { type LayerDescriptor, type LayerKind, layerKey } from './layer-descriptor.ts';
+import { type LayerDescriptor, type LayerKind, layerKey, type ShardOwner } from './layer-descriptor.ts';
 import type { LayerStore } from './layer-store.ts';
 
 /** The file is written in pieces of about this size. */
@@ -25,7 +25,7 @@ export interface LayerShape {
 export interface LayerPlace {
   disk: Disk;
   store: LayerStore;
-  spec: { tenant: string; timeline: string; pgVersion: number; generation: number };
+  spec: ShardOwner & { pgVersion: number; generation: number };
   /** Whether a key is in use, or waits for its object to be deleted. */
   isTaken(key: string): boolean;
 }

@@ -12,9 +12,9 @@ import {
 import { LayerIndex, openIndexSections } from '../../protocols/layers/reader.ts';
 import { LayerState, openStateSections } from '../../protocols/layers/state.ts';
 import { openSectionsVersion1 } from '../../protocols/layers/version-1.ts';
-import { timelinePrefix } from '../../protocols/object-keys.ts';
+import { shardPrefix } from '../../protocols/object-keys.ts';
 import type { FileLayer, ReadContext } from './file-layer.ts';
-import type { LayerDescriptor } from './layer-descriptor.ts';
+import type { LayerDescriptor, ShardOwner } from './layer-descriptor.ts';
 import { LocalLayers, type LocalLayersOptions } from './local-layers.ts';
 import { ReadMemory } from './read-memory.ts';
 
@@ -64,9 +64,9 @@ export class LayerStore {
     return this.local.pathOf(key);
   }
 
-  /** The folder of a timeline's local files, below the disk's root. */
-  folderOf(spec: { tenant: string; timeline: string }): string {
-    return this.pathOf(timelinePrefix(spec));
+  /** The folder of a shard's local files, below the disk's root. */
+  folderOf(spec: ShardOwner): string {
+    return this.pathOf(shardPrefix(spec));
   }
 
   /** Fetches everything that `context` lacks; nothing is under way any more when it is done. Throws `corrupt`, `not-found` or `unavailable`. */

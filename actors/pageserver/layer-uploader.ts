@@ -10,7 +10,7 @@
  *    one has followed writes objects and indexes that nobody reads, and deletes nothing.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { timelinePrefix } from '../../protocols/object-keys.ts';
+import { shardPrefix } from '../../protocols/object-keys.ts';
 import type { Timer } from '../../runtime/ports/clock.ts';
 import type { ShardSpec } from './events.ts';
 import type { FileLayer } from './file-layer.ts';
@@ -243,7 +243,7 @@ export class LayerUploader {
    */
   async #sweep(generation: number, listed: ReadonlySet<string>): Promise<void> {
     const { tools, spec, layers } = this.#options;
-    const prefix = `${timelinePrefix(spec)}/`;
+    const prefix = `${shardPrefix(spec)}/`;
     const orphans: string[] = [];
     const ownIndex = indexKey({ ...spec, generation });
     for await (const { key } of tools.objects.list(prefix)) {

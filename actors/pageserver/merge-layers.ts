@@ -5,7 +5,7 @@
  * Streaming: of each input a piece, of the output a buffer are in memory, whatever the sizes. The relative order of versions of
  * a page is that of the inputs, as these do not overlap in LSNs; records and images are copied as they are.
  */
-import { compareKeys, type PageKey } from '../../protocols/layers/key.ts';
+import { compareKeys, type PageKey, parseKey } from '../../protocols/layers/key.ts';
 import type { LayerRelations } from '../../protocols/layers/reader.ts';
 import type { LayerState } from '../../protocols/layers/state.ts';
 import type { RelationTag } from '../../protocols/pages/types.ts';
@@ -20,11 +20,25 @@ export interface MergeOptions {
   pacer: Pacer;
   /** Size at which an output file is ended. */
   targetBytes: number;
+  /** Which pages go into the output; all when absent. */
+  keeps?: (relation: RelationTag, block: number) => boolean;
 }
 
 /** Merges `layers` (oldest first, without gaps); the outputs are durable when this resolves, and nobody knows of them yet. */
 export async function mergeLayers(layers: FileLayer[], options: MergeOptions): Promise<LayerDescriptor[]> {
   return new Merge(layers, options).run();
+}
+
+/**
+ * Copies those pages of a level 1 delta or image that `keeps` chooses, with the range of keys that the layer has. The copy is durable when
+ * this resolves, and nobody knows of it yet.
+ */
+export async function copyChosenPages(
+  layer: FileLayer,
+  options: Omit<MergeOptions, 'targetBytes'>,
+): Promise<LayerDescriptor> {
+  const merge = new Merge([layer], { ...options, targetBytes: Number.POSITIVE_INFINITY });
+  return merge.copy(layer.descriptor);
 }
 
 class Merge {
@@ -63,6 +77,22 @@ class Merge {
     }
   }
 
+  /** One file of the same shape and range, whatever is in it. */
+  async copy({ kind, level, firstKey, lastKey }: LayerDescriptor): Promise<LayerDescriptor> {
+    const { place } = this.#options;
+    const shape = { kind, level, startLsn: this.#startLsn, endLsn: this.#endLsn };
+    const file = await LayerFileWriter.open(place, shape);
+    this.#file = file;
+    try {
+      this.#cursors.push(await LayerCursor.open(this.#layers[0]!, place.store));
+      for (const tag of allRelations(this.#cursors.map(({ index }) => index))) await this.#mergeRelation(tag);
+    } catch (error) {
+      await file.abandon();
+      throw error;
+    }
+    return file.finish({ firstKey: parseKey(firstKey), lastKey: parseKey(lastKey) });
+  }
+
   async #mergeRelation(tag: RelationTag): Promise<void> {
     if (this.#isFull()) await this.#endFile(undefined);
     const cuts = this.#cutsOf(tag);
@@ -70,6 +100,10 @@ class Merge {
     for (;;) {
       const block = this.#lowestBlock(tag);
       if (block === undefined) return;
+      if (this.#options.keeps?.(tag, block) === false) {
+        await this.#skipPage(tag, block);
+        continue;
+      }
       if (this.#isFull()) await this.#endFile({ ...tag, block });
       if (!this.#file || this.#written !== tag) await this.#beginRelation(tag, cuts, block);
       await this.#copyPage(tag, block);
@@ -101,6 +135,17 @@ class Merge {
         if (reading) await reading;
       }
     }
+  }
+
+  async #skipPage(tag: RelationTag, block: number): Promise<void> {
+    for (const cursor of this.#cursors) {
+      while (!cursor.isAtEnd && cursor.block === block && isSame(cursor.tag, tag)) {
+        const reading = cursor.next();
+        if (reading) await reading;
+      }
+    }
+    const rest = this.#options.pacer.rest();
+    if (rest) await rest;
   }
 
   async #beginRelation(tag: RelationTag, cuts: [number, number][], block: number): Promise<void> {

@@ -12,21 +12,26 @@ import {
   decodeBasebackup,
   decodeDirectory,
   decodeFailed,
+  decodeLayout,
   decodePages,
   encodeGetBasebackup,
   encodeGetDirectory,
   encodeGetPageList,
   encodeGetPages,
+  encodeRequestId,
   FAILED,
   GET_BASEBACKUP,
   GET_DIRECTORY,
+  GET_LAYOUT,
   GET_PAGE_LIST,
   GET_PAGES,
+  LAYOUT,
   PAGES,
   type PageTag,
   requestIdOf,
 } from '../../protocols/pages/messages.ts';
 import type { Basebackup, ReadPoint, RelationEntry, RelationTag } from '../../protocols/pages/types.ts';
+import type { ShardLayout } from '../../protocols/shard-layout.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 
@@ -113,6 +118,13 @@ export class PageClient {
     const requestId = this.#takeRequestId();
     const body = encodeGetBasebackup({ requestId, lsn });
     return this.#request(requestId, GET_BASEBACKUP, BASEBACKUP, body, 'a basebackup', decodeBasebackup);
+  }
+
+  /** How the pages of the timeline are spread over shards. */
+  getLayout(): Promise<ShardLayout> {
+    const requestId = this.#takeRequestId();
+    const body = encodeRequestId(requestId);
+    return this.#request(requestId, GET_LAYOUT, LAYOUT, body, 'the layout of its shards', decodeLayout);
   }
 
   close(): void {

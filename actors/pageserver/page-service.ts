@@ -14,16 +14,20 @@ import {
   encodeBasebackup,
   encodeDirectory,
   encodeFailed,
+  encodeLayout,
   encodeRequestId,
   FAILED,
   GET_BASEBACKUP,
   GET_DIRECTORY,
+  GET_LAYOUT,
   GET_PAGE_LIST,
   GET_PAGES,
+  LAYOUT,
   PAGES,
   requestIdOf,
 } from '../../protocols/pages/messages.ts';
 import { FORK_INIT, FORK_MAIN, type ReadPoint, type RelationTag } from '../../protocols/pages/types.ts';
+import { ONE_SHARD, ownsPage, stripeEnd } from '../../protocols/shard-layout.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { PageBatch } from './page-reader.ts';
 import type { Shard } from './shard.ts';
@@ -96,6 +100,9 @@ export class PageService {
         return this.#getDirectory(decodeGetDirectory(body));
       case GET_BASEBACKUP:
         return this.#getBasebackup(decodeGetBasebackup(body));
+      case GET_LAYOUT:
+        this.#channel.send(LAYOUT, body, encodeLayout(this.#options.shard.spec.shard ?? ONE_SHARD));
+        return undefined;
       default:
         throw new PalimpsestError('unsupported', `the page service knows no frame of type ${type}`);
     }
@@ -103,6 +110,7 @@ export class PageService {
 
   #getPages(body: Uint8Array): Promise<void> | undefined {
     const request = decodeGetPages(body);
+    this.#checkOwned(request, request.firstBlock, request.count);
     const blocks = new Float64Array(request.count);
     for (let i = 0; i < blocks.length; i++) blocks[i] = request.firstBlock + i;
     return this.#afterWait(request, () => {
@@ -116,6 +124,8 @@ export class PageService {
 
   #getPageList(body: Uint8Array): Promise<void> | undefined {
     const request = decodeGetPageList(body);
+    if (this.#options.shard.spec.shard)
+      for (const page of request.pages) this.#checkOwned(page, page.block, 1);
     return this.#afterWait(request, () => {
       const batch: PageBatch = {
         relations: new Int32Array(request.pages.length),
@@ -137,6 +147,19 @@ export class PageService {
       if (pending.length === 0) return this.#sendPages(request, batch);
       return Promise.all(pending).then(() => this.#sendPages(request, batch));
     });
+  }
+
+  /** Pages of other shards are not here: what would be read is what they were before there were several. */
+  #checkOwned(relation: RelationTag, firstBlock: number, count: number): void {
+    const { shard, timeline } = this.#options.shard.spec;
+    if (!shard) return;
+    for (let block = firstBlock; block < firstBlock + count; block = stripeEnd(block, shard)) {
+      if (ownsPage(shard, relation, block)) continue;
+      throw new PalimpsestError(
+        'wrong-shard',
+        `block ${block} of relation ${relation.rel} is not on shard ${shard.number} of ${shard.count} of timeline ${timeline}`,
+      );
+    }
   }
 
   #sendPages(request: ReadPoint & { requestId: number }, batch: PageBatch): Promise<void> | undefined {

@@ -12,6 +12,7 @@ import { formatLsn, LATEST_LSN, type Lsn, PAGE_BYTES } from '../../protocols/lsn
 import { TimelineStateFold } from '../../protocols/postgres/state/fold.ts';
 import { encodeTimelineState } from '../../protocols/postgres/state/snapshot.ts';
 import { WalStreamDecoder } from '../../protocols/postgres/wal/stream-decoder.ts';
+import { ownsPage } from '../../protocols/shard-layout.ts';
 import { WalStream } from '../safekeeper/wal-client.ts';
 import { Arena } from './arena.ts';
 import { BulkPace } from './bulk-pace.ts';
@@ -148,6 +149,7 @@ export class Shard {
       feedback: () => ({
         receivedLsn: this.#lastLsn as Lsn,
         remoteLsn: this.remoteConsistentLsn as Lsn,
+        ...(this.spec.shard ? { shard: this.spec.shard } : {}),
       }),
     });
   }
@@ -159,7 +161,7 @@ export class Shard {
     const head = new HeadState(await this.#foldBelow(lsn, view));
     view.forEachSize((relation, blocks) => head.setSize(relation, blocks));
     for (const [key, data] of view.values()) head.values.set(key, data);
-    this.#ingest = new Ingest(this.#tools.relations, head, this.#newLayer(lsn, head));
+    this.#ingest = new Ingest(this.#tools.relations, head, this.#newLayer(lsn, head), this.spec.shard);
     this.history.memory = [this.#ingest.layer];
     this.#decoder = new WalStreamDecoder(lsn, { pgVersion: this.spec.pgVersion });
     this.#lastIngestAt = this.#openSince = this.#tools.clock.monotonic();
@@ -379,6 +381,7 @@ export class Shard {
       const target = relations.idOf(copy.targetSpc, copy.targetDb, rel, fork);
       this.#ingest.setSize(target, copy.lsn, blocks, NO_CUT);
       for (let block = 0; block < blocks; block++) {
+        if (!ownsPage(this.spec.shard, { spc: copy.targetSpc, rel }, block)) continue;
         if (batch.add(relation, target, block) < COPY_BATCH_PAGES) continue;
         await this.#copyPages(batch, copy.lsn);
         batch = new CopyBatch();

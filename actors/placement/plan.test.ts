@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import {
   chooseCompute,
   choosePageserver,
+  choosePageservers,
   chooseSafekeepers,
   type PlacementNode,
   type PlacementState,
@@ -52,6 +53,36 @@ describe('placement', () => {
     expect(choosePageserver(busy)).toBe('b');
     expect(chooseCompute(busy)).toBe('b');
     expect(choosePageserver(state({ nodes: nodes.slice(2) }))).toBe(undefined);
+  });
+
+  it('puts the shards of a project on as many nodes as there are', () => {
+    const nodes = [node('a', 'z'), node('b', 'z'), node('c', 'z')];
+    const busy = state({ nodes, projects: [project('p', 'a'), project('q', 'a')] });
+    expect(choosePageservers(busy, 2)).toEqual(['b', 'c']);
+    expect(choosePageservers(busy, 4).sort()).toEqual(['a', 'b', 'b', 'c']);
+    expect(choosePageservers(state({}), 2)).toEqual([]);
+  });
+
+  it('moves only the shards of a node that is lost, away from the others of the project', () => {
+    const nodes = [node('a', 'z', { alive: false }), node('b', 'z'), node('c', 'z')];
+    const shards = [
+      { shard: '0of2', node: 'a' },
+      { shard: '1of2', node: 'b' },
+    ];
+    // The other node has more in all, but none of this project.
+    const projects = [{ ...project('p', 'a'), shards }, project('q', 'c'), project('r', 'c')];
+    expect(plan(state({ nodes, projects }))).toEqual([
+      {
+        type: 'move-pageserver',
+        tenant: 'p',
+        shard: '0of2',
+        from: 'a',
+        to: 'c',
+        why: 'the node gives no sign of life',
+      },
+    ]);
+    const none = plan(state({ nodes: nodes.slice(0, 1), projects: projects.slice(0, 1) }));
+    expect(none[0]).toMatchObject({ type: 'attention', what: 'pages (shard 0of2) of project "p" on a' });
   });
 
   it('takes computes and pages away from a node that is being stopped, and leaves WAL to its return', () => {

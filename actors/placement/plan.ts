@@ -2,8 +2,9 @@
  * Where things run: pure decisions from what is known of the nodes to what should be done, each with its reason.
  *
  * 1. The safekeepers of a project are on as many zones as there are, and on nodes with the fewest others within a zone.
- * 2. All timelines of a project are on one pageserver, because a branch reads its ancestor's pages there.
- *    Another node keeps their layers ready, and takes them over (secondary.ts).
+ * 2. All timelines of a project are on one pageserver, because a branch reads its ancestor's pages there; where they have several shards, the
+ *    same shard of all of them is, and the shards of a project are on as many pageservers as there are.
+ *    Of a project with one shard another node keeps the layers ready, and takes them over (secondary.ts).
  * 3. What works is left where it is: something moves only away from a node that is gone, being drained or being stopped.
  * 4. A safekeeper is replaced at once on a node that is being drained, and on one that is gone when it stays away for long: it has its WAL
  *    with it when it comes back, which one that is being stopped is expected to do soon. The one in its place is in a zone where the timeline has no other, if there is such a node.
@@ -31,7 +32,16 @@ export interface PlacedProject {
   tenant: string;
   name: string;
   safekeepers: string[];
+  /** Of its first shard, where it has several. */
   pageserver: string;
+  /** All shards that it has, and those that it is about to have; absent: `pageserver` has everything. */
+  shards?: PlacedShard[];
+}
+
+export interface PlacedShard {
+  /** `<number>of<count>` */
+  shard: string;
+  node: string;
 }
 
 /** A timeline's safekeepers, by the names of their nodes. */
@@ -60,7 +70,8 @@ export interface PlacementState {
 }
 
 export type Step =
-  | { type: 'move-pageserver'; tenant: string; from: string; to: string; why: string }
+  /** With `shard`: only that one of several. */
+  | { type: 'move-pageserver'; tenant: string; shard?: string; from: string; to: string; why: string }
   | { type: 'move-compute'; id: string; from: string; why: string }
   /** Another node is to keep the WAL of a timeline. */
   | { type: 'replace-safekeeper'; timeline: string; project: string; from: string; to: string; why: string }
@@ -102,15 +113,40 @@ export function chooseSafekeepers(state: PlacementState, count: number): string[
 
 /** The node for a project's pages; undefined when there is none. */
 export function choosePageserver(state: PlacementState): string | undefined {
-  const load = loadOf(state.projects.map(({ pageserver }) => pageserver));
-  return leastLoaded(candidates(state.nodes, 'pageserver'), load)[0]?.name;
+  return choosePageservers(state, 1)[0];
+}
+
+/** Nodes for `count` shards of a project, of which `others` are where there are some already; none when there is no node. */
+export function choosePageservers(
+  state: PlacementState,
+  count: number,
+  others: readonly string[] = [],
+): string[] {
+  const load = loadOf(state.projects.flatMap(pageserversOf));
+  const own = loadOf([...others]);
+  const nodes = candidates(state.nodes, 'pageserver');
+  const chosen: string[] = [];
+  while (chosen.length < count && nodes.length > 0) {
+    // As far from one another as can be; within that where the fewest others are.
+    const sorted = leastLoaded(nodes, load).sort((a, b) => loadAt(own, a.name) - loadAt(own, b.name));
+    const { name } = sorted[0]!;
+    chosen.push(name);
+    for (const counts of [load, own]) counts.set(name, loadAt(counts, name) + 1);
+  }
+  return chosen;
+}
+
+function pageserversOf({ pageserver, shards }: PlacedProject): string[] {
+  return shards ? shards.map(({ node }) => node) : [pageserver];
 }
 
 /** The node that keeps the layers of a project ready, and takes its pages over when `pageserver` cannot go on; undefined when there is none. */
 export function secondaryOf(
   nodes: PlacementNode[],
-  { tenant, pageserver }: Pick<PlacedProject, 'tenant' | 'pageserver'>,
+  { tenant, pageserver, shards }: Pick<PlacedProject, 'tenant' | 'pageserver' | 'shards'>,
 ): string | undefined {
+  // Those of several shards are taken over from objects.
+  if (shards) return undefined;
   const zone = nodes.find(({ name }) => name === pageserver)?.zone;
   const free = candidates(nodes, 'pageserver').filter(({ name }) => name !== pageserver);
   return bestByScore(tenant, free, zone);
@@ -128,15 +164,36 @@ export function plan(state: PlacementState): Step[] {
 }
 
 function pageserverSteps(state: PlacementState): Step[] {
-  return state.projects.flatMap((project): Step[] => {
-    const { tenant, name, pageserver: from } = project;
-    const why = reasonToLeave(state.nodes, from);
-    if (!why) return [];
-    const to = secondaryOf(state.nodes, project);
-    if (to !== undefined) return [{ type: 'move-pageserver', tenant, from, to, why }];
-    const what = `pages of project "${name}" on ${from}`;
-    return [{ type: 'attention', what, why: `${why}, and no other node has the role pageserver` }];
-  });
+  const steps: Step[] = [];
+  const projects = state.projects.map((project) => structuredClone(project));
+  for (const project of projects) {
+    for (const place of project.shards ?? [undefined]) {
+      const from = place?.node ?? project.pageserver;
+      const why = reasonToLeave(state.nodes, from);
+      if (!why) continue;
+      const to = place
+        ? choosePageservers({ ...state, projects }, 1, stayingBeside(place, project.shards!))[0]
+        : secondaryOf(state.nodes, project);
+      const shard = place ? { shard: place.shard } : {};
+      if (to === undefined) {
+        const which = place ? `pages (shard ${place.shard})` : 'pages';
+        const what = `${which} of project "${project.name}" on ${from}`;
+        steps.push({ type: 'attention', what, why: `${why}, and no other node has the role pageserver` });
+        continue;
+      }
+      steps.push({ type: 'move-pageserver', tenant: project.tenant, ...shard, from, to, why });
+      if (place) place.node = to;
+    }
+  }
+  return steps;
+}
+
+/** Where the other shards of the same number of shards are. */
+function stayingBeside(place: PlacedShard, shards: readonly PlacedShard[]): string[] {
+  const count = (shard: string) => shard.slice(shard.indexOf('of'));
+  return shards
+    .filter((other) => other !== place && count(other.shard) === count(place.shard))
+    .map(({ node }) => node);
 }
 
 function computeSteps(state: PlacementState): Step[] {

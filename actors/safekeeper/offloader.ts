@@ -11,7 +11,7 @@ import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { trimTarget } from './offload-state.ts';
-import { type PeerView, surveyPeers } from './peer-survey.ts';
+import { type PeerView, remoteLsnOf, surveyPeers } from './peer-survey.ts';
 import type { Replica } from './replica.ts';
 import { isTailStored, removeOldTails, SegmentOffload, storeTail } from './segment-offload.ts';
 import type { ArchiveTools } from './wal-archive.ts';
@@ -199,7 +199,7 @@ export class Offloader {
 
   async #trim(peers: PeerView[]): Promise<void> {
     const { replica, log } = this.#options;
-    const remoteLsn = Math.max(replica.remoteLsn, ...peers.map((peer) => peer.remoteLsn)) as Lsn;
+    const remoteLsn = remoteLsnOf(replica, peers);
     const { commitLsn, positions } = replica;
     if (trimTarget({ ...positions, remoteLsn }, commitLsn) <= positions.localLsn) return;
     await replica.decide({ type: 'note-remote', lsn: remoteLsn });

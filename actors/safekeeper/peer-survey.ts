@@ -4,6 +4,7 @@ import type { NodeId } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
+import { type ShardLsns, slowestShard } from './followers.ts';
 import { WalReader } from './wal-client.ts';
 
 export interface PeerView {
@@ -12,6 +13,17 @@ export interface PeerView {
   commitLsn: Lsn;
   backupLsn: Lsn;
   remoteLsn: Lsn;
+  /** What it has heard of shards, where there are several. */
+  shards?: ShardLsns;
+}
+
+/** Up to here pages can be rebuilt without WAL, by what a replica and its peers have heard. */
+export function remoteLsnOf(
+  own: { remoteLsn: Lsn; followers: { shards: ShardLsns | undefined } },
+  peers: readonly PeerView[],
+): Lsn {
+  const together = slowestShard([own.followers.shards, ...peers.map(({ shards }) => shards)]);
+  return Math.max(own.remoteLsn, together, ...peers.map(({ remoteLsn }) => remoteLsn)) as Lsn;
 }
 
 export interface PeerSurveyOptions {
@@ -43,7 +55,7 @@ export async function askPeers({ peers, dial, clock }: PeerSurveyOptions): Promi
 export async function surveyPeers(options: PeerSurveyOptions): Promise<PeerView[]> {
   const answers = await askPeers(options);
   return answers.map(({ node, flushLsn, commitLsn, offload }) => {
-    const { backupLsn = 0 as Lsn, remoteLsn = 0 as Lsn } = offload ?? {};
-    return { node, flushLsn, commitLsn, backupLsn, remoteLsn };
+    const { backupLsn = 0 as Lsn, remoteLsn = 0 as Lsn, shards } = offload ?? {};
+    return { node, flushLsn, commitLsn, backupLsn, remoteLsn, ...(shards ? { shards } : {}) };
   });
 }

@@ -33,6 +33,7 @@ import {
   type SafekeeperCommand,
 } from './decide.ts';
 import { DurableWal } from './durable-wal.ts';
+import { Followers } from './followers.ts';
 import type { SafekeeperContext, SafekeeperSnapshot } from './machine.ts';
 import { type OffloadCommand, type OffloadState, positionsOf } from './offload-state.ts';
 import { type ArchiveTools, WalArchive } from './wal-archive.ts';
@@ -80,9 +81,8 @@ export class Replica implements WalSource {
   #toldCommit: Lsn;
   #persistedAt: number;
   #persistedCommit: Lsn;
-  /** Who follows the WAL here and tells how far it is, with what it said last. */
-  #follower: { connection: AcceptorConnection; receivedLsn: Lsn } | undefined;
-  #heardRemoteLsn = 0 as Lsn;
+  /** Who follows the WAL here. */
+  readonly followers = new Followers<AcceptorConnection>();
   #onProgress: (() => void) | undefined;
   #closed = false;
 
@@ -152,12 +152,12 @@ export class Replica implements WalSource {
 
   /** Up to here pages can be rebuilt without WAL, by what followers said since the start and what is written down. */
   get remoteLsn(): Lsn {
-    return Math.max(this.#heardRemoteLsn, this.positions.remoteLsn) as Lsn;
+    return Math.max(this.followers.remoteLsn, this.positions.remoteLsn) as Lsn;
   }
 
   /** Up to here the pageserver that follows this replica has taken the WAL; 0 when none follows it. */
   get followerLsn(): Lsn {
-    return this.#follower?.receivedLsn ?? (0 as Lsn);
+    return this.followers.receivedLsn;
   }
 
   /** The journal's view of this replica. */
@@ -189,6 +189,7 @@ export class Replica implements WalSource {
       offload: {
         backupLsn: this.positions.backupLsn,
         remoteLsn: this.remoteLsn,
+        ...this.followers.told,
         receivedLsn: this.followerLsn,
         localLsn: this.#store.localLsn,
         expiredLsn: this.positions.expiredLsn,
@@ -207,7 +208,7 @@ export class Replica implements WalSource {
 
   forget(connection: AcceptorConnection): void {
     this.#connections.delete(connection);
-    if (this.#follower?.connection === connection) this.#follower = undefined;
+    this.followers.leave(connection);
   }
 
   async greet(greeting: ProposerGreeting): Promise<AcceptorGreeting> {
@@ -331,11 +332,10 @@ export class Replica implements WalSource {
   }
 
   /** Hears how far the pageserver is that follows the WAL on this connection. */
-  hearFollower(connection: AcceptorConnection, { receivedLsn, remoteLsn }: WalFeedback): void {
+  hearFollower(connection: AcceptorConnection, feedback: WalFeedback): void {
     const before = segmentStart(this.remoteLsn);
-    this.#follower = { connection, receivedLsn };
-    this.#heardRemoteLsn = Math.max(this.#heardRemoteLsn, remoteLsn) as Lsn;
-    if (segmentStart(this.remoteLsn) > before) this.#onProgress?.();
+    this.followers.hear(connection, feedback);
+    if (feedback.shard || segmentStart(this.remoteLsn) > before) this.#onProgress?.();
   }
 
   /** Calls back about once a second while WAL comes in, and when a follower has got further. */

@@ -306,11 +306,11 @@ export class WalStream {
     const now = clock.monotonic();
     if (this.#feedbackTold && now - this.#feedbackAt < FEEDBACK_MS) return;
     this.#feedbackAt = now;
-    const { receivedLsn, remoteLsn } = feedback();
+    const { receivedLsn, remoteLsn, shard } = feedback();
     const told = this.#feedbackTold;
     if (told?.receivedLsn === receivedLsn && told.remoteLsn === remoteLsn) return;
     this.#feedbackTold = { receivedLsn, remoteLsn };
-    channel.send(FRAME_FEEDBACK, packFeedback({ receivedLsn, remoteLsn }));
+    channel.send(FRAME_FEEDBACK, packFeedback({ receivedLsn, remoteLsn, ...(shard ? { shard } : {}) }));
   }
 
   #handOver(channel: Channel, beginLsn: Lsn, bytes: Uint8Array, commitLsn: Lsn): void {

@@ -6,7 +6,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import { parseWalObjectKey, walPrefix } from '../../protocols/object-keys.ts';
-import type { PeerView } from './peer-survey.ts';
+import { type PeerView, remoteLsnOf } from './peer-survey.ts';
 import type { Replica } from './replica.ts';
 import type { ArchiveTools } from './wal-archive.ts';
 
@@ -35,7 +35,7 @@ export async function expireWal(
       'try again when all safekeepers run',
     );
   }
-  const remoteLsn = Math.max(replica.remoteLsn, ...peers.answers.map((peer) => peer.remoteLsn)) as Lsn;
+  const remoteLsn = remoteLsnOf(replica, peers.answers);
   await replica.decide({ type: 'note-remote', lsn: remoteLsn });
   const to = Math.min(belowLsn, replica.flushLsn, ...peers.answers.map((peer) => peer.flushLsn)) as Lsn;
   await replica.decide({ type: 'expire', to });

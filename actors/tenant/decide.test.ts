@@ -169,4 +169,43 @@ describe('a project', () => {
     expect(again.snapshot.context).toEqual(project.snapshot.context);
     expect(again.snapshot.value).toBe(project.snapshot.value);
   });
+
+  it('spreads its pages over more shards, and begins nothing else with its branches meanwhile', () => {
+    const project = new Project();
+    const timeline = project.create();
+    project.fold({ type: 'branch.created', name: 'main', timeline, startLsn: 4096 });
+    const to = (count: number) => ({
+      stripeBlocks: 2048,
+      pageservers: Array.from({ length: count }, (_, i) => `ps${i}`),
+    });
+    expect(tenantStatus(project.snapshot)).toMatchObject({ shards: 1, splitting: undefined });
+    expect(() => project.command({ type: 'split', to: to(0) })).toThrow('cannot be split');
+    project.command({ type: 'split', to: to(2) });
+    project.command({ type: 'split', to: to(2) });
+    expect(project.effects.filter((name) => name === 'splitProject')).toHaveLength(1);
+    expect(() => project.command({ type: 'split', to: to(4) })).toThrow('just being spread');
+    expect(() => project.command({ type: 'branch.create', name: 'dev' })).toThrow('just being spread');
+    expect(tenantStatus(project.snapshot).splitting).toEqual({ to: 2, isSwitching: false });
+    project.fold({ type: 'project.split', to: to(2) });
+    expect(project.effects).toContain('switchProject');
+    expect(tenantStatus(project.snapshot)).toMatchObject({ shards: 2, splitting: { isSwitching: true } });
+    project.fold({ type: 'project.split-completed' });
+    project.command({ type: 'branch.create', name: 'dev' });
+    expect(() => project.command({ type: 'split', to: to(4) })).toThrow('branch "dev" is creating');
+    expect(() => project.command({ type: 'split', to: to(1) })).toThrow('2 shards cannot be split into 1');
+  });
+
+  it('stays as it was when a split fails', () => {
+    const project = new Project();
+    const timeline = project.create();
+    project.fold({ type: 'branch.created', name: 'main', timeline, startLsn: 4096 });
+    project.command({ type: 'split', to: { stripeBlocks: 2048, pageservers: ['ps1', 'ps2'] } });
+    project.fold({ type: 'project.split-failed', error: { code: 'corrupt', message: 'damaged' } });
+    expect(project.effects).toContain('abandonSplit');
+    expect(tenantStatus(project.snapshot)).toMatchObject({
+      shards: 1,
+      splitting: undefined,
+      splitError: { message: 'damaged' },
+    });
+  });
 });

@@ -5,6 +5,7 @@ import type { AnyMachineSnapshot } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
 import { hexId } from '../../protocols/ids.ts';
 import type { DecideEnvironment, Decision } from '../../runtime/host/definition.ts';
+import type { ShardPlaces } from '../timeline/shards.ts';
 import {
   type Branch,
   childrenOf,
@@ -49,7 +50,10 @@ export function decideTenant(
   if (command.type === 'status') return { events: [], reply: tenantStatus(snapshot) };
   if (command.type === 'branch.list') return { events: [], reply: tenantStatus(snapshot).branches };
   if (state !== 'active') return reject('conflict', `project "${context.spec!.name}" is being deleted`);
+  if (context.splitting && !DURING_SPLIT.has(command.type)) return isBeingSplit(context);
   switch (command.type) {
+    case 'split':
+      return decideSplit(context, command.to);
     case 'delete':
       return { events: [{ type: 'project.delete-requested' }] };
     case 'branch.create':
@@ -73,6 +77,45 @@ export function decideTenant(
     default:
       return reject('unsupported', `a project knows no command "${(command as { type: string }).type}"`);
   }
+}
+
+/** What changes no timeline, or nothing at all. */
+const DURING_SPLIT = new Set<string>(['split', 'branch.rename', 'set-history']);
+
+function isBeingSplit({ spec, splitting }: TenantContext): TenantDecision {
+  return reject(
+    'conflict',
+    `the pages of project "${spec!.name}" are just being spread over ${splitting!.to.pageservers.length} shards`,
+    'try again when that is done; `palimpsest project list` shows how far it is',
+  );
+}
+
+/** How many shards the timelines of a project have. */
+export function shardCountOf({ shards, spec }: TenantContext): number {
+  return (shards ?? spec?.shards)?.pageservers.length ?? 1;
+}
+
+/** Asked again for the same, it changes nothing. */
+function decideSplit(context: TenantContext, to: ShardPlaces): TenantDecision {
+  const now = shardCountOf(context);
+  const wanted = to.pageservers.length;
+  if (context.splitting) {
+    return context.splitting.to.pageservers.length === wanted ? { events: [] } : isBeingSplit(context);
+  }
+  if (wanted === now) return { events: [] };
+  if (wanted < now || wanted % now !== 0) {
+    return reject(
+      'invalid-argument',
+      `${now} shards cannot be split into ${wanted}`,
+      'name a number that is twice, four or eight times as many',
+    );
+  }
+  const waiting = context.branches.find((branch) => branch.phase !== 'ready' || branch.detaching);
+  if (waiting) {
+    const hint = waiting.phase === 'archived' ? 'unarchive it first' : 'try again in a moment';
+    return reject('conflict', `branch "${waiting.name ?? waiting.timeline}" is ${waiting.phase}`, hint);
+  }
+  return { events: [{ type: 'project.split-requested', to }] };
 }
 
 function decideCreate(
@@ -271,6 +314,12 @@ export function tenantStatus(snapshot: AnyMachineSnapshot): TenantStatus {
     passwordSet: context.passwordSet,
     createdMs: context.createdMs,
     history: context.history ?? DEFAULT_HISTORY,
+    shards: shardCountOf(context),
+    splitting: context.splitting && {
+      to: context.splitting.to.pageservers.length,
+      isSwitching: context.splitting.isSwitching,
+    },
+    splitError: context.splitError,
     branches: context.branches.flatMap((branch) =>
       branch.name === undefined ? [] : branchStatus(context, branch, branch.name),
     ),

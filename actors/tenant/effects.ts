@@ -5,6 +5,7 @@
 import type { WireError } from '../../protocols/errors.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Origin, TimelineSpec } from '../timeline/events.ts';
+import type { ShardPlaces } from '../timeline/shards.ts';
 import { unneeded } from './branches.ts';
 import type { TenantCommand, TenantEvent } from './events.ts';
 import type { BranchEffectParams, TenantContext, TenantEffectParams } from './machine.ts';
@@ -24,6 +25,12 @@ export interface TenantServices {
   unarchiveTimeline(id: string): Promise<void>;
   /** Resolves when the timeline needs its ancestor no more, or with the reason why that is not to be. */
   detachTimeline(id: string): Promise<WireError | undefined>;
+  /** Makes new shards of the timeline beside those that there are; resolves when they serve, or with the reason why they never will. */
+  splitTimeline(id: string, to: ShardPlaces): Promise<WireError | undefined>;
+  /** The new shards take over; resolves when nothing is left of the old ones. */
+  switchTimeline(id: string): Promise<void>;
+  /** The new shards are given up. */
+  abandonSplit(id: string): Promise<void>;
   /** Stops the timeline's compute, if one runs; its clients are disconnected. */
   stopCompute(timeline: string): Promise<void>;
   /** Whether somebody reads a moment of the timeline. */
@@ -118,6 +125,28 @@ export function tenantEffects(services: TenantServices) {
       return [{ type: 'ancestor.deleted', timeline: branch.timeline }];
     },
 
+    /** Ancestors first: a shard of a branch reads what is before it from the same shard of its parent. */
+    async splitProject({ context }: TenantEffectParams, effect: Context): Promise<TenantEvent[]> {
+      const { to } = context.splitting!;
+      for (const { timeline } of context.branches) {
+        if (effect.snapshot().value !== 'active') return [];
+        const error = await services.splitTimeline(timeline, to);
+        if (error) return [{ type: 'project.split-failed', error }];
+      }
+      return [{ type: 'project.split', to }];
+    },
+
+    /** Descendants first: until they are switched they read from the old shards of their parents. */
+    async switchProject({ context }: TenantEffectParams): Promise<TenantEvent[]> {
+      for (const { timeline } of [...context.branches].reverse()) await services.switchTimeline(timeline);
+      return [{ type: 'project.split-completed' }];
+    },
+
+    async abandonSplit({ context }: TenantEffectParams): Promise<TenantEvent[]> {
+      for (const { timeline } of [...context.branches].reverse()) await services.abandonSplit(timeline);
+      return [];
+    },
+
     async setPassword({ context }: TenantEffectParams): Promise<TenantEvent[]> {
       const first = context.branches.find((branch) => branch.from === undefined);
       if (first) await services.setPassword(first.timeline, context.password);
@@ -147,6 +176,11 @@ async function sweep(services: TenantServices, effect: Context): Promise<void> {
   }
 }
 
+function shardsOf({ shards, spec }: TenantContext): Pick<TimelineSpec, 'shards'> {
+  const places = shards ?? spec!.shards;
+  return places ? { shards: places } : {};
+}
+
 function timelineSpec(context: TenantContext, origin: Origin): TimelineSpec {
   const spec = context.spec!;
   return {
@@ -154,7 +188,8 @@ function timelineSpec(context: TenantContext, origin: Origin): TimelineSpec {
     pgVersion: spec.pgVersion,
     systemId: spec.template.systemId,
     members: spec.safekeepers,
-    pageserver: spec.pageserver,
+    pageserver: (context.shards ?? spec.shards)?.pageservers[0] ?? spec.pageserver,
+    ...shardsOf(context),
     origin,
   };
 }

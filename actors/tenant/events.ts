@@ -4,6 +4,7 @@
 import type { WireError } from '../../protocols/errors.ts';
 import type { ActorEvent } from '../../runtime/host/definition.ts';
 import type { BranchPoint } from '../timeline/events.ts';
+import type { ShardPlaces } from '../timeline/shards.ts';
 
 /** An imported, freshly initialised cluster that every new project of that version starts from. */
 export interface TemplateReference {
@@ -20,7 +21,10 @@ export interface ProjectSpec {
   pgVersion: number;
   template: TemplateReference;
   safekeepers: string[];
+  /** Of its first shard. */
   pageserver: string;
+  /** Where its timelines have several shards. */
+  shards?: ShardPlaces;
 }
 
 /** How much of the past stays readable: everything that either of the two keeps. */
@@ -50,6 +54,8 @@ export type TenantCommand =
   /** Deletes those of the ancestors without a name that nothing needs; the caller knows that nobody uses them. */
   | { type: 'branch.sweep'; timelines: string[] }
   | { type: 'branch.list' }
+  /** Spreads the pages of all timelines over more shards. */
+  | { type: 'split'; to: ShardPlaces }
   | { type: 'status' };
 
 export type TenantEvent = ActorEvent &
@@ -57,6 +63,12 @@ export type TenantEvent = ActorEvent &
     | { type: 'project.created'; spec: ProjectSpec; password: string; timeMs: number }
     | { type: 'project.password-set' }
     | { type: 'project.history-set'; history: HistoryWindow }
+    | { type: 'project.split-requested'; to: ShardPlaces }
+    /** From here on the new shards are the project's: what is created has them, and all timelines are switched to them. */
+    | { type: 'project.split'; to: ShardPlaces }
+    | { type: 'project.split-completed' }
+    /** Everything is as it was. */
+    | { type: 'project.split-failed'; error: WireError }
     | { type: 'project.delete-requested' }
     | { type: 'project.deleted' }
     | {
@@ -154,6 +166,12 @@ export interface TenantStatus {
   passwordSet: boolean;
   createdMs: number;
   history: HistoryWindow;
+  /** How many shards its timelines have. */
+  shards: number;
+  /** While there are going to be more: how many, and whether all have been made. */
+  splitting: { to: number; isSwitching: boolean } | undefined;
+  /** Why the last split failed. */
+  splitError: WireError | undefined;
   branches: BranchStatus[];
   /** Ancestors without a name. */
   ancestors: AncestorStatus[];

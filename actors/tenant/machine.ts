@@ -8,6 +8,7 @@
  */
 import { assign, setup } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
+import type { ShardPlaces } from '../timeline/shards.ts';
 import { type Branch, type BranchPhase, isPrimary } from './branches.ts';
 import type { HistoryWindow, ProjectSpec, TenantEvent } from './events.ts';
 
@@ -20,6 +21,10 @@ export interface TenantContext {
   createdMs: number;
   /** Absent in state kept by earlier versions. */
   history?: HistoryWindow;
+  /** As a split has made them; absent: those of the spec. */
+  shards?: ShardPlaces;
+  splitting?: { to: ShardPlaces; isSwitching: boolean } | undefined;
+  splitError?: WireError | undefined;
   /** By timeline, in the order of creation: each after what it grew from. */
   branches: Branch[];
   /** The newest creations that failed: those who wait for them look here. */
@@ -93,6 +98,9 @@ export const tenantMachine = setup({
     archiveTimeline: (_, _params: BranchEffectParams) => {},
     unarchiveTimeline: (_, _params: BranchEffectParams) => {},
     detachTimeline: (_, _params: BranchEffectParams) => {},
+    splitProject: (_, _params: TenantEffectParams) => {},
+    switchProject: (_, _params: TenantEffectParams) => {},
+    abandonSplit: (_, _params: TenantEffectParams) => {},
     setPassword: (_, _params: TenantEffectParams) => {},
     deleteProject: (_, _params: TenantEffectParams) => {},
     takeProject: assign(({ event }) =>
@@ -104,6 +112,20 @@ export const tenantMachine = setup({
     takeHistory: assign(({ event }) =>
       event.type === 'project.history-set' ? { history: event.history } : {},
     ),
+    takeSplit: assign(({ event }): Partial<TenantContext> => {
+      switch (event.type) {
+        case 'project.split-requested':
+          return { splitting: { to: event.to, isSwitching: false }, splitError: undefined };
+        case 'project.split':
+          return { shards: event.to, splitting: { to: event.to, isSwitching: true } };
+        case 'project.split-completed':
+          return { splitting: undefined };
+        case 'project.split-failed':
+          return { splitting: undefined, splitError: event.error };
+        default:
+          return {};
+      }
+    }),
     addBranch: assign(({ context, event }) => {
       if (event.type !== 'branch.requested') return {};
       const branch: Branch = {
@@ -266,6 +288,10 @@ export const tenantMachine = setup({
         'branch.detach-failed': { actions: 'takeDetachment' },
         'project.history-set': { actions: 'takeHistory' },
         'project.password-set': { actions: 'takePassword' },
+        'project.split-requested': { actions: ['takeSplit', { type: 'splitProject', params: own }] },
+        'project.split': { actions: ['takeSplit', { type: 'switchProject', params: own }] },
+        'project.split-completed': { actions: 'takeSplit' },
+        'project.split-failed': { actions: ['takeSplit', { type: 'abandonSplit', params: own }] },
         'project.delete-requested': {
           target: 'deleting',
           actions: { type: 'deleteProject', params: own },

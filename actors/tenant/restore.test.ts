@@ -66,6 +66,9 @@ class Project {
     unarchiveTimeline: async (id) => {
       this.archived.delete(id);
     },
+    splitTimeline: async () => undefined,
+    switchTimeline: async () => {},
+    abandonSplit: async () => {},
     detachTimeline: async () => this.detachError,
   };
 

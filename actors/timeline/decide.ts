@@ -5,8 +5,15 @@ import type { AnyMachineSnapshot } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import type { DecideEnvironment, Decision } from '../../runtime/host/definition.ts';
-import type { CutoffReply, LeaseReply, TimelineCommand, TimelineEvent, TimelineStatus } from './events.ts';
-import { pageserverOf, type TimelineContext } from './machine.ts';
+import type {
+  AttachPlaces,
+  CutoffReply,
+  LeaseReply,
+  TimelineCommand,
+  TimelineEvent,
+  TimelineStatus,
+} from './events.ts';
+import { pageserverOf, shardsOfTimeline, type TimelineContext } from './machine.ts';
 import { decideAbandon, decideChange, decideJoined, membershipOf } from './membership.ts';
 import {
   expiredLeases,
@@ -17,6 +24,7 @@ import {
   outsideWindow,
   retainedPoints,
 } from './retention.ts';
+import type { ShardPlaces } from './shards.ts';
 
 export function decideTimeline(
   snapshot: AnyMachineSnapshot,
@@ -32,7 +40,15 @@ export function decideTimeline(
     case 'attach':
       if (state !== 'active' && state !== 'placing')
         return rejected('conflict', `timeline ${environment.id} is ${state}, not active`);
-      return { events: [attachRequest(context, command.pageserver)] };
+      return { events: [attachRequest(context, command)] };
+    case 'split':
+      return decideSplit(state, context, command.to);
+    case 'switch-shards':
+      if (context.next === undefined) return { events: [] };
+      if (!context.next.isReady) return rejected('conflict', 'the new shards do not serve yet');
+      return { events: [{ type: 'shards.switched', generation: context.generation + 1 }] };
+    case 'abandon-split':
+      return { events: context.next ? [{ type: 'shards.split-abandoned' }] : [] };
     case 'hold-branch-point':
       return decideHold(state, context, command);
     case 'release-branch-point':
@@ -91,9 +107,36 @@ function creation(
     : [event];
 }
 
-function attachRequest(context: TimelineContext, pageserver: string | undefined): TimelineEvent {
-  const event = { type: 'attach.requested' as const, generation: context.generation + 1 };
-  return pageserver === undefined || pageserver === pageserverOf(context) ? event : { ...event, pageserver };
+function attachRequest(
+  context: TimelineContext,
+  { pageserver, pageservers, next }: AttachPlaces,
+): TimelineEvent {
+  const now = shardsOfTimeline(context).pageservers;
+  const isChanged = (to: string[] | undefined, from: string[] | undefined) =>
+    to !== undefined && to.length === from?.length && String(to) !== String(from);
+  const one = pageserver === undefined ? undefined : [pageserver];
+  return {
+    type: 'attach.requested',
+    generation: context.generation + 1,
+    ...(now.length === 1 && isChanged(one, now) ? { pageserver: pageserver! } : {}),
+    ...(now.length > 1 && isChanged(pageservers, now) ? { pageservers: pageservers! } : {}),
+    ...(isChanged(next, context.next?.to.pageservers) ? { next: next! } : {}),
+  };
+}
+
+/** Asked again for the same, or after the switch, it changes nothing. */
+function decideSplit(state: string, context: TimelineContext, to: ShardPlaces): Decision<TimelineEvent> {
+  if (state !== 'active') return rejected('conflict', `timeline ${context.id} is ${state}, not active`);
+  const now = shardsOfTimeline(context).pageservers.length;
+  const wanted = to.pageservers.length;
+  if (now === wanted || context.next?.to.pageservers.length === wanted) return { events: [] };
+  if (context.next || context.retiring) {
+    return rejected('conflict', `the shards of timeline ${context.id} are being split already`);
+  }
+  if (wanted % now !== 0) {
+    return rejected('invalid-argument', `${now} shards cannot be split into ${wanted}`);
+  }
+  return { events: [{ type: 'shards.split-requested', to }] };
 }
 
 function decideHold(
@@ -179,6 +222,11 @@ export function timelineStatus(snapshot: AnyMachineSnapshot): TimelineStatus {
     changeWhy: context.change?.why,
     missing: context.missing,
     pageserver: pageserverOf(context),
+    shards: context.shards ?? context.spec?.shards,
+    nextShards: context.next?.to,
+    nextReady: context.next?.isReady ?? false,
+    retiringShards: context.retiring,
+    splitError: context.splitError,
     generation: context.generation,
     attached: context.attached,
     attachError: context.attachError,

@@ -8,10 +8,19 @@ import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import { findBranchPoint, rememberCommitted, type Send } from './branch-point.ts';
 import type { Origin, TimelineCommand, TimelineEvent, TimelineStart } from './events.ts';
-import { pageserverOf, type TimelineContext, type TimelineEffectParams } from './machine.ts';
+import type { TimelineContext, TimelineEffectParams } from './machine.ts';
 import { membershipOf, safekeepersOf } from './membership.ts';
 import { bringUp, installJoint, spread } from './membership-effects.ts';
-import { pointsKept } from './retention.ts';
+import {
+  attachShards,
+  copyAncestors,
+  deleteAllShards,
+  detachShards,
+  dropShards,
+  flushShards,
+  prepareShards,
+  retireShards,
+} from './shard-effects.ts';
 
 export interface TimelineServices {
   send: Send;
@@ -19,15 +28,14 @@ export interface TimelineServices {
   attached(timeline: string): Promise<void>;
   /** Resolves when the pageserver takes commands: it may just be starting. */
   pageserverReady(): Promise<void>;
+  /** Resolves when object storage knows the timeline as it is now. */
+  recorded?(timeline: string): Promise<void>;
   /** Resolves when nobody waits any more to hear that the timeline is created. */
   answered?(timeline: string): Promise<void>;
 }
 
 const CREATE_TIMEOUT_MS = 10_000;
-const ATTACH_TIMEOUT_MS = 20_000;
 const DELETE_TIMEOUT_MS = 30_000;
-/** For the last WAL to be in layers and in objects. */
-const FLUSH_TIMEOUT_MS = 60_000;
 /** For all pages of the ancestor; a larger one goes on and is asked about again. */
 const COPY_TIMEOUT_MS = 600_000;
 /** How long the last replicas may take before the timeline is used without them. */
@@ -64,7 +72,7 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       const { generation } = context;
       if (generationNow(effect) !== generation) return [];
       try {
-        await attach(services, context);
+        await attachShards(services, context);
       } catch (error) {
         if (!(error instanceof PalimpsestError && HOPELESS.has(error.code))) throw error;
         return [{ type: 'attach.failed', generation, error: error.toWire() }];
@@ -83,10 +91,11 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       }
       try {
         await services.attached(context.id);
-        const command = { type: 'copy-ancestor' };
-        const reply = await services.send('pageserver', context.id, command, { timeoutMs: COPY_TIMEOUT_MS });
-        const { template } = reply as { template: string };
-        return [{ type: 'ancestor.detached', template, generation: generationNow(effect) + 1 }];
+        const now = effect.snapshot().context as TimelineContext;
+        const templates = await copyAncestors(services, now, COPY_TIMEOUT_MS);
+        const event = { type: 'ancestor.detached' as const, template: templates[0]! };
+        const each = templates.length > 1 ? { templates } : {};
+        return [{ ...event, ...each, generation: generationNow(effect) + 1 }];
       } catch (error) {
         // The copy goes on in the shard; asking again finds what it has made.
         if (error instanceof PalimpsestError && RETRIED.has(error.code)) throw error;
@@ -95,7 +104,7 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
     },
     releaseAncestor: async ({ context }, effect) => {
       // Only when the pageserver reads the copy: until then it still needs the ancestor.
-      if (!isBeingDeleted(effect)) await attach(services, effect.snapshot().context as TimelineContext);
+      if (!isBeingDeleted(effect)) await attachShards(services, effect.snapshot().context as TimelineContext);
       if (context.ancestor) await release(services, context.ancestor.timeline, context.id);
       return [];
     },
@@ -107,10 +116,14 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       const now = effect.snapshot();
       // The pageserver follows the WAL at those that are there now.
       const context = now.context as TimelineContext;
-      if (now.value === 'active' && context.attached) await attach(services, context);
+      if (now.value === 'active' && context.attached) await attachShards(services, context);
       return events;
     },
-    dismantle: async ({ context }) => {
+    prepareShards: makings.counted((_, effect) => prepareShards(services, effect)),
+    retireShards: makings.counted((_, effect) => retireShards(services, effect)),
+    dropShards: makings.counted(({ context }, effect) => dropShards(services, context, effect)),
+    dismantle: async (_, effect) => {
+      const context = effect.snapshot().context as TimelineContext;
       await makings.ended();
       await dismantle(services, context);
       return [{ type: 'timeline.deleted' }];
@@ -208,7 +221,7 @@ async function place(services: TimelineServices, effect: Context): Promise<Timel
   );
   const [failures] = await Promise.all([
     quorumOf(creations, quorum, effect.clock),
-    attach(services, context),
+    attachShards(services, context),
   ]);
   if (missing.size > 0 && members.length - missing.size < quorum) throw failures[0];
   return [{ type: 'timeline.activated', missing: [...missing], generation }];
@@ -260,30 +273,6 @@ async function createReplica(
   );
 }
 
-async function attach(services: TimelineServices, context: TimelineContext): Promise<void> {
-  const spec = context.spec!;
-  await services.pageserverReady();
-  if (context.ancestor) await services.attached(context.ancestor.timeline);
-  await services.send(
-    'pageserver-node',
-    pageserverOf(context),
-    {
-      type: 'attach',
-      tenant: spec.tenant,
-      timeline: context.id,
-      pgVersion: spec.pgVersion,
-      systemId: spec.systemId,
-      startLsn: context.startLsn,
-      ...(context.ancestor ? { ancestor: context.ancestor } : {}),
-      ...templateOf(context),
-      safekeepers: safekeepersOf(context),
-      generation: context.generation,
-      retained: pointsKept(context),
-    },
-    { timeoutMs: ATTACH_TIMEOUT_MS },
-  );
-}
-
 /** Asks another timeline. */
 async function send(
   services: TimelineServices,
@@ -298,30 +287,21 @@ function release(services: TimelineServices, ancestor: string, child: string): P
   return unlessUnknown(send(services, ancestor, { type: 'release-branch-point', child }));
 }
 
-function templateOf({ base, spec }: TimelineContext): { template?: string } {
-  if (base !== undefined) return { template: base };
-  return spec!.origin.kind === 'template' ? { template: spec!.origin.key } : {};
-}
-
 /** Compute first; then what the pageserver has goes to objects, and its local files go. Safekeepers give up theirs when idle. */
 async function archive(services: TimelineServices, context: TimelineContext, effect: Context): Promise<void> {
-  const { tenant } = context.spec!;
   const timeline = context.id;
   await unlessUnknown(
     services.send('compute', timeline, { type: 'forget' }, { timeoutMs: DELETE_TIMEOUT_MS }),
   );
   await services.pageserverReady();
-  await services
-    .send('pageserver', timeline, { type: 'flush' }, { timeoutMs: FLUSH_TIMEOUT_MS })
-    .catch((error) =>
-      // Nothing is lost: what is not in objects is ingested again from the WAL.
-      effect.log.info(
-        { timeline, error: toWireError(error) },
-        'a timeline is archived without its last layers',
-      ),
-    );
-  const command = { type: 'detach', timeline, tenant, dropLocal: true };
-  await services.send('pageserver-node', pageserverOf(context), command, { timeoutMs: DELETE_TIMEOUT_MS });
+  await flushShards(services, context).catch((error) =>
+    // Nothing is lost: what is not in objects is ingested again from the WAL.
+    effect.log.info(
+      { timeline, error: toWireError(error) },
+      'a timeline is archived without its last layers',
+    ),
+  );
+  await detachShards(services, context);
 }
 
 /** Compute first, so that nothing writes any more; then pages, then WAL; then the ancestor may forget the branch point. */
@@ -329,12 +309,12 @@ async function dismantle(services: TimelineServices, context: TimelineContext): 
   const options = { timeoutMs: DELETE_TIMEOUT_MS };
   await unlessUnknown(services.send('compute', context.id, { type: 'forget' }, options));
   if (context.spec === undefined || context.generation === 0) return;
-  const command = { type: 'delete', timeline: context.id, tenant: context.spec.tenant };
-  await unlessUnknown(services.send('pageserver-node', pageserverOf(context), command, options));
+  await unlessUnknown(deleteAllShards(services, context));
   await Promise.all(
-    safekeepersOf(context).map((member) =>
-      unlessUnknown(services.send('safekeeper-node', member, command, options)),
-    ),
+    safekeepersOf(context).map((member) => {
+      const command = { type: 'delete', timeline: context.id, tenant: context.spec!.tenant };
+      return unlessUnknown(services.send('safekeeper-node', member, command, options));
+    }),
   );
   if (context.ancestor) await release(services, context.ancestor.timeline, context.id);
 }

@@ -5,6 +5,7 @@ import type { WireError } from '../../protocols/errors.ts';
 import type { ActorEvent } from '../../runtime/host/definition.ts';
 import type { ChangeMembers, MembershipEvent } from './membership.ts';
 import type { Lease } from './retention.ts';
+import type { ShardPlaces, ShardsEvent } from './shards.ts';
 
 /** Version of the shapes below. */
 export const TIMELINE_EVENT_VERSION = 1;
@@ -25,7 +26,10 @@ export interface TimelineSpec {
   systemId: string;
   /** The safekeepers that hold its WAL. */
   members: string[];
+  /** Of its first shard. */
   pageserver: string;
+  /** Where it has several; absent: `pageserver` has everything. */
+  shards?: ShardPlaces;
   origin: Origin;
 }
 
@@ -35,11 +39,23 @@ export interface TimelineStart {
   ancestor?: { timeline: string; lsn: number };
 }
 
+/** Other pageservers than until now: of one that has everything, of each of several shards, of shards that are being made. */
+export interface AttachPlaces {
+  pageserver?: string;
+  pageservers?: string[];
+  next?: string[];
+}
+
 export type TimelineCommand =
   /** With `start` what its origin means is known already; otherwise that is found out first. */
   | { type: 'create'; spec: TimelineSpec; start?: TimelineStart }
   /** The pageserver has lost or forgotten it: attach it again, with a newer generation. */
-  | { type: 'attach'; pageserver?: string }
+  | ({ type: 'attach' } & AttachPlaces)
+  /** New shards are to be made beside those that there are. */
+  | { type: 'split'; to: ShardPlaces }
+  /** The new shards take the place of the old ones, or go. */
+  | { type: 'switch-shards' }
+  | { type: 'abandon-split' }
   /** A branch starts here: this point stays readable until it is released. Asked again, the newer point counts. */
   | { type: 'hold-branch-point'; child: string; lsn: number }
   | { type: 'release-branch-point'; child: string }
@@ -75,7 +91,7 @@ export type TimelineEvent = ActorEvent &
     | { type: 'timeline.activated'; missing: string[]; generation?: number }
     | { type: 'replicas.completed' }
     /** With `pageserver`: from now on another one serves it. */
-    | { type: 'attach.requested'; generation: number; pageserver?: string }
+    | ({ type: 'attach.requested'; generation: number } & AttachPlaces)
     | { type: 'attach.completed'; generation: number }
     /** The pageserver cannot serve it, and trying again would not help. */
     | { type: 'attach.failed'; generation: number; error: WireError }
@@ -90,9 +106,10 @@ export type TimelineEvent = ActorEvent &
     | { type: 'timeline.unarchived' }
     | { type: 'ancestor.detach-requested' }
     /** What the ancestor had is in a template of this timeline's own. */
-    | { type: 'ancestor.detached'; template: string; generation: number }
+    | { type: 'ancestor.detached'; template: string; templates?: string[]; generation: number }
     | { type: 'ancestor.detach-failed'; error: WireError }
     | MembershipEvent
+    | ShardsEvent
     | { type: 'timeline.delete-requested' }
     | { type: 'timeline.deleted' }
   );
@@ -126,7 +143,15 @@ export interface TimelineStatus {
   changeWhy: string | undefined;
   /** Members that were not given their replica yet. */
   missing: string[];
+  /** Of its first shard, where it has several. */
   pageserver: string;
+  /** Absent: one. */
+  shards: ShardPlaces | undefined;
+  /** While they are split: those that are being made, and whether they serve; and those that go. */
+  nextShards: ShardPlaces | undefined;
+  nextReady: boolean;
+  retiringShards: ShardPlaces | undefined;
+  splitError: WireError | undefined;
   generation: number;
   attached: boolean;
   /** Why the newest attachment failed for good. */

@@ -10,11 +10,13 @@
  */
 import { assign, setup } from 'xstate';
 import type { WireError } from '../../protocols/errors.ts';
-import type { TimelineEvent, TimelineSpec } from './events.ts';
+import { STRIPE_BLOCKS } from '../../protocols/shard-layout.ts';
+import type { AttachPlaces, TimelineEvent, TimelineSpec } from './events.ts';
 import { type Configured, foldMembership, isOfChange, safekeepersOf } from './membership.ts';
 import { type Retention, withoutKey } from './retention.ts';
+import { foldShards, type Sharded, type ShardPlaces } from './shards.ts';
 
-export interface TimelineContext extends Retention, Configured {
+export interface TimelineContext extends Retention, Configured, Sharded {
   id: string;
   spec: TimelineSpec | undefined;
   startLsn: number;
@@ -36,11 +38,33 @@ export interface TimelineContext extends Retention, Configured {
   detachError?: WireError | undefined;
   /** Key of the template that took the place of its ancestor. */
   base?: string;
+  /** Of each shard, where there were several then. */
+  bases?: string[];
 }
 
-/** The pageserver that is to serve the timeline. */
+/** The shards of the timeline and their pageservers. */
+export function shardsOfTimeline(context: TimelineContext): ShardPlaces {
+  const shards = context.shards ?? context.spec?.shards;
+  return shards ?? { stripeBlocks: STRIPE_BLOCKS, pageservers: [onePageserverOf(context)] };
+}
+
+/** The pageserver that answers for the timeline. */
 export function pageserverOf(context: TimelineContext): string {
+  return shardsOfTimeline(context).pageservers[0]!;
+}
+
+function onePageserverOf(context: TimelineContext): string {
   return context.pageserver ?? context.spec?.pageserver ?? '';
+}
+
+/** Other pageservers for shards that stay what they are. */
+function moved(context: TimelineContext, { pageservers, next }: AttachPlaces): Sharded {
+  return {
+    ...(pageservers ? { shards: { ...shardsOfTimeline(context), pageservers } } : {}),
+    ...(next && context.next
+      ? { next: { ...context.next, to: { ...context.next.to, pageservers: next } } }
+      : {}),
+  };
 }
 
 /** Parameters of every effect: what it works on, as it was decided. */
@@ -64,6 +88,9 @@ export const timelineMachine = setup({
     archive: (_, _params: TimelineEffectParams) => {},
     detachAncestor: (_, _params: TimelineEffectParams) => {},
     releaseAncestor: (_, _params: TimelineEffectParams) => {},
+    prepareShards: (_, _params: TimelineEffectParams) => {},
+    retireShards: (_, _params: TimelineEffectParams) => {},
+    dropShards: (_, _params: TimelineEffectParams) => {},
     dismantle: (_, _params: TimelineEffectParams) => {},
     installJoint: (_, _params: TimelineEffectParams) => {},
     bringUp: (_, _params: TimelineEffectParams) => {},
@@ -91,13 +118,14 @@ export const timelineMachine = setup({
           }
         : {},
     ),
-    takeGeneration: assign(({ event }) =>
+    takeGeneration: assign(({ context, event }) =>
       event.type === 'attach.requested'
         ? {
             generation: event.generation,
             attached: false,
             attachError: undefined,
             ...(event.pageserver === undefined ? {} : { pageserver: event.pageserver }),
+            ...moved(context, event),
           }
         : {},
     ),
@@ -133,6 +161,7 @@ export const timelineMachine = setup({
       event.type === 'ancestor.detached'
         ? {
             base: event.template,
+            ...(event.templates ? { bases: event.templates } : {}),
             generation: event.generation,
             ancestor: undefined,
             attached: false,
@@ -144,6 +173,10 @@ export const timelineMachine = setup({
     takeDetachError: assign(({ event }) =>
       event.type === 'ancestor.detach-failed' ? { detaching: false, detachError: event.error } : {},
     ),
+    takeShards: assign(({ context, event }) => ({
+      ...foldShards(shardsOfTimeline(context), context, event),
+      ...(event.type === 'shards.switched' ? { generation: event.generation } : {}),
+    })),
     notAttached: assign({ attached: false, attachError: undefined }),
     takeCutoff: assign(({ event }) =>
       event.type === 'gc.cutoff-advanced'
@@ -223,6 +256,13 @@ export const timelineMachine = setup({
           actions: [{ type: 'releaseAncestor', params: own }, 'takeBase', { type: 'attach', params: own }],
         },
         'ancestor.detach-failed': { actions: 'takeDetachError' },
+        'shards.split-requested': { actions: ['takeShards', { type: 'prepareShards', params: own }] },
+        'shards.prepared': { actions: 'takeShards' },
+        'shards.switched': { actions: ['takeShards', { type: 'retireShards', params: own }] },
+        'shards.retired': { actions: 'takeShards' },
+        // The effect sees those that there were to be.
+        'shards.split-failed': { actions: [{ type: 'dropShards', params: own }, 'takeShards'] },
+        'shards.split-abandoned': { actions: [{ type: 'dropShards', params: own }, 'takeShards'] },
         'timeline.archive-requested': { target: 'archiving', actions: { type: 'archive', params: own } },
       },
     },

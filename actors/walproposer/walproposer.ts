@@ -187,11 +187,12 @@ export class Walproposer {
     this.#deposedListeners.push(listener);
   }
 
-  /** Up to here a pageserver has taken the WAL, as safekeepers say; undefined when none is heard of. */
-  get followerLsn(): Lsn | undefined {
-    let newest = ZERO_LSN;
-    for (const { followerLsn } of this.#links) if (followerLsn > newest) newest = followerLsn;
-    return newest > ZERO_LSN ? newest : undefined;
+  /** Up to here pageservers have taken the WAL, as safekeepers say: the slowest of several; undefined when none is heard of. */
+  followerLsn(areSeveral = false): Lsn | undefined {
+    let found = ZERO_LSN;
+    for (const { followerLsn: lsn } of this.#links)
+      if (lsn > 0 && (found === 0 || lsn < found === areSeveral)) found = lsn;
+    return found > ZERO_LSN ? found : undefined;
   }
 
   /** Whether more should be appended now; if not, wait for `room`. */

@@ -126,6 +126,11 @@ export function parsePgVersion(text: string): number {
   throw invalid(`Postgres ${text} is not supported`, 'choose 15, 16, 17 or 18');
 }
 
+export function parseShards(text: string): number {
+  if (['1', '2', '4', '8'].includes(text)) return Number(text);
+  throw invalid(`"${text}" is not a number of shards`, 'choose 1, 2, 4 or 8');
+}
+
 /** Options of `withObjects`. */
 export interface ObjectsOptions {
   objects?: string;

@@ -154,7 +154,7 @@ export class PalimpsestClient {
 
   createProject(
     name: string,
-    options: { pgVersion?: number; history?: Partial<HistoryView> } = {},
+    options: { pgVersion?: number; history?: Partial<HistoryView>; shards?: number } = {},
   ): Promise<ProjectView> {
     return this.command({ type: 'project.create', name, ...options });
   }
@@ -162,6 +162,11 @@ export class PalimpsestClient {
   /** Sets how much of the past stays readable; what is left out stays as it is. */
   setHistory(project: string, history: Partial<HistoryView>): Promise<ProjectView> {
     return this.command({ type: 'project.set', name: project, history });
+  }
+
+  /** Begins to spread the pages of a project over more shards, in a cluster; `projects` tells how far that is. */
+  splitProject(project: string, shards: number): Promise<ProjectView> {
+    return this.command({ type: 'project.split', name: project, shards });
   }
 
   async deleteProject(name: string): Promise<void> {

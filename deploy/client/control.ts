@@ -18,7 +18,15 @@ export interface BranchStart {
 
 export type ControlCommand =
   | { type: 'status' }
-  | { type: 'project.create'; name: string; pgVersion?: number; history?: Partial<HistoryView> }
+  | {
+      type: 'project.create';
+      name: string;
+      pgVersion?: number;
+      history?: Partial<HistoryView>;
+      shards?: number;
+    }
+  /** Of a cluster: begins to spread the pages over more shards. */
+  | { type: 'project.split'; name: string; shards: number }
   | { type: 'project.set'; name: string; history: Partial<HistoryView> }
   | { type: 'project.list' }
   | { type: 'project.delete'; name: string }
@@ -121,6 +129,12 @@ export interface ProjectView {
   createdAt: string;
   branches: number;
   history: HistoryView;
+  /** Over how many shards its pages are spread. */
+  shards: number;
+  /** While there are going to be more; `isSwitching`: all have been made and take over. */
+  splitting?: { to: number; isSwitching: boolean };
+  /** Why the last attempt to have more failed. */
+  splitError?: string;
 }
 
 /** A node of a cluster. */
@@ -149,6 +163,8 @@ export interface PlacementView {
     pageserver: string;
     /** Keeps the layers ready and takes the pages over when the pageserver is lost; undefined when no other node can. */
     secondary?: string | undefined;
+    /** Where it has several; `shard` is `<number>of<count>`. */
+    shards?: { shard: string; node: string }[];
   }[];
   computes: { host: string; node: string }[];
   /** Empty when everything is where it should be. */

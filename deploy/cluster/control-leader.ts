@@ -9,8 +9,6 @@
 import type { BranchLookup } from '../../actors/gateway/gateway.ts';
 import {
   chooseCompute,
-  choosePageserver,
-  chooseSafekeepers,
   type PlacementState,
   plan,
   type Role,
@@ -49,13 +47,14 @@ import { Moments } from '../node/moments.ts';
 import { LocalActors } from '../node/parent-runtime.ts';
 import { Subscriptions } from '../node/subscriptions.ts';
 import type { ChannelTokens } from './channel-tokens.ts';
-import { detachStrays, hostedTimelines } from './hosted-timelines.ts';
+import { detachStrays, hostedTimelines, ownersOf } from './hosted-timelines.ts';
 import { drainingNodes, setDraining } from './identity.ts';
 import { aboutCluster, figureNodes } from './leader-views.ts';
 import { templateOf } from './make-template.ts';
 import { serveLeaving } from './node-leave.ts';
 import { PageserverMoves } from './pageserver-moves.ts';
 import { ProjectImports } from './project-imports.ts';
+import { placeProject, placeShards, SAFEKEEPERS } from './project-places.ts';
 import {
   aliveByObservation,
   isSilent,
@@ -63,8 +62,6 @@ import {
   knownNodes,
   nodeOf,
   nodeView,
-  pageserverNode,
-  safekeeperNode,
   withoutEnded,
 } from './registry.ts';
 import { RemoteComputes } from './remote-computes.ts';
@@ -77,7 +74,6 @@ export const DIRECTORY_ID = 'main';
 
 export type DirectoryCommand = { type: 'find'; project?: string; branch?: string };
 
-const SAFEKEEPERS = 3;
 const ROUND_MS = 400;
 /** While a node says nothing: others wait for what it has. */
 const ROUND_MS_SILENT = 100;
@@ -143,6 +139,7 @@ export class ControlLeader {
     this.#control = new ControlActors({
       spawner,
       ...services,
+      placesOf: (tenant, count) => this.#pageservers.placesOf(tenant, count),
       pageserverOf: (tenant) => this.#pageservers.movedTo(tenant) ?? this.#pageserverNow(tenant),
       safekeepersOf: (tenant) => this.#safekeepers.membersFor(this.#state(), tenant),
     });
@@ -308,10 +305,7 @@ export class ControlLeader {
       ...withRole('safekeeper').map(({ name }) => this.#safekeepers.dismiss(name)),
     ]);
     const hosted = await hostedTimelines(bus, alive);
-    const owners = new Map(
-      this.#control.timelineStatuses().map(({ timeline, pageserver }) => [timeline, pageserver]),
-    );
-    await detachStrays(hosted, owners, this.#options);
+    await detachStrays(hosted, ownersOf(this.#control.timelineStatuses()), this.#options);
     await this.#secondaries.tell(this.#state(), this.#nodes, this.#control.timelineStatuses());
   }
 
@@ -321,7 +315,8 @@ export class ControlLeader {
       const timelines = byTenant.get(tenant) ?? [];
       const safekeepers = [...new Set(timelines.flatMap(({ members }) => members.map(nodeOf)))];
       const pageserver = nodeOf(this.#pageservers.movedTo(tenant) ?? timelines[0]?.pageserver ?? '');
-      return { tenant, name, safekeepers, pageserver };
+      const shards = this.#pageservers.shardsOf(tenant);
+      return { tenant, name, safekeepers, pageserver, ...(shards ? { shards } : {}) };
     });
     return {
       nodes: this.#nodes.map((node) => ({
@@ -382,25 +377,11 @@ export class ControlLeader {
     name: string,
     pgVersion = this.#options.pgVersion,
     history?: HistoryWindow,
+    shards?: number,
   ): Promise<TenantStatus> {
-    const place = this.#placeProject();
+    const place = placeProject(this.#state(), shards);
     const spec = { name, pgVersion, template: await templateOf({ ...this.#options, pgVersion }), ...place };
     return this.#control.createProject(spec, history);
-  }
-
-  /** Nodes for a new project. */
-  #placeProject(): { safekeepers: string[]; pageserver: string } {
-    const state = this.#state();
-    const safekeepers = chooseSafekeepers(state, SAFEKEEPERS);
-    const pageserver = choosePageserver(state);
-    if (safekeepers.length < SAFEKEEPERS || pageserver === undefined) {
-      throw new PalimpsestError(
-        'unavailable',
-        `a project needs ${SAFEKEEPERS} nodes with the role safekeeper and one with the role pageserver; there are ${safekeepers.length} and ${pageserver === undefined ? 0 : 1}`,
-        'start more nodes; `palimpsest node list` shows those that are there',
-      );
-    }
-    return { safekeepers: safekeepers.map(safekeeperNode), pageserver: pageserverNode(pageserver) };
   }
 
   #serveControl(moments: Moments): void {
@@ -408,7 +389,7 @@ export class ControlLeader {
     const imports = new ProjectImports({
       ...this.#options,
       control: this.#control,
-      place: () => this.#placeProject(),
+      place: () => placeProject(this.#state()),
     });
     const service = new ControlService({
       actors: this.#control,
@@ -424,7 +405,8 @@ export class ControlLeader {
       disk: async () => ({ freeBytes: 0, totalBytes: 0, isFull: false }),
       processes: () => this.#nodes.map(({ name }) => ({ node: name, restarts: 0 })),
       connections: () => 0,
-      createProject: (name, pgVersion, history) => this.#createProject(name, pgVersion, history),
+      createProject: (...project) => this.#createProject(...project),
+      placeShards: (count) => placeShards(this.#state(), count),
       collectGarbage: (timeline) => this.#garbage.collect(timeline),
       readEvents: (query) => this.#events.query(query),
       subscriptions: new Subscriptions(this.#options.journals),

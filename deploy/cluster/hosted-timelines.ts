@@ -1,5 +1,8 @@
 /** Which timelines the pageservers of a cluster serve, as they say themselves; all are asked at once, because a dead one takes its time. */
+import type { TimelineStatus } from '../../actors/timeline/events.ts';
+import { placesOf } from '../../actors/timeline/shards.ts';
 import { toWireError } from '../../protocols/errors.ts';
+import { parseShardId, type ShardTag, STRIPE_BLOCKS } from '../../protocols/shard-layout.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -10,7 +13,27 @@ const ASK_TIMEOUT_MS = 2_000;
 export interface HostedTimeline {
   /** The pageserver's name. */
   pageserver: string;
+  /** Of the shard: the timeline's where it has one. */
   timeline: string;
+}
+
+/** The shards of a timeline that are to be served, each by its name, with its pageserver; those that are about to, too. */
+export function shardOwners(status: TimelineStatus): { id: string; pageserver: string }[] {
+  const { timeline, pageserver, shards, nextShards, nextReady } = status;
+  const now = shards ? placesOf(timeline, shards) : [{ id: timeline, pageserver }];
+  return [...now, ...(nextShards && nextReady ? placesOf(timeline, nextShards) : [])];
+}
+
+/** Who serves what, for `detachStrays`. */
+export function ownersOf(statuses: readonly TimelineStatus[]): Map<string, ReadonlyMap<string, string>> {
+  return new Map(
+    statuses.map((status) => {
+      const { nextShards, timeline } = status;
+      const coming = nextShards ? placesOf(timeline, nextShards) : [];
+      const all = [...shardOwners(status), ...coming];
+      return [timeline, new Map(all.map(({ id, pageserver }) => [id, pageserver]))];
+    }),
+  );
 }
 
 /** Asks the pageservers of `nodes`; one that does not answer serves nothing that is known. */
@@ -30,24 +53,32 @@ export async function hostedTimelines(bus: Bus, nodes: readonly PageserverLife[]
 /** Detaches what is served beside the pageserver that `owners` names for it. */
 export async function detachStrays(
   hosted: readonly HostedTimeline[],
-  owners: ReadonlyMap<string, string>,
+  owners: ReadonlyMap<string, ReadonlyMap<string, string>>,
   { bus, log }: { bus: Bus; log: Log },
 ): Promise<void> {
   const strays = hosted.filter(({ timeline, pageserver }) => {
-    const owner = owners.get(timeline);
-    return owner !== undefined && owner !== pageserver;
+    const name = parseShardId(timeline);
+    const known = name && owners.get(name.timeline);
+    return known !== undefined && known.get(timeline) !== pageserver;
   });
   await Promise.all(
     strays.map(async ({ timeline, pageserver }) => {
-      const about = { timeline, node: pageserver, owner: owners.get(timeline) };
+      const name = parseShardId(timeline)!;
+      const about = { timeline, node: pageserver, owner: owners.get(name.timeline)!.get(timeline) };
       log.warn(about, 'a pageserver serves a timeline that has moved; it is detached');
-      await send(bus, pageserver, { type: 'detach', timeline }).catch((error) =>
+      const { number, count } = name;
+      const shard = count > 1 ? { shard: { number, count, stripeBlocks: STRIPE_BLOCKS } } : {};
+      await send(bus, pageserver, { type: 'detach', timeline: name.timeline, ...shard }).catch((error) =>
         log.warn({ ...about, error: toWireError(error) }, 'it could not be detached yet'),
       );
     }),
   );
 }
 
-function send<T>(bus: Bus, pageserver: string, command: { type: string; timeline?: string }): Promise<T> {
+function send<T>(
+  bus: Bus,
+  pageserver: string,
+  command: { type: string; timeline?: string; shard?: ShardTag },
+): Promise<T> {
   return sendCommand<T>(bus, 'pageserver-node', pageserver, command, { timeoutMs: ASK_TIMEOUT_MS });
 }

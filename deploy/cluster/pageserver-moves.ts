@@ -2,12 +2,13 @@
  * Which pageserver has the timelines of each project: attached again to one that has started anew, moved away from one that is lost
  * or to be left, and after a change of the control lease's holder left where they are.
  */
-import type { Step } from '../../actors/placement/plan.ts';
+import type { PlacedShard, Step } from '../../actors/placement/plan.ts';
+import type { TimelineStatus } from '../../actors/timeline/events.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { ControlActors } from '../node/control-actors.ts';
-import { hostedTimelines } from './hosted-timelines.ts';
-import { type PageserverLife, pageserverNode } from './registry.ts';
+import { hostedTimelines, shardOwners } from './hosted-timelines.ts';
+import { nodeOf, type PageserverLife, pageserverNode } from './registry.ts';
 
 export interface PageserverMovesOptions {
   control: ControlActors;
@@ -18,6 +19,11 @@ export interface PageserverMovesOptions {
 }
 
 type Move = Extract<Step, { type: 'move-pageserver' }>;
+
+/** What moves by itself: a project with one shard, or a shard of several. */
+function slotOf(tenant: string, shard: string | undefined): string {
+  return shard === undefined || shard === '0of1' ? tenant : `${tenant}/${shard}`;
+}
 
 export class PageserverMoves {
   readonly #options: PageserverMovesOptions;
@@ -37,14 +43,50 @@ export class PageserverMoves {
     return this.#moved.get(tenant);
   }
 
+  /** The pageservers that the shards of a project are to have, where it has `count` of them, or is about to. */
+  placesOf(tenant: string, count: number): { pageservers: string[] } | undefined {
+    for (const { tenant: owner, shards, nextShards } of this.#options.control.timelineStatuses()) {
+      if (owner !== tenant) continue;
+      const known = [shards, nextShards].find((places) => places?.pageservers.length === count);
+      if (!known) continue;
+      return {
+        pageservers: known.pageservers.map(
+          (pageserver, number) => this.#moved.get(slotOf(tenant, `${number}of${count}`)) ?? pageserver,
+        ),
+      };
+    }
+    return undefined;
+  }
+
+  /** All shards of a project and their nodes, for placement; undefined where it has and will have one. */
+  shardsOf(tenant: string): PlacedShard[] | undefined {
+    const found = new Map<string, string>();
+    let areSeveral = false;
+    for (const status of this.#options.control.timelineStatuses()) {
+      if (status.tenant !== tenant) continue;
+      const one = { stripeBlocks: 0, pageservers: [this.movedTo(tenant) ?? status.pageserver] };
+      for (const places of [status.shards ?? one, status.nextShards]) {
+        const count = places?.pageservers.length ?? 0;
+        if (count > 1) areSeveral = true;
+        const now = (count > 1 && this.placesOf(tenant, count)) || places;
+        now?.pageservers.forEach((pageserver, number) => {
+          found.set(`${number}of${count}`, nodeOf(pageserver));
+        });
+      }
+    }
+    return areSeveral ? Array.from(found, ([shard, node]) => ({ shard, node })) : undefined;
+  }
+
   /** Resolves when the project's pages are served where they move. */
-  async move({ tenant, from, to, why }: Move): Promise<void> {
-    this.#options.log.info({ tenant, from, to, why }, 'the pages of a project move');
-    this.#moved.set(tenant, pageserverNode(to));
+  async move({ tenant, shard, from, to, why }: Move): Promise<void> {
+    const which = shard === undefined ? {} : { shard };
+    this.#options.log.info({ tenant, ...which, from, to, why }, 'the pages of a project move');
+    const slot = slotOf(tenant, shard);
+    this.#moved.set(slot, pageserverNode(to));
     const moving = this.#reattach((timeline) => timeline.tenant === tenant);
-    this.#moving.set(tenant, moving);
+    this.#moving.set(slot, moving);
     await moving;
-    if (this.#moving.get(tenant) === moving) this.#moving.delete(tenant);
+    if (this.#moving.get(slot) === moving) this.#moving.delete(slot);
   }
 
   /** Resolves when all moves that are under way have been made. */
@@ -60,7 +102,9 @@ export class PageserverMoves {
       if (before === node.pageserverLife) continue;
       this.#lives.set(node.name, node.pageserverLife);
       if (before !== undefined)
-        void this.#reattach((timeline) => timeline.pageserver === pageserverNode(node.name));
+        void this.#reattach((timeline) =>
+          shardOwners(timeline).some(({ pageserver }) => pageserver === pageserverNode(node.name)),
+        );
     }
   }
 
@@ -74,15 +118,17 @@ export class PageserverMoves {
     const hosted = new Set(found.map(({ pageserver, timeline }) => `${pageserver}/${timeline}`));
     const missing = new Set<string>();
     const { epoch } = control.attachments;
-    for (const { timeline, pageserver, attached } of control.timelineStatuses()) {
-      if (attached && hosted.has(`${pageserver}/${timeline}`)) control.attachments.created(timeline, epoch);
+    for (const status of control.timelineStatuses()) {
+      const { timeline, attached } = status;
+      const isThere = shardOwners(status).every(({ id, pageserver }) => hosted.has(`${pageserver}/${id}`));
+      if (attached && isThere) control.attachments.created(timeline, epoch);
       else missing.add(timeline);
     }
     const ordered = control.activeTimelines(() => false).filter((timeline) => missing.has(timeline));
     void control.attachments.attachAll(ordered);
   }
 
-  #reattach(which: (timeline: { tenant: string; pageserver: string }) => boolean): Promise<void> {
+  #reattach(which: (timeline: TimelineStatus) => boolean): Promise<void> {
     const { control, isRunning } = this.#options;
     const affected = new Set<string>();
     for (const status of control.timelineStatuses()) {

@@ -9,7 +9,7 @@ import { toWireError } from '../../protocols/errors.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
-import type { PageserverNodeCommand } from '../node/pageserver-node.ts';
+import type { PageserverNodeCommand } from '../node/pageserver-commands.ts';
 import { type KnownNode, pageserverNode } from './registry.ts';
 
 const TELL_TIMEOUT_MS = 2_000;

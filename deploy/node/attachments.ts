@@ -6,11 +6,12 @@
  */
 import type { AnyMachineSnapshot } from 'xstate';
 import { timelineStatus } from '../../actors/timeline/decide.ts';
-import type { TimelineCommand, TimelineStatus } from '../../actors/timeline/events.ts';
+import type { AttachPlaces, TimelineCommand, TimelineStatus } from '../../actors/timeline/events.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
+import { isElsewhere } from './shard-places.ts';
 import { untilPlaced, type WaitLimits, waitForState } from './wait-for-state.ts';
 
 const ATTACH_TIMEOUT_MS = 60_000;
@@ -23,8 +24,8 @@ export interface AttachmentOptions {
   clock: Clock;
   log: Log;
   find(timeline: string): ActorHandle<TimelineCommand> | undefined;
-  /** The pageserver that is to serve a timeline from now on, where there are several. */
-  pageserverFor?(timeline: string): string | undefined;
+  /** The pageservers that are to serve a timeline from now on, where there are several. */
+  placesFor?(timeline: string): AttachPlaces;
 }
 
 export class Attachments {
@@ -106,11 +107,11 @@ export class Attachments {
 
   async #attach(timeline: string): Promise<void> {
     const actor = this.#actorOf(timeline);
-    const pageserver = this.#options.pageserverFor?.(timeline);
+    const places = this.#options.placesFor?.(timeline) ?? {};
     if (timelineStatus(actor.snapshot()).state === 'placing') {
       // Where it was to be attached first, there may be nobody any more.
-      if (pageserver !== undefined && pageserver !== timelineStatus(actor.snapshot()).pageserver) {
-        await actor.dispatch({ type: 'attach', pageserver });
+      if (isElsewhere(timelineStatus(actor.snapshot()), places)) {
+        await actor.dispatch({ type: 'attach', ...places });
       }
       await untilPlaced(actor, this.#limits('creating a timeline'));
     }
@@ -119,7 +120,7 @@ export class Attachments {
     if (ancestor && this.#options.find(ancestor.timeline)) {
       await this.attached(ancestor.timeline).catch(() => {});
     }
-    await actor.dispatch(pageserver === undefined ? { type: 'attach' } : { type: 'attach', pageserver });
+    await actor.dispatch({ type: 'attach', ...places });
     await waitForState(actor, isAttached, this.#limits('attaching a timeline'));
   }
 

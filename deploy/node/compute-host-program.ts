@@ -27,7 +27,7 @@ import {
   forcedSettings,
   postgresArguments,
 } from '../../actors/compute/start/settings.ts';
-import { StoragePages } from '../../actors/compute/storage-pages.ts';
+import { TimelinePages } from '../../actors/compute/timeline-pages.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { type NodeId, replicaId, type TimelineId } from '../../protocols/ids.ts';
 import { lsn, ZERO_LSN } from '../../protocols/lsn.ts';
@@ -154,7 +154,7 @@ const storage: FileStorage = {
   committedLsn: () => run?.committedLsn ?? 0,
   statistics: { fetchRequests: 0, fetchedPages: 0, overlayPages: 0, writtenPages: 0 },
 };
-let pages: StoragePages;
+let pages: TimelinePages;
 let firstPages: FirstPages;
 
 const [bus, mount, ownSharedMemory] = await Promise.all([
@@ -209,10 +209,12 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
   if (run) throw new PalimpsestError('conflict', `host ${configuration.hostId} has a compute already`);
   const keeper = spec.token && new TokenKeeper(spec.token, { bus, clock, log });
   const opening = () => ({ timeoutMs: CHANNEL_TIMEOUT_MS, admission: keeper?.admission });
-  pages = new StoragePages({
+  pages = new TimelinePages({
     clock,
-    find: () => findDoor(bus, 'pageserver', spec.timeline, { timeoutMs: CHANNEL_TIMEOUT_MS }),
-    open: (address) => openDoor(network, address!, { kind: 'pageserver', id: spec.timeline, ...opening() }),
+    timeline: spec.timeline,
+    layout: spec.shards,
+    find: (shard) => findDoor(bus, 'pageserver', shard, { timeoutMs: CHANNEL_TIMEOUT_MS }),
+    open: (address, shard) => openDoor(network, address, { kind: 'pageserver', id: shard, ...opening() }),
     timeoutMs: configuration.pageTimeoutMs,
   });
   firstPages = new FirstPages({ source: pages, clock });

@@ -18,6 +18,7 @@ import { invalidName } from '../../actors/tenant/names.ts';
 import { TENANT_KIND, tenantDefinition } from '../../actors/tenant/tenant.ts';
 import { timelineStatus } from '../../actors/timeline/decide.ts';
 import type { TimelineCommand, TimelineStatus } from '../../actors/timeline/events.ts';
+import { layoutOf, type ShardPlaces } from '../../actors/timeline/shards.ts';
 import { TIMELINE_KIND } from '../../actors/timeline/timeline.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { hexId } from '../../protocols/ids.ts';
@@ -42,6 +43,7 @@ import {
   hasLease,
   projectReady,
 } from './outcomes.ts';
+import { placesFor } from './shard-places.ts';
 import {
   ARCHIVE_TIMEOUT_MS,
   DETACH_TIMEOUT_MS,
@@ -69,11 +71,12 @@ export class ControlActors {
       clock: options.clock,
       log: options.log,
       find: (timeline) => this.#timelines.get(timeline),
-      pageserverFor: (id) => options.pageserverOf?.(this.timelineWithProject(id).timeline.tenant),
+      placesFor: (id) => placesFor(this.timelineWithProject(id).timeline, options),
     });
     this.#timelines = new TimelineActors({
       ...options,
       attachments: this.attachments,
+      record: (tenant) => this.#record(tenant),
       onCreated: (tenant) => void this.#manifests?.saveTimelines(tenant).catch(() => {}),
     });
   }
@@ -180,6 +183,7 @@ export class ControlActors {
       pgVersion: timeline.pgVersion,
       systemId: timeline.systemId,
       startLsn: timeline.startLsn,
+      ...(timeline.shards ? { shards: layoutOf(timeline.shards) } : {}),
       safekeepers: timeline.members,
       membershipGeneration: timeline.membershipGeneration,
       ...(timeline.newMembers ? { newSafekeepers: timeline.newMembers } : {}),
@@ -331,6 +335,14 @@ export class ControlActors {
     return this.project(project);
   }
 
+  /** Begins to spread the pages of a project over more shards; `project` tells how far that is. */
+  async splitProject(name: string, to: ShardPlaces): Promise<TenantStatus> {
+    const actor = this.#tenant(this.project(name).tenant);
+    await actor.dispatch({ type: 'split', to });
+    await this.#record(actor.id);
+    return this.project(name);
+  }
+
   async renameBranch(project: string | undefined, name: string, to: string): Promise<BranchStatus> {
     const actor = this.#tenant(this.project(project).tenant);
     await actor.dispatch({ type: 'branch.rename', name, to });
@@ -387,6 +399,12 @@ export class ControlActors {
       archiveTimeline: (timeline) => this.#timelines.archive(timeline),
       unarchiveTimeline: (timeline) => this.#timelines.unarchive(timeline),
       detachTimeline: (timeline) => this.#timelines.detach(timeline),
+      splitTimeline: (timeline, to) => this.#timelines.split(timeline, to),
+      switchTimeline: async (timeline) => {
+        await this.#timelines.switchShards(timeline);
+        void this.#manifests?.save(id).catch(() => {});
+      },
+      abandonSplit: (timeline) => this.#timelines.abandonSplit(timeline),
       // A compute sets the owner's password when it starts, as long as Postgres does not know it.
       setPassword: async (timeline) => {
         await sendCommand(

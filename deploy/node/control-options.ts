@@ -28,6 +28,8 @@ export interface ControlActorsOptions {
   log: Log;
   /** The pageserver of a project's timelines, where there are several; undefined leaves them where they are. */
   pageserverOf?(tenant: string): string | undefined;
+  /** Those of the shards of a project, of as many as `count` says; undefined leaves them where they are. */
+  placesOf?(tenant: string, count: number): { pageservers: string[] } | undefined;
   /** The safekeepers of a new timeline, where they may be others than when the project was made; undefined for those. */
   safekeepersOf?(tenant: string): string[] | undefined;
 }

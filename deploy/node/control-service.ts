@@ -5,8 +5,10 @@ import { computeId } from '../../actors/compute/compute-id.ts';
 import type { ComputeStatus } from '../../actors/compute/events.ts';
 import type { BranchStatus, HistoryWindow, TenantCommand, TenantStatus } from '../../actors/tenant/events.ts';
 import { DEFAULT_HISTORY } from '../../actors/tenant/machine.ts';
+import type { ShardPlaces } from '../../actors/timeline/shards.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn, type Lsn, lsn } from '../../protocols/lsn.ts';
+import { checkShardCount, STRIPE_BLOCKS } from '../../protocols/shard-layout.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type {
@@ -47,7 +49,10 @@ export interface ControlServiceOptions {
     name: string,
     pgVersion: number | undefined,
     history: HistoryWindow | undefined,
+    shards: number | undefined,
   ): Promise<TenantStatus>;
+  /** Nodes for so many shards of a project; absent where all pages are on one machine. */
+  placeShards?(count: number): ShardPlaces;
   collectGarbage(timeline: string): Promise<Collection>;
   readEvents(query: {
     pattern: string;
@@ -77,6 +82,8 @@ export class ControlService {
         return this.#createProject(command);
       case 'project.set':
         return projectView(await actors.setHistory(command.name, windowChange(command.history)));
+      case 'project.split':
+        return this.#splitProject(command.name, command.shards);
       case 'project.list':
         return { projects: actors.projects().map(projectView) };
       case 'project.delete':
@@ -196,9 +203,30 @@ export class ControlService {
     name,
     pgVersion,
     history,
+    shards,
   }: Extract<ControlCommand, { type: 'project.create' }>): Promise<ProjectView> {
+    if (shards !== undefined) this.#checkShards(shards);
     const window = history && { ...DEFAULT_HISTORY, ...windowChange(history) };
-    return projectView(await this.#options.createProject(name, pgVersion, window));
+    return projectView(await this.#options.createProject(name, pgVersion, window, shards));
+  }
+
+  /** Begins it; how far it is, the list of projects tells. */
+  async #splitProject(name: string, shards: number): Promise<ProjectView> {
+    this.#checkShards(shards);
+    const { actors, placeShards } = this.#options;
+    const { shards: now, splitting } = actors.project(name);
+    if (shards === now || splitting) return projectView(await actors.splitProject(name, sameCount(shards)));
+    return projectView(await actors.splitProject(name, placeShards!(shards)));
+  }
+
+  #checkShards(count: number): void {
+    checkShardCount(count);
+    if (count === 1 || this.#options.placeShards) return;
+    throw new PalimpsestError(
+      'unsupported',
+      'on one machine a project has one shard',
+      'shards are spread over the pageservers of a cluster: see deploy/FROM-LAPTOP-TO-CLUSTER.md',
+    );
   }
 
   async #restore(
@@ -307,7 +335,15 @@ function projectView(project: TenantStatus): ProjectView {
     createdAt: new Date(project.createdMs).toISOString(),
     branches: project.branches.length,
     history: { seconds: project.history.ms / 1000, bytes: project.history.bytes },
+    shards: project.shards,
+    ...(project.splitting ? { splitting: project.splitting } : {}),
+    ...(project.splitError ? { splitError: project.splitError.message } : {}),
   };
+}
+
+/** For a question whose answer hangs on the number alone. */
+function sameCount(count: number): ShardPlaces {
+  return { stripeBlocks: STRIPE_BLOCKS, pageservers: new Array<string>(count).fill('') };
 }
 
 function windowChange({ seconds, bytes }: Partial<HistoryView>): Partial<HistoryWindow> {

@@ -9,6 +9,7 @@
 import type { GcReport } from '../../actors/pageserver/collector.ts';
 import type { HistoryWindow } from '../../actors/tenant/events.ts';
 import type { CutoffReply, TimelineStatus } from '../../actors/timeline/events.ts';
+import { placesOf } from '../../actors/timeline/shards.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
@@ -115,6 +116,13 @@ export class GarbageCollector {
   async collect(timeline: string): Promise<Collection> {
     const { project } = this.#options.actors.timelineWithProject(timeline);
     await this.#options.actors.attachments.attached(timeline);
+    if (isBeingSplit(this.#options.actors.timelineWithProject(timeline).timeline)) {
+      throw new PalimpsestError(
+        'conflict',
+        'the pages of the branch are just being spread over more shards',
+        'try again when that is done; `palimpsest project list` shows how far it is',
+      );
+    }
     const collection = await this.#inTurn(timeline, () => this.#collect(timeline, project.history, true));
     return collection!;
   }
@@ -122,7 +130,7 @@ export class GarbageCollector {
   async #collect(timeline: string, window: HistoryWindow, force: boolean): Promise<Collection | undefined> {
     const { actors, moveBytesMin = MOVE_BYTES_MIN } = this.#options;
     const status = actors.timelineWithProject(timeline).timeline;
-    if (!status.attached) return undefined;
+    if (!status.attached || isBeingSplit(status)) return undefined;
     const start = await this.#windowStart(status, window);
     const moves = start !== undefined && start.lsn - Math.max(status.cutoffLsn, status.startLsn);
     const decided = start && moves && moves >= (force ? 1 : moveBytesMin) ? start : undefined;
@@ -142,7 +150,10 @@ export class GarbageCollector {
     const { log } = this.#options;
     const { timeline, members } = status;
     const command = { type: 'gc', cutoffLsn: reply.cutoffLsn, retained: reply.retained };
-    const report = (await this.#send('pageserver', timeline, command, COLLECT_TIMEOUT_MS)) as GcReport;
+    const reports = await Promise.all(
+      shardIdsOf(status).map((id) => this.#send('pageserver', id, command, COLLECT_TIMEOUT_MS)),
+    );
+    const report = together(reports as GcReport[]);
     this.#removedLayers.add(report.removedLayers);
     this.#removedBytes.add(report.removedBytes);
     this.#images.add(report.images);
@@ -207,6 +218,35 @@ export class GarbageCollector {
       if (this.#turns.get(timeline) === turn) this.#turns.delete(timeline);
     }
   }
+}
+
+/**
+ * The new shards are made of the layers that there are, and go on with the WAL after them: none of both may go meanwhile. A round that had
+ * begun before knows of no later moment than the one that the layers then have all WAL of.
+ */
+function isBeingSplit({ nextShards, retiringShards }: TimelineStatus): boolean {
+  return nextShards !== undefined || retiringShards !== undefined;
+}
+
+function shardIdsOf({ timeline, shards }: TimelineStatus): string[] {
+  return shards ? placesOf(timeline, shards).map(({ id }) => id) : [timeline];
+}
+
+/** What all shards have done; WAL is needed from where the one is that needs most of it. */
+function together(reports: readonly GcReport[]): GcReport {
+  const sum: GcReport = {
+    removedLayers: 0,
+    removedBytes: 0,
+    images: 0,
+    walFloorLsn: Number.POSITIVE_INFINITY,
+  };
+  for (const { removedLayers, removedBytes, images, walFloorLsn } of reports) {
+    sum.removedLayers += removedLayers;
+    sum.removedBytes += removedBytes;
+    sum.images += images;
+    sum.walFloorLsn = Math.min(sum.walFloorLsn, walFloorLsn);
+  }
+  return sum;
 }
 
 /** What a timeline keeps, as one text to compare. */

@@ -27,9 +27,9 @@ export function manifestSource(
 }
 
 function manifestTimeline(actor: ActorHandle<TimelineCommand>): ManifestTimeline {
-  const { timeline, state, startLsn, ancestor, members, membershipGeneration, pageserver } = timelineStatus(
-    actor.snapshot(),
-  );
+  const status = timelineStatus(actor.snapshot());
+  const { timeline, state, startLsn, ancestor, members, membershipGeneration, pageserver } = status;
+  const { shards, nextShards, retiringShards } = status;
   return {
     timeline,
     state: () => actor.keep() as KeptState,
@@ -41,6 +41,7 @@ function manifestTimeline(actor: ActorHandle<TimelineCommand>): ManifestTimeline
       members,
       membershipGeneration,
       pageserver,
+      ...(shards || nextShards ? [shards, nextShards, retiringShards] : []),
     ]),
   };
 }

@@ -82,6 +82,21 @@ export const timelineDetached: Look<{ error: WireError | undefined }> = (snapsho
   return detachError ? { error: detachError } : undefined;
 };
 
+/** The new shards serve, or the reason why they never will. */
+export function timelineSplit(count: number): Look<{ error: WireError | undefined }> {
+  return (snapshot) => {
+    const { shards, nextShards, nextReady, splitError, state } = timelineStatus(snapshot);
+    if (state !== 'active') throw new PalimpsestError('conflict', `the timeline is ${state}`);
+    if (shards?.pageservers.length === count || (nextShards && nextReady)) return { error: undefined };
+    return !nextShards && splitError ? { error: splitError } : undefined;
+  };
+}
+
+export const timelineSwitched: Look<true> = (snapshot) => {
+  const { nextShards, retiringShards } = timelineStatus(snapshot);
+  return nextShards || retiringShards ? undefined : true;
+};
+
 export function branchDeleted(timeline: string): Look<boolean> {
   return (snapshot) => (branchOf(snapshot, timeline) ? undefined : true);
 }

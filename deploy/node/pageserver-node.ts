@@ -13,25 +13,35 @@ import { findIndex, type ShardIndex } from '../../actors/pageserver/index-object
 import { upcastDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import type { LayerState, ShardSnapshot } from '../../actors/pageserver/machine.ts';
 import { PageService } from '../../actors/pageserver/page-service.ts';
-import { SecondaryLayers, type SecondaryProject } from '../../actors/pageserver/secondary-layers.ts';
-import { Shard, type ShardOptions, type ShardParent } from '../../actors/pageserver/shard.ts';
+import { SecondaryLayers } from '../../actors/pageserver/secondary-layers.ts';
+import { Shard, type ShardOptions } from '../../actors/pageserver/shard.ts';
 import { resolveLsn, resolveTime } from '../../actors/pageserver/shard-queries.ts';
-import { openTemplate } from '../../actors/pageserver/template.ts';
+import { SPLIT_GENERATION, type SplitReport, splitLayers } from '../../actors/pageserver/split-layers.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
 import { layersWithoutGap } from '../../actors/pageserver/usable-layers.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
-import { isHexId, type NodeId } from '../../protocols/ids.ts';
-import { formatLsn } from '../../protocols/lsn.ts';
-import { timelinePrefix } from '../../protocols/object-keys.ts';
+import type { NodeId } from '../../protocols/ids.ts';
+import { shardPrefix } from '../../protocols/object-keys.ts';
+import { parseShardId, shardId } from '../../protocols/shard-layout.ts';
 import { RIGHT_GET_PAGE } from '../../protocols/tokens.ts';
 import { serveCommands } from '../../runtime/bus/command.ts';
 import type { ChannelDoor } from '../../runtime/channels/door.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
-import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
+import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Timer } from '../../runtime/ports/clock.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Metrics } from '../../runtime/ports/metrics.ts';
+import {
+  type AttachCommand,
+  growsFrom,
+  type PageserverCommand,
+  type PageserverNodeCommand,
+  type ShardName,
+  shardStatus,
+} from './pageserver-commands.ts';
+import { deleteShardObjects, deleteTimelineObjects } from './shard-objects.ts';
+import { ShardParents } from './shard-parents.ts';
 
 /** How long a request waits for WAL to arrive, and an attach for its ancestor. */
 const WAIT_TIMEOUT_MS = 8_000;
@@ -39,28 +49,7 @@ const TICK_MS = 500;
 /** At a stop an open layer of at least this size is written; less is quickly ingested again. */
 const STOP_FLUSH_BYTES_MIN = 8 * 1024 * 1024;
 
-type AttachCommand = { type: 'attach' } & ShardSpec;
-
-export type PageserverNodeCommand =
-  | AttachCommand
-  /** With `dropLocal` nothing of it stays on this node's disk; objects have what was uploaded, safekeepers the rest. */
-  | { type: 'detach'; timeline: string; tenant?: string; dropLocal?: boolean }
-  /** With `tenant` its objects are found also when nothing else is known of the timeline. */
-  | { type: 'delete'; timeline: string; tenant?: string }
-  /** This node is the warm secondary of these projects, and of no others. */
-  | { type: 'keep-ready'; projects: readonly SecondaryProject[] }
-  | { type: 'list' }
-  | { type: 'status' };
-
-export type PageserverCommand =
-  | { type: 'status' }
-  | { type: 'resolve'; lsn: number }
-  | { type: 'resolve-time'; timeMs: number }
-  /** Copies what the ancestor has where this one starts; answers with `{template}`, which can take the ancestor's place. */
-  | { type: 'copy-ancestor' }
-  /** Removes what is neither after the cutoff nor needed at a retained point; answers with a GcReport. */
-  | { type: 'gc'; cutoffLsn: number; retained: number[] }
-  | { type: 'flush' };
+type DetachCommand = Extract<PageserverNodeCommand, { type: 'detach' | 'delete' | 'delete-shard' }>;
 
 export interface PageserverNodeOptions {
   node: NodeId;
@@ -77,25 +66,33 @@ export interface PageserverNodeOptions {
   onPagesServed?(milliseconds: number, pages: number): void;
 }
 
+interface Presence {
+  close(): void;
+}
+
 interface Hosted {
   actor: ActorHandle<ShardCommand>;
   shard: Shard;
-  door: { close(): void };
+  /** Under the shard's own name, and under the timeline's where it answers for it. */
+  own: Presence;
+  face: Presence | undefined;
+  serve(name: string): Presence;
   /** Those that are open: they end with the shard, which has no newest WAL any more once it is closed. */
   channels: Set<Channel>;
-  subscription: Subscription;
 }
 
 export class PageserverNode {
   readonly #options: PageserverNodeOptions;
   readonly #hosted = new Map<string, Hosted>();
   readonly #actors = new Map<string, ActorHandle<ShardCommand>>();
-  readonly #templates = new Map<string, Promise<ShardParent>>();
-  /** Commands on one timeline are taken one after the other. */
+  readonly #parents: ShardParents;
+  /** Commands on one shard are taken one after the other. */
   readonly #turns = new Map<string, Promise<unknown>>();
   /** Copies of ancestors that are being made. */
   readonly #copies = new Map<string, Promise<string>>();
   readonly #secondary: SecondaryLayers;
+  /** New shards that are being made. */
+  readonly #splits = new Map<string, Promise<SplitReport>>();
   #tick: Timer | undefined;
 
   constructor(options: PageserverNodeOptions) {
@@ -107,8 +104,10 @@ export class PageserverNode {
       local: options.tools.store.local,
       diskBytesMax: options.diskBytesMax,
       isHosted: (timeline) => this.#hosted.has(timeline),
-      inTurn: (timeline, work) => this.#inTurn(timeline, work),
+      inTurn: (timeline, work) => this.#inTurn({ timeline }, work),
     });
+    const find = (id: string) => this.#hosted.get(id)?.shard;
+    this.#parents = new ShardParents({ tools: options.tools, find, waitTimeoutMs: WAIT_TIMEOUT_MS });
   }
 
   async start(): Promise<void> {
@@ -132,12 +131,14 @@ export class PageserverNode {
   async #serve(command: PageserverNodeCommand): Promise<unknown> {
     switch (command.type) {
       case 'attach':
-        this.#secondary.release(command.timeline);
-        return this.#inTurn(command.timeline, () => this.#attach(command));
+        if (command.shard === undefined) this.#secondary.release(command.timeline);
+        return this.#inTurn(command, () => this.#attach(command));
       case 'detach':
-        return this.#inTurn(command.timeline, () => this.#detach(command));
       case 'delete':
-        return this.#inTurn(command.timeline, () => this.#detach(command));
+      case 'delete-shard':
+        return this.#inTurn(command, () => this.#detach(command));
+      case 'split':
+        return this.#split(command);
       case 'keep-ready':
         return this.#secondary.keep(command.projects);
       case 'list':
@@ -152,34 +153,39 @@ export class PageserverNode {
     }
   }
 
-  async #inTurn<T>(timeline: string, work: () => Promise<T>): Promise<T> {
-    if (!isHexId(timeline)) throw new PalimpsestError('invalid-argument', `not a timeline id: ${timeline}`);
-    const before = this.#turns.get(timeline);
+  async #inTurn<T>({ timeline, shard }: ShardName, work: () => Promise<T>): Promise<T> {
+    const id = shardId(timeline, shard);
+    if (!parseShardId(id)) throw new PalimpsestError('invalid-argument', `not a timeline id: ${timeline}`);
+    const before = this.#turns.get(id);
     const turn = (before ?? Promise.resolve()).then(work, work);
-    this.#turns.set(timeline, turn);
+    this.#turns.set(id, turn);
     try {
       return await turn;
     } finally {
-      if (this.#turns.get(timeline) === turn) this.#turns.delete(timeline);
+      if (this.#turns.get(id) === turn) this.#turns.delete(id);
     }
   }
 
   async #attach(command: AttachCommand): Promise<void> {
-    const { timeline } = command;
+    const id = shardId(command.timeline, command.shard);
     // Looked for meanwhile; for one that is hosted there may be no need.
-    const index = this.#hosted.has(timeline) ? undefined : findIndex(this.#options.tools.objects, command);
+    const index = this.#hosted.has(id) ? undefined : findIndex(this.#options.tools.objects, command);
     index?.catch(() => {});
-    const actor = await this.#actorOf(timeline);
+    const actor = await this.#actorOf(id);
     const isUnknown = index !== undefined && (actor.snapshot() as ShardSnapshot).value === 'detached';
     const isNew = isUnknown && (await index.catch(() => null)) === undefined;
     await actor.dispatch({ ...command, isNew });
-    const hosted = this.#hosted.get(timeline);
+    const hosted = this.#hosted.get(id);
     const isSame = hosted && growsFrom(hosted.shard.spec) === growsFrom(command);
     if (isSame && !hosted.shard.failure && !(await this.#wasElsewhere(command, hosted, actor))) {
       hosted.shard.adopt(command);
+      if (command.shard) {
+        this.#showFace(hosted, command.isFace);
+        await this.#options.bus.flush();
+      }
       return;
     }
-    if (hosted) await this.#stopHosting(timeline, hosted);
+    if (hosted) await this.#stopHosting(id, hosted);
     try {
       await this.#open(command, actor, { finding: index, isNew });
     } catch (error) {
@@ -203,7 +209,9 @@ export class PageserverNode {
     if (command.generation <= shard.spec.generation) return false;
     const index = await findIndex(this.#options.tools.objects, command);
     const { generations = [] } = (actor.snapshot() as ShardSnapshot).context;
-    return index !== undefined && !generations.includes(index.generation);
+    // What a split made is what this attachment began with.
+    const isOfAttachment = index !== undefined && index.generation !== SPLIT_GENERATION;
+    return isOfAttachment && !generations.includes(index.generation);
   }
 
   async #open(
@@ -213,8 +221,8 @@ export class PageserverNode {
   ): Promise<void> {
     const { type: _, ...spec } = command;
     const { tools, door, bus, onPagesServed } = this.#options;
-    const { timeline } = spec;
-    const parent = await this.#parentOf(spec);
+    const id = shardId(spec.timeline, spec.shard);
+    const parent = await this.#parents.of(spec);
     const index = await (finding ?? findIndex(tools.objects, spec));
     const record = async (events: ShardEvent[]) => {
       await actor.dispatch({ type: 'record', events });
@@ -227,32 +235,44 @@ export class PageserverNode {
       deletions,
       gcCutoff,
       parent,
-      tools: { ...tools, log: tools.log.child({ actor: PAGESERVER_KIND, timeline }) },
+      tools: { ...tools, log: tools.log.child({ actor: PAGESERVER_KIND, timeline: id }) },
       journal: { record },
       ...this.#options.sizes,
     });
     await shard.start();
     const service = { shard, tools, waitTimeoutMs: WAIT_TIMEOUT_MS, onServed: onPagesServed };
     const channels = new Set<Channel>();
-    this.#hosted.set(timeline, {
-      actor,
-      shard,
-      channels,
-      door: door.serve(
-        PAGESERVER_KIND,
-        timeline,
-        (channel) => {
-          channels.add(channel);
-          channel.onClose(() => channels.delete(channel));
-          new PageService(channel, service);
+    const onChannel = (channel: Channel) => {
+      channels.add(channel);
+      channel.onClose(() => channels.delete(channel));
+      new PageService(channel, service);
+    };
+    const serve = (name: string): Presence => {
+      const scope = { tenant: spec.tenant, timeline: spec.timeline, rights: RIGHT_GET_PAGE };
+      const opened = door.serve(PAGESERVER_KIND, name, onChannel, scope);
+      const handle = (request: PageserverCommand) => this.#serveShard(shard, request);
+      const subscription = serveCommands<PageserverCommand>(bus, PAGESERVER_KIND, name, handle);
+      return {
+        close: () => {
+          subscription.unsubscribe();
+          opened.close();
         },
-        { tenant: spec.tenant, timeline, rights: RIGHT_GET_PAGE },
-      ),
-      subscription: serveCommands<PageserverCommand>(bus, PAGESERVER_KIND, timeline, (request) =>
-        this.#serveShard(shard, request),
-      ),
-    });
+      };
+    };
+    const hosted: Hosted = { actor, shard, channels, serve, own: serve(id), face: undefined };
+    this.#hosted.set(id, hosted);
+    this.#showFace(hosted, spec.isFace);
     await bus.flush();
+  }
+
+  /** The first of several shards answers under the timeline's own name, too; until it does, the one that was alone may still do so. */
+  #showFace(hosted: Hosted, isFace = false): void {
+    const { timeline, shard } = hosted.shard.spec;
+    if (!shard) return;
+    if (!isFace) {
+      hosted.face?.close();
+      hosted.face = undefined;
+    } else hosted.face ??= hosted.serve(timeline);
   }
 
   /** An index that an earlier life of this node wrote tells nothing new about the map: the journal knows what came after it. */
@@ -308,51 +328,6 @@ export class PageserverNode {
     return layersNow();
   }
 
-  async #parentOf(spec: ShardSpec): Promise<ShardParent | undefined> {
-    if (spec.ancestor) {
-      const { timeline, lsn } = spec.ancestor;
-      const parent = this.#hosted.get(timeline);
-      if (!parent) throw this.#notAttached(timeline);
-      await parent.shard.waitFor(lsn, WAIT_TIMEOUT_MS);
-      return this.#ancestor(timeline, lsn);
-    }
-    return spec.template === undefined ? undefined : this.#template(spec.template);
-  }
-
-  /** Looks the ancestor up at each use: it may have been attached again since. */
-  #ancestor(timeline: string, lsn: number): ShardParent {
-    const shard = () => {
-      const hosted = this.#hosted.get(timeline);
-      if (!hosted) throw this.#notAttached(timeline);
-      if (hosted.shard.failure) throw hosted.shard.failure;
-      if (hosted.shard.lastLsn < lsn) {
-        throw new PalimpsestError(
-          'unavailable',
-          `ancestor ${timeline} is still behind ${formatLsn(lsn)}`,
-          'Try again.',
-        );
-      }
-      return hosted.shard;
-    };
-    return {
-      get history() {
-        return shard().history;
-      },
-      lsn,
-      foldAt: async (at) => shard().foldAt(at),
-      foldAtTime: async (timeMs, limit) => shard().foldAtTime(timeMs, limit),
-    };
-  }
-
-  #template(key: string): Promise<ShardParent> {
-    const known = this.#templates.get(key);
-    if (known) return known;
-    const opening = openTemplate(key, this.#options.tools);
-    this.#templates.set(key, opening);
-    opening.catch(() => this.#templates.delete(key));
-    return opening;
-  }
-
   async #serveShard(shard: Shard, command: PageserverCommand): Promise<unknown> {
     switch (command.type) {
       case 'status':
@@ -377,60 +352,75 @@ export class PageserverNode {
     }
   }
 
-  async #detach(command: Extract<PageserverNodeCommand, { type: 'detach' | 'delete' }>): Promise<void> {
-    const { timeline } = command;
-    const deleted = command.type === 'delete';
+  async #detach(command: DetachCommand): Promise<void> {
+    const { timeline, shard } = { shard: undefined, ...command };
+    const id = shardId(timeline, shard);
+    const isDeleted = command.type !== 'detach';
     const { tools, journals } = this.#options;
-    const hosted = this.#hosted.get(timeline);
-    const actor = await this.#actorOf(timeline);
+    const hosted = this.#hosted.get(id);
+    const actor = await this.#actorOf(id);
     const { spec } = (actor.snapshot() as ShardSnapshot).context;
     const tenant = spec?.tenant ?? command.tenant;
-    if (hosted) await this.#stopHosting(timeline, hosted);
-    await actor.dispatch({ type: 'detach', deleted });
-    if (!deleted && !(command.type === 'detach' && command.dropLocal)) return;
+    if (hosted) await this.#stopHosting(id, hosted);
+    await actor.dispatch({ type: 'detach', deleted: isDeleted });
+    if (!isDeleted && !(command.type === 'detach' && command.dropLocal)) return;
     await actor.stop();
-    this.#actors.delete(timeline);
-    await journals.remove(PAGESERVER_KIND, timeline);
+    this.#actors.delete(id);
+    await journals.remove(PAGESERVER_KIND, id);
     if (tenant === undefined) return;
-    const prefix = timelinePrefix({ tenant, timeline });
+    const prefix = shardPrefix({ tenant, timeline, ...(shard ? { shard } : {}) });
     await tools.store.local.removeFolder(prefix);
-    if (!deleted) return;
-    this.#templates.delete(`${ownTemplatePrefix(timeline)}/index.json`);
-    const keys: string[] = [];
-    for (const folder of [prefix, ownTemplatePrefix(timeline)]) {
-      for await (const { key } of tools.objects.list(`${folder}/`)) keys.push(key);
+    if (command.type === 'delete-shard') await deleteShardObjects(tools.objects, prefix);
+    if (command.type !== 'delete') return;
+    this.#parents.forgetTemplate(`${ownTemplatePrefix(timeline)}/index.json`);
+    await deleteTimelineObjects(tools.objects, { tenant, timeline });
+  }
+
+  /** Makes the objects of a new shard; it is not attached by this. Asked again meanwhile, it is waited for. */
+  async #split({ type: _, from, ...spec }: Extract<PageserverNodeCommand, { type: 'split' }>) {
+    const id = shardId(spec.timeline, spec.shard);
+    const known = this.#splits.get(id);
+    if (known) return known;
+    const { tools } = this.#options;
+    const before = shardId(spec.timeline, from);
+    const splitting = splitLayers({ spec, from, tools }).finally(() => this.#splits.delete(id));
+    this.#splits.set(id, splitting);
+    const report = await splitting;
+    tools.log.info({ shard: id, from: before, ...report }, 'a shard was made of another one');
+    // What was fetched of one that is elsewhere is of no use here any more.
+    const isInUse = this.#hosted.has(before) || this.#splits.size > 0;
+    if (!isInUse) {
+      await tools.store.local.removeFolder(shardPrefix({ ...spec, shard: from }));
     }
-    // The index goes first: what is listed must exist.
-    keys.sort((a, b) => Number(b.includes('/index')) - Number(a.includes('/index')));
-    for (const key of keys) await tools.objects.delete(key);
+    return report;
   }
 
   async #copyAncestor(shard: Shard): Promise<string> {
-    const { timeline } = shard.spec;
-    const known = this.#copies.get(timeline);
+    const id = shardId(shard.spec.timeline, shard.spec.shard);
+    const known = this.#copies.get(id);
     if (known) return known;
-    const copying = copyAncestor(shard, this.#options.tools).finally(() => this.#copies.delete(timeline));
-    this.#copies.set(timeline, copying);
+    const copying = copyAncestor(shard, this.#options.tools).finally(() => this.#copies.delete(id));
+    this.#copies.set(id, copying);
     return copying;
   }
 
-  async #stopHosting(timeline: string, hosted: Hosted): Promise<void> {
-    this.#hosted.delete(timeline);
+  async #stopHosting(id: string, hosted: Hosted): Promise<void> {
+    this.#hosted.delete(id);
     await this.#closeHosted(hosted, Number.POSITIVE_INFINITY);
   }
 
   async #closeHosted(hosted: Hosted, flushBytesMin: number): Promise<void> {
-    hosted.subscription.unsubscribe();
-    hosted.door.close();
+    hosted.own.close();
+    hosted.face?.close();
     for (const channel of hosted.channels) channel.close();
     await hosted.shard.close(flushBytesMin);
   }
 
-  async #actorOf(timeline: string): Promise<ActorHandle<ShardCommand>> {
-    const known = this.#actors.get(timeline);
+  async #actorOf(id: string): Promise<ActorHandle<ShardCommand>> {
+    const known = this.#actors.get(id);
     if (known) return known;
-    const actor = await this.#options.startActor(timeline);
-    this.#actors.set(timeline, actor);
+    const actor = await this.#options.startActor(id);
+    this.#actors.set(id, actor);
     return actor;
   }
 
@@ -459,33 +449,4 @@ export class PageserverNode {
       recordsApplied: redo.recordsApplied,
     };
   }
-
-  #notAttached(timeline: string): PalimpsestError {
-    return new PalimpsestError(
-      'unavailable',
-      `ancestor ${timeline} is not attached`,
-      'Attach the ancestor first.',
-    );
-  }
-}
-
-/** What a timeline's history goes on in below its own. */
-function growsFrom({ ancestor, template }: ShardSpec): string {
-  return ancestor ? `${ancestor.timeline}/${ancestor.lsn}` : (template ?? '');
-}
-
-function shardStatus(shard: Shard) {
-  return {
-    timeline: shard.spec.timeline,
-    state: shard.failure ? 'failed' : 'active',
-    failure: shard.failure?.toWire(),
-    generation: shard.spec.generation,
-    lastLsn: shard.lastLsn,
-    diskConsistentLsn: shard.diskConsistentLsn,
-    remoteConsistentLsn: shard.remoteConsistentLsn,
-    layers: shard.history.files.size,
-    levelZero: shard.history.files.levelZero.length,
-    openBytes: shard.openBytes,
-    records: shard.recordsIngested,
-  };
 }

@@ -202,7 +202,7 @@ class EmbeddedSystem {
     });
     const first = control.projects().find(({ name }) => name === DEFAULT_PROJECT);
     if (first?.state === 'deleting') await control.deleteProject(DEFAULT_PROJECT);
-    if (first?.state !== 'active') await createProject(DEFAULT_PROJECT, undefined, undefined);
+    if (first?.state !== 'active') await createProject(DEFAULT_PROJECT, undefined, undefined, undefined);
     const project = await control.projectReady(DEFAULT_PROJECT);
     this.#giveUpIfAsked();
     await this.#options.recovery?.review({ bus, clock, control });

@@ -167,11 +167,23 @@ async function existingMark(objects: Objects, place: string): Promise<ObjectsMar
 
 async function existingProjects(objects: Objects, place: string): Promise<RecoveredProject[]> {
   const projects = await readManifests(objects);
+  for (const { state } of projects) refuseShards(state.machine.context as TenantContext);
   if (projects.length > 0) return projects;
   throw new PalimpsestError(
     'not-found',
     `${place} has no manifest of any project`,
     'they are written by a version of Palimpsest that has `palimpsest recover`, at its next start',
+  );
+}
+
+/** On one machine a project has one shard: layers of several have each a part of the pages. */
+function refuseShards({ spec, shards, splitting }: TenantContext): void {
+  const places = splitting?.to ?? shards ?? spec?.shards;
+  if (!places) return;
+  throw new PalimpsestError(
+    'unsupported',
+    `the pages of project "${spec?.name}" are spread over ${places.pageservers.length} shards: a recovery onto one machine cannot bring it back`,
+    'start nodes of its cluster with the same NATS servers and objects: they take over what there is',
   );
 }
 

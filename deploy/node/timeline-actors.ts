@@ -9,6 +9,7 @@ import type { TimelineOutcome } from '../../actors/tenant/effects.ts';
 import { timelineStatus } from '../../actors/timeline/decide.ts';
 import { findStart, type TimelineServices } from '../../actors/timeline/effects.ts';
 import type { TimelineCommand, TimelineSpec, TimelineStart } from '../../actors/timeline/events.ts';
+import type { ShardPlaces } from '../../actors/timeline/shards.ts';
 import { TIMELINE_KIND, timelineDefinition } from '../../actors/timeline/timeline.ts';
 import type { WireError } from '../../protocols/errors.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
@@ -17,7 +18,14 @@ import type { Attachments } from './attachments.ts';
 import { matchBranchPoints } from './branch-points.ts';
 import type { ControlActorsOptions } from './control-options.ts';
 import { inParallel, JOURNALS_AT_A_TIME } from './in-parallel.ts';
-import { timelineArchived, timelineCreated, timelineDeleted, timelineDetached } from './outcomes.ts';
+import {
+  timelineArchived,
+  timelineCreated,
+  timelineDeleted,
+  timelineDetached,
+  timelineSplit,
+  timelineSwitched,
+} from './outcomes.ts';
 import { untilPlaced, waitForState } from './wait-for-state.ts';
 
 /** The slowest honest step: a timeline whose storage processes are just being started again. */
@@ -25,6 +33,8 @@ export const TIMELINE_TIMEOUT_MS = 60_000;
 export const ARCHIVE_TIMEOUT_MS = 180_000;
 /** All pages of the ancestor are copied. */
 export const DETACH_TIMEOUT_MS = 3_600_000;
+/** All layers are written again. */
+const SPLIT_TIMEOUT_MS = 24 * 3_600_000;
 /** For so long an answer that somebody waits for goes before what nobody waits for yet. */
 const ANSWER_MS_MAX = 50;
 
@@ -32,6 +42,8 @@ export interface TimelineActorsOptions extends ControlActorsOptions {
   attachments: Attachments;
   /** A timeline of this project has its beginning. */
   onCreated(tenant: string): void;
+  /** Resolves when object storage knows what was decided about the project. */
+  record(tenant: string): Promise<void>;
 }
 
 export class TimelineActors {
@@ -55,6 +67,11 @@ export class TimelineActors {
         await attachments.attached(timeline);
       },
       pageserverReady: () => attachments.pageserverReady(),
+      recorded: async (timeline) => {
+        await this.#loaded.promise;
+        const actor = await this.#actor(timeline);
+        await options.record(timelineStatus(actor.snapshot()).tenant);
+      },
       answered: async (timeline) => {
         const answer = this.#answering.get(timeline);
         if (answer) await Promise.race([answer.promise, clock.sleep(ANSWER_MS_MAX)]);
@@ -124,9 +141,13 @@ export class TimelineActors {
 
   /** With the nodes that are to have it now. */
   #placedSpec(spec: TimelineSpec): TimelineSpec {
-    const { pageserverOf, safekeepersOf } = this.#options;
-    const pageserver = pageserverOf?.(spec.tenant) ?? spec.pageserver;
-    return { ...spec, pageserver, members: safekeepersOf?.(spec.tenant) ?? spec.members };
+    const { pageserverOf, placesOf, safekeepersOf } = this.#options;
+    const { shards } = spec;
+    const { pageservers } = (shards && placesOf?.(spec.tenant, shards.pageservers.length)) ?? {};
+    const pageserver =
+      pageservers?.[0] ?? (shards ? undefined : pageserverOf?.(spec.tenant)) ?? spec.pageserver;
+    const placed = shards && pageservers ? { shards: { ...shards, pageservers } } : {};
+    return { ...spec, ...placed, pageserver, members: safekeepersOf?.(spec.tenant) ?? spec.members };
   }
 
   /** Somebody waits for the creation of a timeline, until the function that this returns is called. */
@@ -169,6 +190,25 @@ export class TimelineActors {
     const limits = this.#limits(`detaching timeline ${id}`, DETACH_TIMEOUT_MS);
     const outcome = await waitForState(actor, timelineDetached, limits);
     return outcome.error;
+  }
+
+  /** Makes new shards; resolves when they serve, or with the reason why they never will. */
+  async split(id: string, to: ShardPlaces): Promise<WireError | undefined> {
+    const actor = await this.#placed(id);
+    await actor.dispatch({ type: 'split', to });
+    const limits = this.#limits(`splitting timeline ${id}`, SPLIT_TIMEOUT_MS);
+    return (await waitForState(actor, timelineSplit(to.pageservers.length), limits)).error;
+  }
+
+  /** The new shards take over; resolves when nothing is left of the old ones. */
+  async switchShards(id: string): Promise<void> {
+    const actor = await this.#placed(id);
+    await actor.dispatch({ type: 'switch-shards' });
+    await waitForState(actor, timelineSwitched, this.#limits(`switching timeline ${id}`, SPLIT_TIMEOUT_MS));
+  }
+
+  async abandonSplit(id: string): Promise<void> {
+    await (await this.#actor(id)).dispatch({ type: 'abandon-split' });
   }
 
   async #placed(id: string): Promise<ActorHandle<TimelineCommand>> {

@@ -2,15 +2,20 @@
  * What object storage holds, sorted by what it belongs to. Keys alone are looked at, no content.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { parseShardId } from '../../protocols/shard-layout.ts';
 import type { ObjectInfo, Objects } from '../../runtime/ports/objects.ts';
 
 export interface IndexObject extends ObjectInfo {
   generation: number;
 }
 
+/** The folder of a timeline, or of one of its shards where there are several. */
 export interface TimelineObjects {
   tenant: string;
+  /** Of the folder: with the shard's number, if it is a shard's. */
   timeline: string;
+  /** The timeline itself. */
+  owner: string;
   /** What all its keys begin with, slash included. */
   prefix: string;
   /** By generation, the newest last. */
@@ -30,7 +35,7 @@ export interface Catalog {
   bytes: number;
 }
 
-const TIMELINE_KEY = /^(tenants\/([0-9a-f]{32})\/timelines\/([0-9a-f]{32})\/)(.+)$/;
+const TIMELINE_KEY = /^(tenants\/([0-9a-f]{32})\/timelines\/([0-9a-f]{32}(?:-[0-7]of[248])?)\/)(.+)$/;
 const INDEX_NAME = /^index-([0-9a-f]{8})$/;
 
 /** Lists everything; `onObject` is told the number of objects so far. Throws `not-found` when nothing is there. */
@@ -74,7 +79,8 @@ function timelineIn(catalog: Catalog, match: RegExpExecArray): TimelineObjects {
 }
 
 function emptyTimeline(tenant: string, timeline: string, prefix: string): TimelineObjects {
-  return { tenant, timeline, prefix, indexes: [], layers: new Map(), wal: [], other: [] };
+  const owner = parseShardId(timeline)?.timeline ?? timeline;
+  return { tenant, timeline, owner, prefix, indexes: [], layers: new Map(), wal: [], other: [] };
 }
 
 function addTo(timeline: TimelineObjects, name: string, info: ObjectInfo): void {

@@ -23,7 +23,7 @@ export function manifestTimelines(others: ObjectInfo[]): Set<string> {
 export async function checkManifests(
   objects: Objects,
   others: ObjectInfo[],
-  timelines: { timeline: string; prefix: string }[],
+  timelines: { timeline: string; owner: string; prefix: string }[],
 ): Promise<Finding[]> {
   const findings: Finding[] = [];
   for (const { key } of others) {
@@ -37,8 +37,8 @@ export async function checkManifests(
   }
   const known = manifestTimelines(others);
   if (known.size === 0) return findings;
-  for (const { timeline, prefix } of timelines) {
-    if (known.has(timeline)) continue;
+  for (const { timeline, owner, prefix } of timelines) {
+    if (known.has(owner)) continue;
     const message = 'no manifest tells of this timeline: a recovery from objects would leave it out';
     findings.push({ severity: 'problem', kind: 'missing', timeline, key: prefix, message });
   }

@@ -5,6 +5,7 @@ import { decodeIndex, type ShardIndex } from '../../actors/pageserver/index-obje
 import type { LayerDescriptor } from '../../actors/pageserver/layer-descriptor.ts';
 import { PageClient } from '../../actors/pageserver/page-client.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
+import { placesOf } from '../../actors/timeline/shards.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { LATEST_LSN, PAGE_BYTES, ZERO_LSN } from '../../protocols/lsn.ts';
 import { parseWalObjectKey } from '../../protocols/object-keys.ts';
@@ -131,9 +132,10 @@ async function readBranch(
   const { timeline } = view;
   const own = await system.command<TimelineStatus>('timeline', timeline, { type: 'status' });
   const stored = catalog.timelines.get(timeline);
-  const index = await readIndex(objects, stored);
-  const layers = index?.layers ?? [];
-  const { template } = index?.spec ?? {};
+  const ids = own.shards ? placesOf(timeline, own.shards).map(({ id }) => id) : [timeline];
+  const indexes = await Promise.all(ids.map((id) => readIndex(objects, catalog.timelines.get(id))));
+  const layers = indexes.flatMap((index) => index?.layers ?? []);
+  const { template } = indexes[0]?.spec ?? {};
   const served = await readServed(system, timeline);
   const { relations } = served;
   return {
@@ -144,7 +146,8 @@ async function readBranch(
     startLsn: own.startLsn,
     isServed: served.isServed,
     headLsn: Math.max(own.startLsn, served.lastLsn, ...layers.map(({ endLsn }) => endLsn)),
-    layersEndLsn: layers.reduce((end, { endLsn }) => Math.max(end, endLsn), own.startLsn),
+    // Of several shards what all of them have.
+    layersEndLsn: Math.min(...indexes.map((index) => index?.diskConsistentLsn ?? own.startLsn)),
     window: { fromLsn: Math.max(own.cutoffLsn, own.startLsn), fromTimeMs: own.cutoffTimeMs },
     logicalBytes: relations.reduce((sum, { blocks }) => sum + Math.max(0, blocks), 0) * PAGE_BYTES,
     layers,

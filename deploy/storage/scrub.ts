@@ -162,7 +162,7 @@ class ScrubWalk {
     const timelines = [];
     for (const timeline of this.#catalog.timelines.values()) {
       // One that nobody knows is told already.
-      if (known && !known.has(timeline.timeline)) continue;
+      if (known && !known.has(timeline.owner)) continue;
       if (!again || !(await isEmpty(objects, timeline.prefix))) timelines.push(timeline);
     }
     return checkManifests(objects, others, timelines);
@@ -173,7 +173,7 @@ class ScrubWalk {
     const findings: Finding[] = [];
     for (const timeline of this.#catalog.timelines.values()) {
       const known = this.#options.local?.knownTimelines();
-      if (known === undefined || known.has(timeline.timeline)) continue;
+      if (known === undefined || known.has(timeline.owner)) continue;
       // One that is being deleted loses its objects first, but they were listed before.
       if (again && (await isEmpty(this.#options.objects, timeline.prefix))) continue;
       findings.push({
@@ -295,17 +295,29 @@ class ScrubWalk {
     const { ancestor, timeline } = spec;
     if (!ancestor) return [];
     const isThere =
-      this.#catalog.timelines.has(ancestor.timeline) ||
+      [...this.#catalog.timelines.values()].some(({ owner }) => owner === ancestor.timeline) ||
       this.#options.local?.timelines().has(ancestor.timeline);
     if (isThere) return [];
     const message = `its history before ${formatLsn(ancestor.lsn)} is that of timeline ${ancestor.timeline}, of which there is nothing`;
     return [{ severity: 'problem', kind: 'missing', timeline, message }];
   }
 
-  async #checkWal({ timeline, wal }: TimelineObjects, newest: ShardIndex | undefined): Promise<Finding[]> {
+  async #checkWal(
+    { timeline, owner, ...own }: TimelineObjects,
+    newest: ShardIndex | undefined,
+  ): Promise<Finding[]> {
     const { objects, deep } = this.#options;
-    const { ranges, findings } = await checkWalObjects({ objects, timeline, wal, deep });
-    const local = this.#options.local?.segments(timeline);
+    // A shard goes on with the WAL of its timeline, which is looked at there.
+    const isShard = owner !== timeline;
+    const wal = isShard ? (this.#catalog.timelines.get(owner)?.wal ?? []) : own.wal;
+    const { ranges, findings: all } = await checkWalObjects({
+      objects,
+      timeline,
+      wal,
+      deep: deep && !isShard,
+    });
+    const findings = isShard ? [] : all;
+    const local = this.#options.local?.segments(owner);
     const begin = Math.min(...ranges.map(({ from }) => from));
     // Without layers all of the timeline's own WAL is needed, which objects have from its beginning on.
     const layersEndLsn = newest?.diskConsistentLsn ?? begin;

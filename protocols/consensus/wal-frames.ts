@@ -7,7 +7,8 @@
  *                                    at the end of what is committed
  *   ASK_STATUS {request}        ->   STATUS {request, status}
  *   a request that fails        ->   READ_FAILED {request, error}
- *   FEEDBACK {receivedLsn, remoteLsn} ->                a follower of the WAL tells how far it is; no answer
+ *   FEEDBACK {receivedLsn, remoteLsn, shard} ->         a follower of the WAL tells how far it is; no answer. The number of its shard
+ *                                    and their count are behind it where there are several
  */
 import { Packr } from 'msgpackr';
 import type { WireError } from '../errors.ts';
@@ -50,6 +51,8 @@ export interface OffloadStatus {
   backupLsn: Lsn;
   /** Up to here the pageserver's objects hold everything. */
   remoteLsn: Lsn;
+  /** The same of each shard, where there are several, by `<number>of<count>`. */
+  shards?: Record<string, Lsn>;
   /** The pageserver has received WAL up to here; 0 when none is heard of. */
   receivedLsn: Lsn;
   /** WAL from here on is on the replica's own disk. */
@@ -64,6 +67,8 @@ export interface WalFeedback {
   receivedLsn: Lsn;
   /** It can be made anew from its own objects up to here, without WAL. */
   remoteLsn: Lsn;
+  /** It has the pages of one of several shards only. */
+  shard?: { number: number; count: number };
 }
 
 const packr = new Packr({ useRecords: false });
@@ -78,15 +83,17 @@ export function readStartWal(body: Uint8Array): Lsn {
   return readU64(body, 0) as Lsn;
 }
 
-export function packFeedback({ receivedLsn, remoteLsn }: WalFeedback): Uint8Array {
-  const bytes = new Uint8Array(16);
+export function packFeedback({ receivedLsn, remoteLsn, shard }: WalFeedback): Uint8Array {
+  const bytes = new Uint8Array(shard ? 18 : 16);
+  if (shard) bytes.set([shard.number, shard.count], 16);
   writeU64(bytes, 0, receivedLsn);
   writeU64(bytes, 8, remoteLsn);
   return bytes;
 }
 
 export function readFeedback(body: Uint8Array): WalFeedback {
-  return { receivedLsn: readU64(body, 0) as Lsn, remoteLsn: readU64(body, 8) as Lsn };
+  const shard = body.length >= 18 ? { shard: { number: body[16]!, count: body[17]! } } : {};
+  return { receivedLsn: readU64(body, 0) as Lsn, remoteLsn: readU64(body, 8) as Lsn, ...shard };
 }
 
 /** Writes the header of a WAL frame; the bytes are sent as a further part. */

@@ -6,25 +6,31 @@
  *   GET_PAGE_LIST  u32 request, f64 lsn, f64 notModifiedSince, u16 count, (u32 spc, u32 db, u32 rel, u8 fork, u32 block) * count
  *   GET_DIRECTORY  u32 request, f64 lsn, f64 notModifiedSince, u32 db
  *   GET_BASEBACKUP u32 request, f64 lsn
+ *   GET_LAYOUT     u32 request
  *   PAGES          u32 request, 8192 bytes * count
  *   DIRECTORY      u32 request, (u32 spc, u32 db, u32 rel, u32 fork, u32 blocks) *
  *   BASEBACKUP     u32 request, msgpack Basebackup
+ *   LAYOUT         u32 request, u32 count, u32 stripeBlocks
  *   FAILED         u32 request, msgpack WireError
  *
- * Answers may come in any order; the request id pairs them. A page beyond its relation's end reads as zeros.
+ * Answers may come in any order; the request id pairs them. A page beyond its relation's end reads as zeros. A shard refuses pages that
+ * are another's with `wrong-shard`: who asked asks for the layout, and then where they are.
  */
 import { Packr } from 'msgpackr';
 import { PalimpsestError, type WireError } from '../errors.ts';
 import { type Lsn, PAGE_BYTES } from '../lsn.ts';
+import { checkShardCount, type ShardLayout } from '../shard-layout.ts';
 import type { Basebackup, ReadPoint, RelationEntry, RelationTag } from './types.ts';
 
 export const GET_PAGES = 10;
 export const GET_PAGE_LIST = 11;
 export const GET_DIRECTORY = 12;
 export const GET_BASEBACKUP = 13;
+export const GET_LAYOUT = 14;
 export const PAGES = 20;
 export const DIRECTORY = 21;
 export const BASEBACKUP = 22;
+export const LAYOUT = 23;
 export const FAILED = 29;
 
 /** Most pages that one request may ask for: 2 MiB of answer. */
@@ -232,6 +238,25 @@ export function decodeBasebackup(body: Uint8Array): Basebackup {
   if (body.length < 5) throw malformed('BASEBACKUP');
   const raw = packr.unpack(body.slice(4)) as Omit<Basebackup, 'systemId'> & { systemId: string };
   return { ...raw, systemId: BigInt(raw.systemId) };
+}
+
+/** Encodes the payload (after the request id) of a LAYOUT frame. */
+export function encodeLayout({ count, stripeBlocks }: ShardLayout): Uint8Array {
+  const payload = new Uint8Array(8);
+  const view = viewOf(payload);
+  view.setUint32(0, count, true);
+  view.setUint32(4, stripeBlocks, true);
+  return payload;
+}
+
+/** Decodes a LAYOUT body; throws `invalid-argument` for a malformed one. */
+export function decodeLayout(body: Uint8Array): ShardLayout {
+  if (body.length !== 12) throw malformed('LAYOUT');
+  const view = viewOf(body);
+  const layout = { count: view.getUint32(4, true), stripeBlocks: view.getUint32(8, true) };
+  checkShardCount(layout.count);
+  if (layout.stripeBlocks === 0) throw malformed('LAYOUT');
+  return layout;
 }
 
 /** Encodes the payload (after the request id) of a FAILED frame. */

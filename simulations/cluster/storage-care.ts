@@ -3,7 +3,7 @@
  * pageserver has started anew, and has safekeepers join again that lost their disk. In a cluster, as the holder of the control lease
  * does: projects move between pageservers, and what one serves that has moved away is detached.
  */
-import { detachStrays, hostedTimelines } from '../../deploy/cluster/hosted-timelines.ts';
+import { detachStrays, hostedTimelines, ownersOf } from '../../deploy/cluster/hosted-timelines.ts';
 import { PageserverMoves } from '../../deploy/cluster/pageserver-moves.ts';
 import { nodeOf, type PageserverLife } from '../../deploy/cluster/registry.ts';
 import type { ControlActors } from '../../deploy/node/control-actors.ts';
@@ -108,9 +108,7 @@ export class StorageCare {
       await clock.sleep(ROUND_MS);
       moves.attachToNewLives(this.#nodes());
       const hosted = await hostedTimelines(bus, this.#nodes());
-      const owners = new Map(
-        control.timelineStatuses().map(({ timeline, pageserver }) => [timeline, pageserver]),
-      );
+      const owners = ownersOf(control.timelineStatuses());
       await detachStrays(hosted, owners, { bus, log });
     }
   }

@@ -43,7 +43,7 @@ test('trimmed and lost WAL is read from objects; a replica that missed all of it
   await expect
     .poll(() => {
       writer.append(8);
-      return proposer.followerLsn;
+      return proposer.followerLsn();
     })
     .toBeGreaterThanOrEqual(seen);
   await proposer.committed(writer.end, { timeoutMs: 5000 });

@@ -36,6 +36,8 @@ export const PAGESERVER_EVENTS = {
     spec: {
       tenant: TENANT,
       timeline: TIMELINE,
+      shard: { number: 1, count: 2, stripeBlocks: 2048 },
+      isFace: true,
       pgVersion: 17,
       systemId: '7300000000000000000',
       startLsn: 0x1500000,

@@ -8,6 +8,7 @@ const T3 = '3'.repeat(32);
 const T4 = '4'.repeat(32);
 const error = { code: 'unavailable' as const, message: 'no safekeeper answers', hint: 'look at the nodes' };
 const from = { timeline: T1, name: 'main', point: { kind: 'lsn' as const, lsn: 0x1600000 } };
+const FOUR = { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b', 'ps-c', 'ps-d'] };
 const ancestor = { timeline: T1, lsn: 0x1600000 };
 
 export const TENANT_EVENTS = {
@@ -19,6 +20,7 @@ export const TENANT_EVENTS = {
       template: { key: 'templates/17/index.json', startLsn: 0x1500000, systemId: '7300000000000000000' },
       safekeepers: ['sk-a', 'sk-b', 'sk-c'],
       pageserver: 'ps-a',
+      shards: { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b'] },
     },
     password: 'secret',
     timeMs: 1_700_000_000_000,
@@ -33,6 +35,10 @@ export const TENANT_EVENTS = {
   'branch.created': { type: 'branch.created', name: 'dev', timeline: T2, startLsn: 0x1600000, ancestor },
   'project.password-set': { type: 'project.password-set' },
   'project.history-set': { type: 'project.history-set', history: { ms: 604_800_000, bytes: 1_000_000_000 } },
+  'project.split-requested': { type: 'project.split-requested', to: FOUR },
+  'project.split': { type: 'project.split', to: FOUR },
+  'project.split-completed': { type: 'project.split-completed' },
+  'project.split-failed': { type: 'project.split-failed', error },
   'branch.renamed': { type: 'branch.renamed', name: 'dev', to: 'work', timeline: T2 },
   'branch.archive-requested': { type: 'branch.archive-requested', name: 'work', timeline: T2 },
   'branch.archived': { type: 'branch.archived', name: 'work', timeline: T2 },

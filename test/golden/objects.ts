@@ -17,6 +17,7 @@ import { openSectionsVersion1 } from '../../protocols/layers/version-1.ts';
 import { LayerWriter } from '../../protocols/layers/writer.ts';
 import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
 import { createLog } from '../../runtime/adapters/pino-log.ts';
+import type { ActorEvent } from '../../runtime/host/definition.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { PAGESERVER_EVENTS } from './events-pageserver.ts';
@@ -33,10 +34,16 @@ export const GOLDEN_FORMATS: GoldenFormat[] = [
     name: 'index',
     version: 2,
     async write() {
-      const { spec } = PAGESERVER_EVENTS['attach.requested'];
-      const { layers } = PAGESERVER_EVENTS['attach.completed'];
-      return encodeIndex(makeIndex(spec as ShardSpec, layers as LayerDescriptor[], 0x1500000));
+      const { shard: _, isFace: __, ...spec } = PAGESERVER_EVENTS['attach.requested'].spec;
+      return writeIndex(spec as ShardSpec);
     },
+    read: async (bytes) => decodeIndex('golden', bytes),
+  },
+  {
+    // The same format with what only a shard of several has.
+    name: 'shard-index',
+    version: 1,
+    write: async () => writeIndex(PAGESERVER_EVENTS['attach.requested'].spec as ShardSpec),
     read: async (bytes) => decodeIndex('golden', bytes),
   },
   {
@@ -44,14 +51,20 @@ export const GOLDEN_FORMATS: GoldenFormat[] = [
     version: 1,
     write: () =>
       withObjects(async (objects) => {
-        await manifestsOf(objects).save(TENANT);
+        await manifestsOf(objects, withoutShards).save(TENANT);
         return objects.get(MANIFEST_KEY);
       }),
-    read: (bytes) =>
+    read: readFromObjects,
+  },
+  {
+    name: 'shards-manifest',
+    version: 1,
+    write: () =>
       withObjects(async (objects) => {
-        await objects.put(MANIFEST_KEY, bytes);
-        return readManifest(objects, MANIFEST_KEY);
+        await manifestsOf(objects, (history) => history).save(TENANT);
+        return objects.get(MANIFEST_KEY);
       }),
+    read: readFromObjects,
   },
   {
     name: 'mark',
@@ -79,9 +92,36 @@ async function withObjects<T>(work: (objects: Objects) => Promise<T>): Promise<T
   }
 }
 
-function manifestsOf(objects: Objects): Manifests {
+function writeIndex(spec: ShardSpec): Uint8Array {
+  const { layers } = PAGESERVER_EVENTS['attach.completed'];
+  return encodeIndex(makeIndex(spec, layers as LayerDescriptor[], 0x1500000));
+}
+
+function readFromObjects(bytes: Uint8Array): Promise<unknown> {
+  return withObjects(async (objects) => {
+    await objects.put(MANIFEST_KEY, bytes);
+    return readManifest(objects, MANIFEST_KEY);
+  });
+}
+
+/** Of a project with one shard, as every project was once. */
+function withoutShards(history: readonly ActorEvent[]): ActorEvent[] {
+  return history
+    .filter(({ type }) => !type.startsWith('project.split'))
+    .map((event) => {
+      if (event.type !== 'project.created') return event;
+      const { spec } = event as unknown as { spec: Record<string, unknown> };
+      const { shards: _, ...one } = spec;
+      return { ...event, spec: one } as ActorEvent;
+    });
+}
+
+function manifestsOf(
+  objects: Objects,
+  choose: (history: readonly ActorEvent[]) => readonly ActorEvent[],
+): Manifests {
   const tenant = GOLDEN_KINDS.find(({ definition }) => definition.kind === 'tenant')!;
-  const state = foldAll(tenant.definition, fullHistory(tenant)).keep();
+  const state = foldAll(tenant.definition, choose(fullHistory(tenant))).keep();
   const source = (): ManifestSource => ({ state, timelines: [] });
   return new Manifests({ objects, clock: new ManualClock(), log: createLog({ level: 'silent' }), source });
 }

@@ -14,7 +14,8 @@ import { PageRedo } from '../../actors/pageserver/page-redo.ts';
 import { RelationTable } from '../../actors/pageserver/relation-table.ts';
 import type { SecondaryStatus } from '../../actors/pageserver/secondary-layers.ts';
 import { Turns } from '../../actors/safekeeper/turns.ts';
-import { PageserverNode, type PageserverNodeCommand } from '../../deploy/node/pageserver-node.ts';
+import type { PageserverNodeCommand } from '../../deploy/node/pageserver-commands.ts';
+import { PageserverNode } from '../../deploy/node/pageserver-node.ts';
 import {
   FRAME_START_WAL,
   FRAME_WAL,

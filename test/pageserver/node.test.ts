@@ -1,5 +1,7 @@
 /** A pageserver node by its commands: attach, branch, restart, loss of its disk, delete; with WAL from a safekeeper's channel. */
+
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { TimelinePages } from '../../actors/compute/timeline-pages.ts';
 import { PAGESERVER_KIND, pageserverDefinition } from '../../actors/pageserver/definition.ts';
 import { PageClient } from '../../actors/pageserver/page-client.ts';
 import { PageserverNode } from '../../deploy/node/pageserver-node.ts';
@@ -11,12 +13,13 @@ import {
 } from '../../protocols/consensus/wal-frames.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { LATEST_LSN, type Lsn } from '../../protocols/lsn.ts';
+import { type ShardTag, shardId, shardsOf } from '../../protocols/shard-layout.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { MemoryChannelNetwork, memoryChannelPair } from '../../runtime/adapters/memory-channel.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import { MemoryBus } from '../../runtime/bus/memory-bus.ts';
-import { ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
+import { ChannelDoor, findDoor, openChannel, openDoor } from '../../runtime/channels/door.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import type { Channel } from '../../runtime/ports/channel.ts';
 import { type OracleRun, recordRun } from '../redo/cluster.ts';
@@ -100,15 +103,22 @@ async function readTable(timeline: string, notModifiedSince: number): Promise<Ui
   const channel = await openChannel(life.bus, life.network, PAGESERVER_KIND, timeline, TIMEOUT);
   const client = new PageClient({ clock: world.tools.clock, channel, timeoutMs: 10_000 });
   try {
-    const point = { lsn: LATEST_LSN, notModifiedSince: notModifiedSince as Lsn };
-    const directory = await client.getDirectory({ ...point, db: 5 });
-    const table = directory
-      .filter(({ fork, rel }) => fork === 0 && rel >= 16_384)
-      .sort((a, b) => b.blocks - a.blocks)[0]!;
-    return await client.getPages({ ...point, ...table, firstBlock: 0, count: Math.min(table.blocks, 256) });
+    return await tableOf(client, notModifiedSince);
   } finally {
     client.close();
   }
+}
+
+async function tableOf(
+  client: Pick<PageClient, 'getDirectory' | 'getPages'>,
+  notModifiedSince: number,
+): Promise<Uint8Array> {
+  const point = { lsn: LATEST_LSN, notModifiedSince: notModifiedSince as Lsn };
+  const directory = await client.getDirectory({ ...point, db: 5 });
+  const table = directory
+    .filter(({ fork, rel }) => fork === 0 && rel >= 16_384)
+    .sort((a, b) => b.blocks - a.blocks)[0]!;
+  return client.getPages({ ...point, ...table, firstBlock: 0, count: Math.min(table.blocks, 256) });
 }
 
 beforeAll(async () => {
@@ -195,6 +205,60 @@ test('a branch is collected and deleted while another shard has a long merge', a
   await toNode({ type: 'delete', timeline: BRANCH });
   merging.resolve();
   await merge;
+});
+
+test('shards are made of a timeline, take its layers over for good, and one of them its name', async () => {
+  await attachMain(5);
+  const before = await readTable(MAIN, reference.endLsn);
+  const { lastLsn } = (await sendCommand(life.bus, PAGESERVER_KIND, MAIN, { type: 'flush' }, TIMEOUT)) as {
+    lastLsn: number;
+  };
+  const shards = shardsOf({ count: 2, stripeBlocks: 8 }) as ShardTag[];
+  const spec = { ...world.spec(MAIN, { startLsn: world.template.startLsn }), generation: 5 };
+  const attach = (shard: ShardTag, generation: number, isFace = false) =>
+    toNode({ type: 'attach', ...spec, shard, generation, isFace } as { type: string });
+  for (const shard of shards) {
+    const split = { type: 'split', ...spec, shard };
+    expect(await toNode(split)).toMatchObject({ layers: 2 });
+    await attach(shard, 5);
+  }
+  expect(await toNode({ type: 'list' })).toEqual(
+    expect.arrayContaining([MAIN, `${MAIN}-0of2`, `${MAIN}-1of2`]),
+  );
+  await toNode({ type: 'detach', timeline: MAIN, dropLocal: true } as { type: string });
+  // As when it takes over; then after a restart, and after the loss of all that is local.
+  for (const generation of [6, 7, 8]) {
+    if (generation > 6) await life.node.close();
+    if (generation > 7) await world.wipe();
+    if (generation > 6) life = await startNode();
+    for (const shard of shards) await attach(shard, generation, shard.number === 0);
+    for (const shard of shards) {
+      const id = shardId(MAIN, shard);
+      const status = await sendCommand(life.bus, PAGESERVER_KIND, id, { type: 'status' }, TIMEOUT);
+      // Nothing but what was copied: no WAL was taken again.
+      expect(status).toMatchObject({ layers: 2, levelZero: 0, diskConsistentLsn: lastLsn });
+    }
+    const pages = new TimelinePages({
+      clock: world.tools.clock,
+      timeline: MAIN,
+      timeoutMs: 5_000,
+      find: (id) => findDoor(life.bus, PAGESERVER_KIND, id, TIMEOUT),
+      open: (address, id) => openDoor(life.network, address, { kind: PAGESERVER_KIND, id, ...TIMEOUT }),
+    });
+    expect(Buffer.compare(await tableOf(pages, reference.endLsn), before)).toBe(0);
+    pages.close();
+  }
+  const shard = shards[1]!;
+  const tenant = spec.tenant;
+  await toNode({ type: 'delete-shard', timeline: MAIN, tenant, shard } as { type: string });
+  const left = [];
+  for await (const { key } of world.tools.objects.list(`tenants/${tenant}/timelines/${MAIN}`)) left.push(key);
+  expect(left.some((key) => key.includes('-0of2/'))).toBe(true);
+  expect(left.some((key) => key.includes('-1of2/'))).toBe(false);
+  expect(left.some((key) => key.includes(`${MAIN}/index-`))).toBe(true);
+  await toNode({ type: 'detach', timeline: MAIN, shard: shards[0], dropLocal: true } as { type: string });
+  await attachMain(9);
+  expect(Buffer.compare(await readTable(MAIN, reference.endLsn), before)).toBe(0);
 });
 
 test('a deleted timeline leaves nothing behind', async () => {

@@ -282,6 +282,11 @@ export class TestCluster {
     });
   }
 
+  /** Runs a command of the CLI that needs no cluster. */
+  cliAlone(...args: string[]): Promise<RunResult> {
+    return run(process.execPath, [CLI, ...args], { cwd: ROOT, timeoutMs: 90_000 });
+  }
+
   async stop(): Promise<void> {
     await this.#client?.close().catch(() => {});
     for (const node of this.nodes.values()) await node.kill().catch(() => {});

@@ -236,9 +236,9 @@ function placementText({ control, projects, computes, steps }: PlacementView, ex
     '',
     table(
       ['PROJECT', 'PAGES', 'SECONDARY', 'SAFEKEEPERS'],
-      projects.map(({ name, pageserver, secondary, safekeepers }) => [
+      projects.map(({ name, pageserver, shards, secondary, safekeepers }) => [
         name,
-        pageserver,
+        shards ? shards.map(({ shard, node }) => `${shard}:${node}`).join(',') : pageserver,
         secondary ?? '-',
         safekeepers.join(','),
       ]),

@@ -1,9 +1,17 @@
-/** `palimpsest project create | list | set | delete` */
+/** `palimpsest project create | list | set | split | delete` */
 import type { Command } from 'commander';
-import type { HistoryView } from '../../client/index.ts';
+import { PalimpsestError } from '../../../protocols/errors.ts';
+import type { HistoryView, ProjectView } from '../../client/index.ts';
 import { type CommonOptions, parser, runWithClient, withCommonOptions } from '../command.ts';
-import { table } from '../output.ts';
-import { formatBytes, formatDuration, parseBytes, parseHistory, parsePgVersion } from '../values.ts';
+import { Progress, table } from '../output.ts';
+import {
+  formatBytes,
+  formatDuration,
+  parseBytes,
+  parseHistory,
+  parsePgVersion,
+  parseShards,
+} from '../values.ts';
 
 interface WindowOptions extends CommonOptions {
   history?: number;
@@ -33,17 +41,27 @@ function windowText({ seconds, bytes }: HistoryView): string {
   return bytes === 0 ? formatDuration(seconds) : `${formatDuration(seconds)}, ${formatBytes(bytes)}`;
 }
 
+function shardsText({ shards, splitting }: ProjectView): string {
+  if (!splitting) return String(shards);
+  return splitting.isSwitching ? `${shards}, switching` : `${shards}, to be ${splitting.to}`;
+}
+
+/** How often it is looked how far a split is. */
+const LOOK_MS = 500;
+
 export function addProjectCommands(program: Command): void {
-  const project = program.command('project').description('create, list, set and delete projects');
+  const project = program.command('project').description('create, list, set, split and delete projects');
 
   withWindow(project.command('create <name>').description('make an empty project with a branch main'))
     .option('--pg-version <major>', 'major version of Postgres', parser(parsePgVersion))
-    .action((name: string, options: WindowOptions & { pgVersion?: number }) =>
+    .option('--shards <number>', 'spread its pages over so many shards, in a cluster', parser(parseShards))
+    .action((name: string, options: WindowOptions & { pgVersion?: number; shards?: number }) =>
       runWithClient(options, async (client, output) => {
-        const { pgVersion } = options;
+        const { pgVersion, shards } = options;
         const history = windowOf(options);
         const created = await client.createProject(name, {
           ...(pgVersion === undefined ? {} : { pgVersion }),
+          ...(shards === undefined ? {} : { shards }),
           ...(Object.keys(history).length === 0 ? {} : { history }),
         });
         const url = await client.url('main', { project: name });
@@ -61,12 +79,17 @@ export function addProjectCommands(program: Command): void {
           String(item.pgVersion),
           String(item.branches),
           windowText(item.history),
+          shardsText(item),
           item.state,
           item.createdAt.replace('T', ' ').slice(0, 19),
         ]);
         output.result(
           { projects },
-          table(['PROJECT', 'POSTGRES', 'BRANCHES', 'HISTORY', 'STATE', 'CREATED'], rows, 'no projects'),
+          table(
+            ['PROJECT', 'POSTGRES', 'BRANCHES', 'HISTORY', 'SHARDS', 'STATE', 'CREATED'],
+            rows,
+            'no projects',
+          ),
         );
         return 0;
       }),
@@ -79,6 +102,46 @@ export function addProjectCommands(program: Command): void {
         output.result(changed, `project ${name} keeps ${windowText(changed.history)} of history`);
         return 0;
       }),
+  );
+
+  withCommonOptions(
+    project
+      .command('split <name>')
+      .description('spread the pages of a project over more shards, while it is used (in a cluster)')
+      .requiredOption(
+        '--shards <number>',
+        'twice, four or eight times as many as there are',
+        parser(parseShards),
+      )
+      .option('--no-wait', 'do not wait until it is done'),
+  ).action((name: string, options: CommonOptions & { shards: number; wait: boolean }) =>
+    runWithClient(options, async (client, output) => {
+      const progress = new Progress(output);
+      let now = await client.splitProject(name, options.shards);
+      for (let told = ''; options.wait && now.splitting; ) {
+        const { to, isSwitching } = now.splitting;
+        const text = isSwitching ? `${to} shards take over` : `making ${to} shards`;
+        if (text !== told) progress.step(text);
+        told = text;
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+        const found = (await client.projects()).find((one) => one.name === name);
+        if (!found) throw new PalimpsestError('not-found', `project "${name}" was deleted meanwhile`);
+        now = found;
+      }
+      progress.done();
+      if (now.splitError !== undefined) {
+        throw new PalimpsestError(
+          'unavailable',
+          `the pages stay where they were: ${now.splitError}`,
+          'look at `palimpsest scrub`, and try again',
+        );
+      }
+      const text = now.splitting
+        ? `project ${name} is being split into ${now.splitting.to} shards`
+        : `project ${name} has ${now.shards} shards`;
+      output.result(now, text);
+      return 0;
+    }),
   );
 
   withCommonOptions(

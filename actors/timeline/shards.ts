@@ -1,0 +1,89 @@
+/**
+ * On which pageservers a timeline's pages are: on one, or spread over shards (protocols/shard-layout.ts), and while they are split on the
+ * new shards beside the old ones.
+ *
+ *   shards.split-requested    the new shards get their layers and catch up        prepare
+ *   shards.prepared           they serve, and nobody asks them yet
+ *   shards.switched           they are the timeline's; the old ones go            retire
+ *   shards.retired
+ *   shards.split-failed, shards.split-abandoned    instead of the switch          the new ones go
+ */
+import { toWireError, type WireError } from '../../protocols/errors.ts';
+import { ONE_SHARD, type ShardLayout, type ShardTag, shardId } from '../../protocols/shard-layout.ts';
+import type { ActorEvent } from '../../runtime/host/definition.ts';
+
+/** Shards and their pageservers, one for each number; one alone has everything. */
+export interface ShardPlaces {
+  stripeBlocks: number;
+  pageservers: string[];
+}
+
+export type ShardsEvent = ActorEvent &
+  (
+    | { type: 'shards.split-requested'; to: ShardPlaces }
+    | { type: 'shards.prepared'; count: number }
+    /** It would fail again. */
+    | { type: 'shards.split-failed'; error: WireError }
+    | { type: 'shards.split-abandoned' }
+    /** `generation`: of the attachment that tells the new ones that they are it. */
+    | { type: 'shards.switched'; generation: number }
+    | { type: 'shards.retired' }
+  );
+
+/** The part of a timeline's state that is about them. */
+export interface Sharded {
+  /** Absent: one, on the timeline's pageserver. */
+  shards?: ShardPlaces | undefined;
+  /** Those that are being made. */
+  next?: { to: ShardPlaces; isReady: boolean } | undefined;
+  /** Those that there were. */
+  retiring?: ShardPlaces | undefined;
+  splitError?: WireError | undefined;
+}
+
+/** One shard and its pageserver. */
+export interface ShardPlace {
+  id: string;
+  shard: ShardTag | undefined;
+  pageserver: string;
+}
+
+export function layoutOf(places: ShardPlaces | undefined): ShardLayout {
+  if (!places || places.pageservers.length === 1) return ONE_SHARD;
+  return { count: places.pageservers.length, stripeBlocks: places.stripeBlocks };
+}
+
+/** The shards of a timeline one by one, by their numbers. */
+export function placesOf(timeline: string, { stripeBlocks, pageservers }: ShardPlaces): ShardPlace[] {
+  const count = pageservers.length;
+  return pageservers.map((pageserver, number) => {
+    const shard = count === 1 ? undefined : { number, count, stripeBlocks };
+    return { id: shardId(timeline, shard), shard, pageserver };
+  });
+}
+
+/** The next state after one of these events; what is not among the keys stays. */
+export function foldShards(before: ShardPlaces, context: Sharded, event: ActorEvent): Sharded {
+  const known = event as ShardsEvent;
+  switch (known.type) {
+    case 'shards.split-requested':
+      return { next: { to: known.to, isReady: false }, splitError: undefined };
+    case 'shards.prepared':
+      return context.next ? { next: { ...context.next, isReady: true } } : {};
+    case 'shards.split-failed':
+      return { next: undefined, splitError: known.error };
+    case 'shards.split-abandoned':
+      return { next: undefined };
+    case 'shards.switched':
+      return context.next ? { shards: context.next.to, next: undefined, retiring: before } : {};
+    case 'shards.retired':
+      return { retiring: undefined };
+    default:
+      return {};
+  }
+}
+
+/** Why an attempt failed, in the form of an event. */
+export function splitFailed(error: unknown): ShardsEvent {
+  return { type: 'shards.split-failed', error: toWireError(error) };
+}
