@@ -133,7 +133,7 @@ export class LocalLayers {
   }
 
   /** Downloads a layer, unless that is under way. Throws `not-found` or `unavailable`. */
-  fetch(layer: LayerDescriptor): Promise<void> {
+  bring(layer: LayerDescriptor): Promise<void> {
     const { key } = layer;
     let fetching = this.#fetching.get(key);
     if (!fetching) {
@@ -172,7 +172,7 @@ export class LocalLayers {
   ): Promise<Uint8Array> {
     const cost = (this.#rangeCosts.get(layer.key) ?? 0) + Math.max(length, RANGE_COST_BYTES);
     if (cost >= layer.bytes) {
-      await this.fetch(layer);
+      await this.bring(layer);
       return this.#readLocal(layer, position, memory ?? new Uint8Array(length));
     }
     this.#rangeCosts.set(layer.key, cost);
@@ -218,7 +218,7 @@ export class LocalLayers {
       file = await this.#options.disk.open(path, { readOnly: true });
     } catch (error) {
       if (!(error instanceof PalimpsestError) || error.code !== 'not-found') throw error;
-      await this.fetch(layer);
+      await this.bring(layer);
       file = await this.#options.disk.open(path, { readOnly: true });
     }
     this.#open.set(layer.key, { file, users: 0, doomed: false });
@@ -247,7 +247,7 @@ export class LocalLayers {
       'a local layer file is damaged: fetching it again',
     );
     this.#doom(layer.key);
-    await this.fetch(layer);
+    await this.bring(layer);
     // Whoever opened the file while it was being fetched holds the damaged one.
     await this.#opening.get(layer.key)?.catch(() => {});
     this.#doom(layer.key);

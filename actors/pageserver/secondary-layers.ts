@@ -240,7 +240,7 @@ export class SecondaryLayers {
       if (await this.#isHere(layer)) kept.missing--;
       else if (this.#hasRoom(layer)) {
         kept.copied.add(layer.key);
-        await local.fetch(layer);
+        await local.bring(layer);
         kept.missing--;
       }
     }
