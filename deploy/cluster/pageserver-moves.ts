@@ -131,12 +131,14 @@ export class PageserverMoves {
   #reattach(which: (timeline: TimelineStatus) => boolean): Promise<void> {
     const { control, isRunning } = this.#options;
     const affected = new Set<string>();
-    for (const status of control.timelineStatuses()) {
+    // One that is just being placed would go on trying where its ancestor is no more.
+    for (const status of control.timelineStatuses(['placing', 'active'])) {
       if (!which(status)) continue;
       control.attachments.forget(status.timeline);
       affected.add(status.timeline);
     }
     const ordered = control.activeTimelines(isRunning).filter((timeline) => affected.has(timeline));
-    return control.attachments.attachAll(ordered);
+    const placing = [...affected].filter((timeline) => !ordered.includes(timeline));
+    return control.attachments.attachAll([...ordered, ...placing]);
   }
 }
