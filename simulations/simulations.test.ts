@@ -166,6 +166,12 @@ describe('seeds that once failed', () => {
     expect(violation).toBeUndefined();
   }, 60_000);
 
+  it('a branch that is being made while its project moves is served where the project is', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    const { violation } = await runSeed({ scenario, seed: 2000416, only: [0, 1], takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
   it('a branch of the head begins after all that a compute acknowledged, also one that is cut off since', async () => {
     const scenario = findScenario('branches')!;
     const run = { scenario, seed: 71042, only: [0, 1, 3, 6, 7], takeTurns };
