@@ -102,7 +102,10 @@ export class Attachments {
   async #created(timeline: string): Promise<void> {
     const actor = this.#actorOf(timeline);
     await untilPlaced(actor, this.#limits('creating a timeline'));
-    if (!isAttached(actor.snapshot())) await this.#attach(timeline);
+    // Its project may have moved since it was decided where it is placed.
+    const places = this.#options.placesFor?.(timeline) ?? {};
+    const hasMoved = isElsewhere(timelineStatus(actor.snapshot()), places);
+    if (hasMoved || !isAttached(actor.snapshot())) await this.#attach(timeline);
   }
 
   async #attach(timeline: string): Promise<void> {
