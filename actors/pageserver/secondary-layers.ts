@@ -117,9 +117,9 @@ export class SecondaryLayers {
         this.#look(subject.split('.')[TIMELINE_OF_EVENT]!),
       );
     }
-    for (const kept of [...this.#kept.values()]) {
+    for (const kept of this.#kept.values()) {
       if (wanted.has(kept.timeline)) continue;
-      this.release(kept.timeline);
+      this.#forget(kept);
       void this.#remove(kept);
     }
     for (const [timeline, tenant] of wanted) {
@@ -144,9 +144,7 @@ export class SecondaryLayers {
   release(timeline: string): void {
     const kept = this.#kept.get(timeline);
     if (!kept) return;
-    this.#kept.delete(timeline);
-    this.#due.delete(kept);
-    kept.timer?.cancel();
+    this.#forget(kept);
     this.#showFigures();
   }
 
@@ -162,7 +160,7 @@ export class SecondaryLayers {
   async close(): Promise<void> {
     this.#closed = true;
     this.#indexEvents?.unsubscribe();
-    for (const timeline of [...this.#kept.keys()]) this.release(timeline);
+    for (const kept of this.#kept.values()) this.#forget(kept);
     await this.#working;
   }
 
@@ -173,6 +171,12 @@ export class SecondaryLayers {
     const pauseMs = kept.pauseUntilMs - this.#options.clock.monotonic();
     if (pauseMs <= 0) this.#lookAt(kept);
     else this.#lookLater(kept, pauseMs);
+  }
+
+  #forget(kept: Kept): void {
+    this.#kept.delete(kept.timeline);
+    this.#due.delete(kept);
+    kept.timer?.cancel();
   }
 
   #showFigures(): void {

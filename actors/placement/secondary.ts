@@ -6,6 +6,7 @@
  * counts. So nothing has to be stored, all see the same one, a new node takes over only its share, and when the pageserver is
  * lost the best of those that are left is the one that was the secondary.
  */
+
 /** The best of the nodes for a project's pages, in another zone than `zone` if there is one there. */
 export function bestByScore(
   tenant: string,
