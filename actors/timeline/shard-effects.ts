@@ -3,7 +3,7 @@
  * Every step may run twice, and be ended by a crash: all commands sent here are idempotent.
  */
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
-import { splitFrom } from '../../protocols/shard-layout.ts';
+import { type ShardTag, splitFrom } from '../../protocols/shard-layout.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Send } from './branch-point.ts';
 import type { TimelineCommand, TimelineEvent } from './events.ts';
@@ -221,17 +221,23 @@ export async function dropShards(
   return [];
 }
 
+/** Which shard of which timeline a pageserver is told something of. */
+function nameOf(
+  { id, spec }: TimelineContext,
+  shard: ShardTag | undefined,
+): { timeline: string; tenant: string; shard?: ShardTag } {
+  return { timeline: id, tenant: spec!.tenant, ...(shard ? { shard } : {}) };
+}
+
 /** A node that is gone serves nothing; should it come back, it is told then. */
 async function leave(
   { send }: ShardServices,
-  { spec }: TimelineContext,
+  context: TimelineContext,
   places: readonly ShardPlace[],
 ): Promise<void> {
   await Promise.all(
-    places.map(({ id, shard, pageserver }) => {
-      const timeline = shard ? id.slice(0, id.indexOf('-')) : id;
-      const about = { timeline, tenant: spec!.tenant, ...(shard ? { shard } : {}) };
-      const command = { type: 'detach', ...about, dropLocal: true };
+    places.map(({ shard, pageserver }) => {
+      const command = { type: 'detach', ...nameOf(context, shard), dropLocal: true };
       return send('pageserver-node', pageserver, command, { timeoutMs: LEAVE_TIMEOUT_MS }).catch((error) => {
         const { code } = toWireError(error);
         if (code !== 'unavailable' && code !== 'timeout' && code !== 'not-found') throw error;
@@ -248,18 +254,15 @@ async function deleteShards(
 ): Promise<void> {
   const { pageserver } = currentPlaces(context)[0]!;
   for (const { shard } of placesOf(context.id, places)) {
-    const about = { timeline: context.id, tenant: context.spec!.tenant, ...(shard ? { shard } : {}) };
-    const command = { type: 'delete-shard', ...about };
+    const command = { type: 'delete-shard', ...nameOf(context, shard) };
     await send('pageserver-node', pageserver, command, { timeoutMs: DELETE_TIMEOUT_MS });
   }
 }
 
 /** Takes all shards off their pageservers' disks; objects stay. */
 export async function detachShards({ send }: ShardServices, context: TimelineContext): Promise<void> {
-  const { tenant } = context.spec!;
   for (const { shard, pageserver } of currentPlaces(context)) {
-    const about = { timeline: context.id, tenant, ...(shard ? { shard } : {}) };
-    const command = { type: 'detach', ...about, dropLocal: true };
+    const command = { type: 'detach', ...nameOf(context, shard), dropLocal: true };
     await send('pageserver-node', pageserver, command, { timeoutMs: DELETE_TIMEOUT_MS });
   }
 }

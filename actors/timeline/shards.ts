@@ -9,7 +9,13 @@
  *   shards.split-failed, shards.split-abandoned    instead of the switch          the new ones go
  */
 import { toWireError, type WireError } from '../../protocols/errors.ts';
-import { ONE_SHARD, type ShardLayout, type ShardTag, shardId } from '../../protocols/shard-layout.ts';
+import {
+  ONE_SHARD,
+  type ShardLayout,
+  type ShardTag,
+  shardId,
+  shardsOf,
+} from '../../protocols/shard-layout.ts';
 import type { ActorEvent } from '../../runtime/host/definition.ts';
 
 /** Shards and their pageservers, one for each number; one alone has everything. */
@@ -54,11 +60,9 @@ export function layoutOf(places: ShardPlaces | undefined): ShardLayout {
 }
 
 /** The shards of a timeline one by one, by their numbers. */
-export function placesOf(timeline: string, { stripeBlocks, pageservers }: ShardPlaces): ShardPlace[] {
-  const count = pageservers.length;
-  return pageservers.map((pageserver, number) => {
-    const shard = count === 1 ? undefined : { number, count, stripeBlocks };
-    return { id: shardId(timeline, shard), shard, pageserver };
+export function placesOf(timeline: string, places: ShardPlaces): ShardPlace[] {
+  return shardsOf(layoutOf(places)).map((shard, number) => {
+    return { id: shardId(timeline, shard), shard, pageserver: places.pageservers[number]! };
   });
 }
 
