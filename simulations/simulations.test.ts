@@ -177,6 +177,18 @@ describe('seeds that once failed', () => {
     }
   }, 60_000);
 
+  it('a branch that is being made while its project moves there and back is served where the project is', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    const { violation } = await runSeed({ scenario, seed: 5000720, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 120_000);
+
+  it('a safekeeper that crashes while it joins again is soon asked again', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    const { violation } = await runSeed({ scenario, seed: 5000157, only: [1, 11], takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
   it('a branch of the head begins after all that a compute acknowledged, also one that is cut off since', async () => {
     const scenario = findScenario('branches')!;
     const run = { scenario, seed: 71042, only: [0, 1, 3, 6, 7], takeTurns };

@@ -38,9 +38,7 @@ export function decideTimeline(
       // Asked again after a crash of the asker: what was decided first stands.
       return { events: state === 'absent' ? creation(command, environment.now) : [] };
     case 'attach':
-      if (state !== 'active' && state !== 'placing')
-        return rejected('conflict', `timeline ${environment.id} is ${state}, not active`);
-      return { events: [attachRequest(context, command)] };
+      return decideAttach(state, context, command);
     case 'split':
       return decideSplit(state, context, command.to);
     case 'switch-shards':
@@ -107,17 +105,29 @@ function creation(
     : [event];
 }
 
-function attachRequest(
+/** One that is just being placed attaches itself: only other places are news to it. */
+function decideAttach(
+  state: string,
+  context: TimelineContext,
+  places: AttachPlaces,
+): Decision<TimelineEvent> {
+  if (state !== 'active' && state !== 'placing')
+    return rejected('conflict', `timeline ${context.id} is ${state}, not active`);
+  const changes = changedPlaces(context, places);
+  if (state === 'placing' && Object.keys(changes).length === 0) return { events: [] };
+  return { events: [{ type: 'attach.requested', generation: context.generation + 1, ...changes }] };
+}
+
+/** Those of the places that differ from what the timeline has now. */
+function changedPlaces(
   context: TimelineContext,
   { pageserver, pageservers, next }: AttachPlaces,
-): TimelineEvent {
+): AttachPlaces {
   const now = shardsOfTimeline(context).pageservers;
   const isChanged = (to: string[] | undefined, from: string[] | undefined) =>
     to !== undefined && to.length === from?.length && String(to) !== String(from);
   const one = pageserver === undefined ? undefined : [pageserver];
   return {
-    type: 'attach.requested',
-    generation: context.generation + 1,
     ...(now.length === 1 && isChanged(one, now) ? { pageserver: pageserver! } : {}),
     ...(now.length > 1 && isChanged(pageservers, now) ? { pageservers: pageservers! } : {}),
     ...(isChanged(next, context.next?.to.pageservers) ? { next: next! } : {}),

@@ -69,6 +69,16 @@ describe('a timeline', () => {
     });
   });
 
+  it('that is just being placed goes elsewhere when that is asked, and is not attached twice', () => {
+    const { snapshot } = fold(ACTIVE.slice(0, 2));
+    const attach = (pageserver: string) =>
+      decideTimeline(snapshot, { type: 'attach', pageserver }, environment);
+    expect(attach('ps1')).toEqual({ events: [] });
+    expect(attach('ps2')).toEqual({
+      events: [{ type: 'attach.requested', generation: 2, pageserver: 'ps2' }],
+    });
+  });
+
   it('creates the replicas that were missing when it became active', () => {
     const { effects } = fold([...ACTIVE.slice(0, 2), { type: 'timeline.activated', missing: ['sk3'] }]);
     expect(effects.at(-1)).toBe('completeReplicas');

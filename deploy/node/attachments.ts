@@ -101,29 +101,33 @@ export class Attachments {
 
   async #created(timeline: string): Promise<void> {
     const actor = this.#actorOf(timeline);
-    await untilPlaced(actor, this.#limits('creating a timeline'));
-    // Its project may have moved since it was decided where it is placed.
-    const places = this.#options.placesFor?.(timeline) ?? {};
-    const hasMoved = isElsewhere(timelineStatus(actor.snapshot()), places);
+    await this.#placed(timeline, actor);
+    const hasMoved = isElsewhere(timelineStatus(actor.snapshot()), this.#placesFor(timeline));
     if (hasMoved || !isAttached(actor.snapshot())) await this.#attach(timeline);
+  }
+
+  /** Where it was to be placed, there may be nobody any more: its project may have moved since that was decided. */
+  async #placed(timeline: string, actor: ActorHandle<TimelineCommand>): Promise<void> {
+    if (timelineStatus(actor.snapshot()).state !== 'placing') return;
+    // Asked for the places that it has already, or is about to have, it changes nothing.
+    await actor.dispatch({ type: 'attach', ...this.#placesFor(timeline) });
+    await untilPlaced(actor, this.#limits('creating a timeline'));
+  }
+
+  #placesFor(timeline: string): AttachPlaces {
+    return this.#options.placesFor?.(timeline) ?? {};
   }
 
   async #attach(timeline: string): Promise<void> {
     const actor = this.#actorOf(timeline);
-    const places = this.#options.placesFor?.(timeline) ?? {};
-    if (timelineStatus(actor.snapshot()).state === 'placing') {
-      // Where it was to be attached first, there may be nobody any more.
-      if (isElsewhere(timelineStatus(actor.snapshot()), places)) {
-        await actor.dispatch({ type: 'attach', ...places });
-      }
-      await untilPlaced(actor, this.#limits('creating a timeline'));
-    }
+    await this.#placed(timeline, actor);
     // The pageserver refuses it before its ancestor, and then it is a while until the next try.
     const { ancestor } = timelineStatus(actor.snapshot());
     if (ancestor && this.#options.find(ancestor.timeline)) {
       await this.attached(ancestor.timeline).catch(() => {});
     }
-    await actor.dispatch({ type: 'attach', ...places });
+    // Now, because its project may have moved while this waited.
+    await actor.dispatch({ type: 'attach', ...this.#placesFor(timeline) });
     await waitForState(actor, isAttached, this.#limits('attaching a timeline'));
   }
 

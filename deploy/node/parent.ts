@@ -302,7 +302,7 @@ class EmbeddedSystem {
       log: this.#runtime.log,
       onRestart: (node) => {
         if (node === PAGESERVER) onPageserverRestart();
-        else this.#repair?.lookSoon();
+        else this.#repair?.safekeeperStarted(node);
       },
     });
     storage.start();

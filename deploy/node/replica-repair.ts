@@ -6,6 +6,7 @@
  * tried again with the next look. How a replica joins again without harm: actors/safekeeper/rejoin.ts.
  */
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
@@ -31,6 +32,9 @@ export class ReplicaRepair {
   readonly #options: ReplicaRepairOptions;
   #timer: Timer | undefined;
   #working: Promise<void> | undefined;
+  /** The safekeeper that a repair is waiting for; `answerIsLost` ends the wait. */
+  #waiting: { node: string; answerIsLost(): void } | undefined;
+  #nextLookMs = LOOK_MS;
   #stopped = false;
 
   constructor(options: ReplicaRepairOptions) {
@@ -38,8 +42,10 @@ export class ReplicaRepair {
     this.#arm(SOON_MS);
   }
 
-  /** A safekeeper was started again. */
-  lookSoon(): void {
+  /** A safekeeper was started again: what it was to answer, nobody answers any more. */
+  safekeeperStarted(node: string): void {
+    this.#nextLookMs = SOON_MS;
+    if (this.#waiting?.node === node) this.#waiting.answerIsLost();
     if (!this.#working) this.#arm(SOON_MS);
   }
 
@@ -53,9 +59,10 @@ export class ReplicaRepair {
     this.#timer?.cancel();
     if (this.#stopped) return;
     this.#timer = this.#options.clock.setTimer(delayMs, () => {
+      this.#nextLookMs = LOOK_MS;
       this.#working = this.#look().finally(() => {
         this.#working = undefined;
-        this.#arm(LOOK_MS);
+        this.#arm(this.#nextLookMs);
       });
     });
   }
@@ -85,11 +92,18 @@ export class ReplicaRepair {
     const spec = { tenant, timeline, startLsn, pgVersion, systemId, members };
     const command = { type: 'create', ...spec, rejoin: true };
     log.warn({ node, timeline }, 'a safekeeper has lost its replica of a timeline: it joins again');
+    const lost = new Promise<never>((_, reject) => {
+      const error = new PalimpsestError('unavailable', `safekeeper ${node} was started again`);
+      this.#waiting = { node, answerIsLost: () => reject(error) };
+    });
     try {
-      await sendCommand(bus, 'safekeeper-node', node, command, { timeoutMs: REJOIN_TIMEOUT_MS });
+      const options = { timeoutMs: REJOIN_TIMEOUT_MS };
+      await Promise.race([sendCommand(bus, 'safekeeper-node', node, command, options), lost]);
       log.info({ node, timeline }, 'the safekeeper has joined the timeline again');
     } catch (error) {
       log.warn({ node, timeline, error }, 'the safekeeper could not join again; it will be tried again');
+    } finally {
+      this.#waiting = undefined;
     }
   }
 }

@@ -312,7 +312,7 @@ export class BranchingCluster {
 
   #startSafekeeper(safekeeper: SafekeeperMachine): void {
     safekeeper.start();
-    this.control.safekeeperStarted();
+    this.control.safekeeperStarted(safekeeper.node);
   }
 
   #pageserver(name: string): PageserverMachine {

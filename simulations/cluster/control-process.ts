@@ -129,8 +129,8 @@ export class ControlMachine {
   }
 
   /** A safekeeper has started, perhaps on an empty disk. */
-  safekeeperStarted(): void {
-    this.#inOwnTurn((care) => care.safekeeperStarted());
+  safekeeperStarted(node: string): void {
+    this.#inOwnTurn((care) => care.safekeeperStarted(node));
   }
 
   /** All projects go to another pageserver, whatever becomes of the one that has them. */

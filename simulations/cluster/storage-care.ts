@@ -72,8 +72,8 @@ export class StorageCare {
     void control.attachments.attachAll(control.activeTimelines(() => false));
   }
 
-  safekeeperStarted(): void {
-    this.#repair?.lookSoon();
+  safekeeperStarted(node: string): void {
+    this.#repair?.safekeeperStarted(node);
   }
 
   movePages(): void {

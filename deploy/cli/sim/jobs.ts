@@ -6,6 +6,8 @@ import { HangWatch } from './limits.ts';
 import type { SimOptions } from './options.ts';
 import type { SeedRunsData } from './seed-runs.ts';
 
+/** A run makes and drops many small objects: with more room than a server is given, it takes a fifth less time. */
+const YOUNG_GENERATION = '--max-semi-space-size=16';
 const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url));
 /** A block of seeds per process and turn: small enough that all end at about the same time. */
 const BLOCK_SEEDS_MAX = 25;
@@ -58,7 +60,7 @@ function runBlock(options: SimOptions, seed: number, seeds: number): Promise<See
   args.push('--limit', String(options.limit));
   return new Promise((resolve, reject) => {
     // A group of its own: one that hangs is ended with all that it has started.
-    const child = spawn(process.execPath, [...process.execArgv, ...args], {
+    const child = spawn(process.execPath, [...process.execArgv, YOUNG_GENERATION, ...args], {
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
       detached: true,
     });
