@@ -6,6 +6,7 @@
  * WAL below the last whole segment in objects is not copied: it is read from there.
  */
 import { cutHistory } from '../../protocols/consensus/history.ts';
+import { isMajority } from '../../protocols/consensus/membership.ts';
 import type { ReplicaStatus } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
@@ -15,16 +16,24 @@ import { betterLog, type CopyOptions, WalCopy } from './rejoin.ts';
 import type { RestoredState } from './restore.ts';
 
 export interface JoinOptions extends CopyOptions {
-  /** Members that have the timeline. */
+  /** All that may have the timeline. */
   peers: NodeId[];
+  /** The members until now. The best log of a majority of them holds all that was committed. */
+  members: NodeId[];
   startLsn: Lsn;
 }
 
 /** Brings the WAL to this disk; the replica is to be created from what is returned. Throws `unavailable`, and may be tried again. */
 export async function join(options: JoinOptions): Promise<RestoredState> {
-  const { peers, startLsn } = options;
+  const { members, startLsn } = options;
   const known = await askPeers(options);
-  if (known.length === 0) throw new PalimpsestError('unavailable', `none of ${peers.join(', ')} answers`);
+  const answered = known.map(({ node }) => node);
+  if (!isMajority(members, (node) => answered.includes(node))) {
+    throw new PalimpsestError(
+      'unavailable',
+      `of ${members.join(', ')} only these answer: ${answered.join(', ')}`,
+    );
+  }
   const best = known.reduce(betterLog);
   const backupLsn = Math.max(startLsn, ...known.map(({ offload }) => offload?.backupLsn ?? 0)) as Lsn;
   const copy = new WalCopy(options, backupLsn);

@@ -131,6 +131,16 @@ describe('the mark', () => {
     expect(markOf(JOINT, [long, status(D)])).toBeUndefined();
   });
 
+  it('leaves out what only a minority holds: that is not committed, and no election may ever bring it to others', () => {
+    const history = [{ term: 3 as Term, lsn: 100 as Lsn }];
+    const logs = [status(A, { flushLsn: 500 as Lsn }), status(B, { flushLsn: 700 as Lsn })];
+    const all = [status(C, { flushLsn: 900 as Lsn }), ...logs].map((each) => ({
+      ...each,
+      termHistory: history,
+    }));
+    expect(markOf(JOINT, all)).toMatchObject({ logTerm: 3, flushLsn: 700 });
+  });
+
   it('must be reached by a majority of the new members and by each that is added', () => {
     const mark = { term: 5, logTerm: 5, flushLsn: 900 };
     expect(hasReached(mark, 2, status(D))).toBe(true);

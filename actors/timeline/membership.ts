@@ -7,8 +7,10 @@
  *   settled g + 2      members A B D
  *
  * 1. Each step is an event of the timeline before anybody hears of it; a step is an effect that is taken again after a crash.
- * 2. The *mark* is what the majority of the old members knew when it took over g + 1: the highest term, and the best of their logs. All
- *    that was ever committed in g is in that log, and no term above it was won in g.
+ * 2. The *mark* is what a majority of the old members knew when it took over g + 1: the highest term, and the best of their logs. All
+ *    that was ever committed in g is in that log, and no term above it was won in g. Of those that answer any majority will do. It is the
+ *    one with the shortest logs, because more than half of all have at least that much: with those that are added, who copy the best log
+ *    of a majority, they are enough for rule 3. So no change waits for an election, which a branch that nobody may write to never has.
  * 3. The new configuration is decided only when a majority of the new members, and each one that is added, has g + 1, a term that is
  *    not below the mark's, and a log that is not worse than the mark's. So whoever wins g + 2 finds everything that was committed.
  * 4. A member that was added and has its replica is never given another one in the same change: if it has lost its disk, it has forgotten
@@ -152,9 +154,11 @@ export function foldMembership(
 /** Rule 2; undefined while they are no majority of the old members. */
 export function markOf({ members }: Membership, statuses: ReplicaStatus[]): Mark | undefined {
   if (!isMajority(members, (node) => statuses.some((status) => status.node === node))) return undefined;
-  const ends = statuses.map(({ termHistory, flushLsn }) => logEnd(termHistory, flushLsn));
-  const best = ends.reduce((a, b) => (compareLogEnds(b, a) > 0 ? b : a));
-  return { term: Math.max(...statuses.map(({ term }) => term)), ...best };
+  const ends = statuses
+    .filter(({ node }) => members.includes(node))
+    .map(({ termHistory, flushLsn }) => logEnd(termHistory, flushLsn))
+    .sort(compareLogEnds);
+  return { term: Math.max(...statuses.map(({ term }) => term)), ...ends[majorityOf(members) - 1]! };
 }
 
 /** Whether a member is as far as the mark, in the joint configuration. */

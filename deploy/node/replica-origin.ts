@@ -55,9 +55,9 @@ async function restored(create: CreateReplica, tools: OriginTools): Promise<Crea
 }
 
 async function joined(create: CreateReplica, tools: OriginTools): Promise<CreateReplica> {
-  const { node, startLsn } = create;
+  const { node, members, startLsn } = create;
   const peers = everyMember({ generation: 0, ...create }).filter((member) => member !== node);
-  return { ...create, restored: await join({ ...tools, peers, startLsn }) };
+  return { ...create, restored: await join({ ...tools, peers, members, startLsn }) };
 }
 
 async function rejoined(create: CreateReplica, tools: OriginTools): Promise<CreateReplica> {
