@@ -63,7 +63,8 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       await Promise.all(
         context.missing.map(async (member) => {
           const now = effect.snapshot().context as TimelineContext;
-          if (now.missing.includes(member)) await createReplica(services, now, member);
+          // An earlier attempt may have succeeded unheard: then it has voted, and its disk may be lost since.
+          if (now.missing.includes(member)) await createReplica(services, now, member, { rejoin: true });
         }),
       );
       return [{ type: 'replicas.completed' }];
@@ -255,6 +256,7 @@ async function createReplica(
   services: TimelineServices,
   context: TimelineContext,
   member: string,
+  origin: { rejoin?: true } = {},
 ): Promise<void> {
   const spec = context.spec!;
   await services.send(
@@ -268,6 +270,7 @@ async function createReplica(
       pgVersion: spec.pgVersion,
       systemId: spec.systemId,
       ...membershipOf(context),
+      ...origin,
     },
     { timeoutMs: CREATE_TIMEOUT_MS },
   );

@@ -468,6 +468,22 @@ describe('placing a timeline', () => {
     expect(sent).toContain('pageserver-node ps1');
   });
 
+  it('has those that were missing join: one may have been made, and have voted, before its disk was lost', async () => {
+    const { snapshot } = fold([...ACTIVE.slice(0, 2), { type: 'timeline.activated', missing: ['sk2'] }]);
+    const sent: unknown[] = [];
+    const effects = effectsWith(async (kind, id, command) => {
+      sent.push({ kind, id, ...command });
+      return {};
+    });
+    const effect = { snapshot: () => snapshot } as never;
+    expect(await effects.completeReplicas!({ context: snapshot.context }, effect)).toEqual([
+      { type: 'replicas.completed' },
+    ]);
+    expect(sent).toEqual([
+      expect.objectContaining({ kind: 'safekeeper-node', id: 'sk2', type: 'create', rejoin: true }),
+    ]);
+  });
+
   it('fails, to be tried again, without a quorum', async () => {
     await expect(
       place(async (_, id) => {
