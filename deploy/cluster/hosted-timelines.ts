@@ -50,25 +50,32 @@ export async function hostedTimelines(bus: Bus, nodes: readonly PageserverLife[]
   return answers.flat();
 }
 
-/** Detaches what is served beside the pageserver that `owners` names for it. */
+/**
+ * Detaches what is served beside the pageserver that `owners` names for it, and what nobody knows any more: it was deleted while its
+ * pageserver could not be reached. Who owns what must have been looked up after what is hosted was asked for.
+ */
 export async function detachStrays(
   hosted: readonly HostedTimeline[],
   owners: ReadonlyMap<string, ReadonlyMap<string, string>>,
   { bus, log }: { bus: Bus; log: Log },
 ): Promise<void> {
-  const strays = hosted.filter(({ timeline, pageserver }) => {
-    const name = parseShardId(timeline);
-    const known = name && owners.get(name.timeline);
-    return known !== undefined && known.get(timeline) !== pageserver;
-  });
   await Promise.all(
-    strays.map(async ({ timeline, pageserver }) => {
-      const name = parseShardId(timeline)!;
-      const about = { timeline, node: pageserver, owner: owners.get(name.timeline)!.get(timeline) };
-      log.warn(about, 'a pageserver serves a timeline that has moved; it is detached');
-      const { number, count } = name;
+    hosted.map(async ({ timeline: id, pageserver }) => {
+      const name = parseShardId(id);
+      if (!name) return;
+      const { timeline, number, count } = name;
+      const known = owners.get(timeline);
+      const owner = known?.get(id);
+      if (known && owner === pageserver) return;
+      const about = { timeline: id, node: pageserver, owner };
+      log.warn(
+        about,
+        `a pageserver serves a timeline that ${known ? 'has moved' : 'was deleted'}; it is detached`,
+      );
       const shard = count > 1 ? { shard: { number, count, stripeBlocks: STRIPE_BLOCKS } } : {};
-      await send(bus, pageserver, { type: 'detach', timeline: name.timeline, ...shard }).catch((error) =>
+      // One that has moved may come back, and finds its layers then.
+      const local = known ? {} : { dropLocal: true };
+      await send(bus, pageserver, { type: 'detach', timeline, ...shard, ...local }).catch((error) =>
         log.warn({ ...about, error: toWireError(error) }, 'it could not be detached yet'),
       );
     }),
@@ -78,7 +85,7 @@ export async function detachStrays(
 function send<T>(
   bus: Bus,
   pageserver: string,
-  command: { type: string; timeline?: string; shard?: ShardTag },
+  command: { type: string; timeline?: string; shard?: ShardTag; dropLocal?: boolean },
 ): Promise<T> {
   return sendCommand<T>(bus, 'pageserver-node', pageserver, command, { timeoutMs: ASK_TIMEOUT_MS });
 }
