@@ -7,14 +7,7 @@
  */
 
 import type { BranchLookup } from '../../actors/gateway/gateway.ts';
-import {
-  chooseCompute,
-  type PlacementState,
-  plan,
-  type Role,
-  type Step,
-  secondaryOf,
-} from '../../actors/placement/plan.ts';
+import { chooseCompute, plan, type Step, secondaryOf } from '../../actors/placement/plan.ts';
 import type { HistoryWindow, TenantStatus } from '../../actors/tenant/events.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import { NatsEventLog } from '../../runtime/adapters/nats-event-log.ts';
@@ -47,12 +40,10 @@ import { Moments } from '../node/moments.ts';
 import { LocalActors } from '../node/parent-runtime.ts';
 import { Subscriptions } from '../node/subscriptions.ts';
 import type { ChannelTokens } from './channel-tokens.ts';
-import { detachStrays, hostedTimelines, ownersOf } from './hosted-timelines.ts';
 import { drainingNodes, setDraining } from './identity.ts';
 import { aboutCluster, figureNodes } from './leader-views.ts';
 import { templateOf } from './make-template.ts';
 import { serveLeaving } from './node-leave.ts';
-import { PageserverMoves } from './pageserver-moves.ts';
 import { ProjectImports } from './project-imports.ts';
 import { placeProject, placeShards, SAFEKEEPERS } from './project-places.ts';
 import {
@@ -60,13 +51,11 @@ import {
   isSilent,
   type KnownNode,
   knownNodes,
-  nodeOf,
   nodeView,
   withoutEnded,
 } from './registry.ts';
 import { RemoteComputes } from './remote-computes.ts';
-import { SafekeeperChanges } from './safekeeper-changes.ts';
-import { Secondaries } from './secondaries.ts';
+import { type PlacedNode, StoragePlacement } from './storage-placement.ts';
 
 /** Where gateways ask which timeline a client's words mean. */
 export const DIRECTORY_KIND = 'gateway-directory';
@@ -109,7 +98,7 @@ export interface ControlLeaderOptions {
 export class ControlLeader {
   readonly #options: ControlLeaderOptions;
   readonly #control: ControlActors;
-  readonly #safekeepers: SafekeeperChanges;
+  readonly #storage: StoragePlacement;
   readonly #computes: Computes;
   readonly #hosts: RemoteComputes;
   readonly #events: NatsEventLog;
@@ -119,8 +108,6 @@ export class ControlLeader {
   #nodes: KnownNode[] = [];
   #draining = new Set<string>();
   #dead = new Set<string>();
-  readonly #pageservers: PageserverMoves;
-  readonly #secondaries: Secondaries;
   /** Nodes that have said that they end, with the life of which they said it: the registry may be read from a copy that lags behind. */
   readonly #leaving = new Map<string, number>();
   /** Computes that are being moved, by their hosts. */
@@ -139,14 +126,9 @@ export class ControlLeader {
     this.#control = new ControlActors({
       spawner,
       ...services,
-      placesOf: (tenant, count) => this.#pageservers.placesOf(tenant, count),
-      pageserverOf: (tenant) => this.#pageservers.movedTo(tenant) ?? this.#pageserverNow(tenant),
-      safekeepersOf: (tenant) => this.#safekeepers.membersFor(this.#state(), tenant),
-    });
-    this.#safekeepers = new SafekeeperChanges({
-      ...services,
-      control: this.#control,
-      replaceAfterMs: options.replaceAfterSeconds * 1000,
+      placesOf: (tenant, count) => this.#storage.pageservers.placesOf(tenant, count),
+      pageserverOf: (tenant) => this.#storage.pageserverOf(tenant),
+      safekeepersOf: (tenant) => this.#storage.membersFor(tenant),
     });
     this.#hosts = new RemoteComputes({
       bus,
@@ -156,12 +138,14 @@ export class ControlLeader {
       tokenFor: (spec, node) => options.tokens?.issue(spec, node),
     });
     this.#computes = this.#makeComputes(spawner);
-    this.#pageservers = new PageserverMoves({
+    this.#storage = new StoragePlacement({
       ...services,
       control: this.#control,
+      replaceAfterMs: options.replaceAfterSeconds * 1000,
+      nodes: () => this.#placedNodes(),
+      computes: () => this.#hosts.placed(),
       isRunning: (timeline) => this.#computes.status(timeline).state === 'running',
     });
-    this.#secondaries = new Secondaries(services);
     this.#garbage = new GarbageCollector({
       actors: this.#control,
       bus,
@@ -181,7 +165,7 @@ export class ControlLeader {
     this.#control.keepManifests(this.#options.objects);
     await this.#computes.clean();
     this.#computes.serve();
-    await this.#pageservers.adopt(this.#nodes);
+    await this.#storage.pageservers.adopt(this.#nodes);
     await this.#computes.loadAll();
     const moments = new Moments({ actors: this.#control, bus, clock });
     serveMetrics(bus, `control-${this.#options.node}`, this.#metrics);
@@ -227,9 +211,7 @@ export class ControlLeader {
       if (!node.alive && !this.#dead.has(node.name)) this.#nodeIsGone(node);
       else if (node.alive) this.#dead.delete(node.name);
     }
-    this.#pageservers.attachToNewLives(this.#nodes);
-    this.#safekeepers.observe(this.#nodes);
-    for (const step of plan(this.#state())) this.#carryOut(step);
+    for (const step of this.#storage.round()) if (step.type === 'move-compute') void this.#moveCompute(step);
     if (round % RECONCILE_ROUNDS === 0) this.#reconcile();
   }
 
@@ -246,12 +228,6 @@ export class ControlLeader {
       'a node gives no sign of life; what it ran starts elsewhere',
     );
     this.#hosts.nodeIsGone(node.name);
-  }
-
-  #carryOut(step: Step): void {
-    if (step.type === 'move-pageserver') void this.#pageservers.move(step);
-    else if (step.type === 'move-compute') void this.#moveCompute(step);
-    else this.#safekeepers.carryOut(step);
   }
 
   /** A dead node's computes have crashed already; those of a drained one stop cleanly and start at the next use, or at once. */
@@ -279,9 +255,10 @@ export class ControlLeader {
     const known = this.#nodes.find(({ name }) => name === node);
     if (!known) return;
     this.#leaving.set(node, known.startedMs);
-    const steps = plan(this.#state()).filter((step) => 'from' in step && step.from === node);
-    for (const step of steps) if (step.type === 'move-pageserver') void this.#pageservers.move(step);
-    await this.#pageservers.made();
+    const { pageservers } = this.#storage;
+    const steps = plan(this.#storage.state()).filter((step) => 'from' in step && step.from === node);
+    for (const step of steps) if (step.type === 'move-pageserver') void pageservers.move(step);
+    await pageservers.made();
     await Promise.all(steps.map((step) => step.type === 'move-compute' && this.#moveCompute(step)));
   }
 
@@ -297,53 +274,24 @@ export class ControlLeader {
   }
 
   async #askNodes(): Promise<void> {
-    const { bus } = this.#options;
-    const alive = this.#nodes.filter((node) => node.alive);
-    const withRole = (role: Role) => alive.filter(({ roles }) => roles.includes(role));
-    await Promise.all([
-      ...withRole('compute').map(({ name }) => this.#hosts.reconcile(name)),
-      ...withRole('safekeeper').map(({ name }) => this.#safekeepers.dismiss(name)),
-    ]);
-    const hosted = await hostedTimelines(bus, alive);
-    await detachStrays(hosted, ownersOf(this.#control.timelineStatuses()), this.#options);
-    await this.#secondaries.tell(this.#state(), this.#nodes, this.#control.timelineStatuses());
+    const computes = this.#nodes.filter(({ alive, roles }) => alive && roles.includes('compute'));
+    await Promise.all([...computes.map(({ name }) => this.#hosts.reconcile(name)), this.#storage.tidy()]);
   }
 
-  #state(): PlacementState {
-    const byTenant = Map.groupBy(this.#control.timelineStatuses(), ({ tenant }) => tenant);
-    const projects = this.#control.projects().map(({ tenant, name }) => {
-      const timelines = byTenant.get(tenant) ?? [];
-      const safekeepers = [...new Set(timelines.flatMap(({ members }) => members.map(nodeOf)))];
-      const pageserver = nodeOf(this.#pageservers.movedTo(tenant) ?? timelines[0]?.pageserver ?? '');
-      const shards = this.#pageservers.shardsOf(tenant);
-      return { tenant, name, safekeepers, pageserver, ...(shards ? { shards } : {}) };
-    });
-    return {
-      nodes: this.#nodes.map((node) => ({
-        name: node.name,
-        zone: node.zone,
-        roles: node.roles,
-        alive: node.alive,
-        draining: this.#draining.has(node.name),
-        leaving: this.#isLeaving(node),
-      })),
-      projects: projects.filter(({ pageserver }) => pageserver !== ''),
-      computes: this.#hosts.placed(),
-      ...this.#safekeepers.view(),
-    };
+  #placedNodes(): PlacedNode[] {
+    return this.#nodes.map((node) => ({
+      ...node,
+      draining: this.#draining.has(node.name),
+      leaving: this.#isLeaving(node),
+    }));
   }
 
   #isLeaving({ name, startedMs, leaving = false }: KnownNode): boolean {
     return leaving || this.#leaving.get(name) === startedMs;
   }
 
-  #pageserverNow(tenant: string): string | undefined {
-    const timelines = this.#control.timelineStatuses();
-    return timelines.find((timeline) => timeline.tenant === tenant)?.pageserver;
-  }
-
   #chooseCompute(): string {
-    const node = chooseCompute(this.#state());
+    const node = chooseCompute(this.#storage.state());
     if (node !== undefined) return node;
     throw new PalimpsestError(
       'unavailable',
@@ -379,7 +327,7 @@ export class ControlLeader {
     history?: HistoryWindow,
     shards?: number,
   ): Promise<TenantStatus> {
-    const place = placeProject(this.#state(), shards);
+    const place = placeProject(this.#storage.state(), shards);
     const spec = { name, pgVersion, template: await templateOf({ ...this.#options, pgVersion }), ...place };
     return this.#control.createProject(spec, history);
   }
@@ -389,7 +337,7 @@ export class ControlLeader {
     const imports = new ProjectImports({
       ...this.#options,
       control: this.#control,
-      place: () => placeProject(this.#state()),
+      place: () => placeProject(this.#storage.state()),
     });
     const service = new ControlService({
       actors: this.#control,
@@ -406,7 +354,7 @@ export class ControlLeader {
       processes: () => this.#nodes.map(({ name }) => ({ node: name, restarts: 0 })),
       connections: () => 0,
       createProject: (...project) => this.#createProject(...project),
-      placeShards: (count) => placeShards(this.#state(), count),
+      placeShards: (count) => placeShards(this.#storage.state(), count),
       collectGarbage: (timeline) => this.#garbage.collect(timeline),
       readEvents: (query) => this.#events.query(query),
       subscriptions: new Subscriptions(this.#options.journals),
@@ -419,7 +367,9 @@ export class ControlLeader {
         case 'node.drain':
           return this.#drain(command.name, command.draining);
         case 'safekeeper.replace':
-          return { steps: await this.#safekeepers.replace(this.#state(), command.node, command.with) };
+          return {
+            steps: await this.#storage.safekeepers.replace(this.#storage.state(), command.node, command.with),
+          };
         case 'placement':
           return this.#placement();
         case 'project.import':
@@ -452,12 +402,12 @@ export class ControlLeader {
   }
 
   #placement(): PlacementView {
-    const { nodes, projects, computes } = this.#state();
+    const { nodes, projects, computes } = this.#storage.state();
     return {
       control: { node: this.#options.node, epoch: this.#options.epoch },
       projects: projects.map((project) => ({ ...project, secondary: secondaryOf(nodes, project) })),
       computes: computes.map(({ id, node }) => ({ host: id, node })),
-      steps: plan(this.#state()),
+      steps: plan(this.#storage.state()),
     };
   }
 }

@@ -45,7 +45,7 @@ export class SafekeeperChanges {
   }
 
   /** Looks which nodes are there. */
-  observe(nodes: readonly KnownNode[]): void {
+  observe(nodes: readonly Pick<KnownNode, 'name' | 'alive'>[]): void {
     const now = this.#options.clock.monotonic();
     const alive = new Set(nodes.filter((node) => node.alive).map(({ name }) => name));
     const used = new Set(

@@ -10,7 +10,7 @@ import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { PageserverNodeCommand } from '../node/pageserver-commands.ts';
-import { type KnownNode, pageserverNode } from './registry.ts';
+import { type PageserverLife, pageserverNode } from './registry.ts';
 
 const TELL_TIMEOUT_MS = 2_000;
 /** What one message can name. Layers of more timelines are not kept ready: they are fetched when they are needed. */
@@ -33,7 +33,7 @@ export class Secondaries {
   /** Resolves when all that are alive have been told, or did not answer: those are told the next time. */
   async tell(
     state: Pick<PlacementState, 'nodes' | 'projects'>,
-    nodes: readonly KnownNode[],
+    nodes: readonly PageserverLife[],
     timelines: readonly { tenant: string; timeline: string }[],
   ): Promise<void> {
     const byTenant = Map.groupBy(timelines, ({ tenant }) => tenant);
@@ -54,7 +54,7 @@ export class Secondaries {
     );
   }
 
-  async #tellNode({ name, pageserverLife }: KnownNode, projects: SecondaryProject[]): Promise<void> {
+  async #tellNode({ name, pageserverLife }: PageserverLife, projects: SecondaryProject[]): Promise<void> {
     const { bus, log } = this.#options;
     const message = JSON.stringify([pageserverLife, projects]);
     const before = this.#told.get(name);
