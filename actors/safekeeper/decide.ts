@@ -17,7 +17,7 @@ import {
   historyFault,
   lastLogTerm,
 } from '../../protocols/consensus/history.ts';
-import { everyMember, membershipFrom } from '../../protocols/consensus/membership.ts';
+import { everyMember, isSameConfiguration, membershipFrom } from '../../protocols/consensus/membership.ts';
 import type {
   AcceptorGreeting,
   AppendHeader,
@@ -193,14 +193,23 @@ function decideGreeting(context: SafekeeperContext, greeting: ProposerGreeting):
   return { events: adopt ? [{ type: 'membership.changed', membership }] : [], reply };
 }
 
+/** A fence leaves the members as they are: who has others than those that the fence is about must not take it for its own. */
 function decideFence(context: SafekeeperContext, generation: number): SafekeeperDecision {
+  const own = context.membership.generation;
+  if (own > generation || !isSameConfiguration(own, generation)) {
+    return reject(
+      'conflict',
+      `membership generation is ${own} here, which cannot be fenced with ${generation}`,
+    );
+  }
   return decideConfigure(context, { ...context.membership, generation });
 }
 
 function decideConfigure(context: SafekeeperContext, membership: Membership): SafekeeperDecision {
   const own = context.membership.generation;
-  if (membership.generation === own) return { events: [] };
-  if (membership.generation < own) return reject('conflict', `membership generation is ${own} here already`);
+  const { generation } = membership;
+  if (generation === own || (generation < own && isSameConfiguration(generation, own))) return { events: [] };
+  if (generation < own) return reject('conflict', `membership generation is ${own} here already`);
   return { events: [{ type: 'membership.changed', membership }] };
 }
 

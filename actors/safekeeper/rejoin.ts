@@ -15,9 +15,13 @@
  * nobody be elected, under the old generation after the fence: f + 1 members refuse it, and what this replica once voted for belongs
  * to it. Under the new generation the replica has neither voted nor acknowledged anything before, and its log is one
  * that a member had.
+ *
+ * One that perhaps was never made (its creation was not heard of) joins in the same way, because it may have been made, and have voted. If one of the
+ * others has lost its replica as well, that would wait for this one, and this one for that. But only one disk may be lost at a time: so this one
+ * was never made, no commit needs it, and f logs of the others, of whom f + 1 made each commit, are enough. Who has lost its replica helps to elect nobody.
  */
 import { compareLogEnds, logEnd } from '../../protocols/consensus/history.ts';
-import { majorityOf } from '../../protocols/consensus/membership.ts';
+import { isSameConfiguration, majorityOf } from '../../protocols/consensus/membership.ts';
 import { READ_WAL_BYTES_MAX, type ReplicaStatus } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
@@ -32,6 +36,8 @@ import { WalSegments } from './wal-segments.ts';
 
 export interface RejoinOptions {
   members: NodeId[];
+  /** Of the configuration with these members. */
+  generation: number;
   node: NodeId;
   startLsn: Lsn;
   disk: Disk;
@@ -41,6 +47,8 @@ export interface RejoinOptions {
   dial(node: NodeId): Promise<Channel>;
   /** Has a member take over a generation; resolves with its state after that. */
   fence(node: NodeId, generation: number): Promise<ReplicaStatus>;
+  /** Where this replica perhaps was never made: those of the members that were seen to run, and to have none. */
+  lacking?: NodeId[];
 }
 
 export interface Rejoined {
@@ -54,15 +62,22 @@ export async function rejoin(options: RejoinOptions): Promise<Rejoined> {
   const peers = members.filter((member) => member !== node);
   const needed = majorityOf(members);
   const before = await askPeers({ ...options, peers });
-  if (before.length < needed) throw tooFew(before.length, needed, peers);
+  const answered = before.map((status) => status.node);
+  const lacking = (options.lacking ?? []).filter((peer) => peers.includes(peer) && !answered.includes(peer));
+  const isEnough = (logs: number) =>
+    logs >= needed || (logs >= needed - 1 && logs + lacking.length >= needed);
+  if (!isEnough(before.length)) throw tooFew(before.length, needed, peers);
   const backupLsn = Math.max(startLsn, ...before.map(({ offload }) => offload?.backupLsn ?? 0)) as Lsn;
   const copy = new WalCopy(options, backupLsn);
   try {
     await copy.begin();
     await copy.upTo(before.reduce(moreCommitted));
     const generation = Math.max(...before.map((status) => status.generation ?? 1)) + 1;
+    if (!isSameConfiguration(generation, options.generation)) {
+      throw new PalimpsestError('unavailable', 'the safekeepers of the timeline have changed meanwhile');
+    }
     const fenced = await fenceAll(options, before, generation);
-    if (fenced.length < needed) throw tooFew(fenced.length, needed, peers);
+    if (!isEnough(fenced.length)) throw tooFew(fenced.length, needed, peers);
     const best = fenced.reduce(betterLog);
     await copy.upTo(best, best.flushLsn);
     const known = [...before, ...fenced];

@@ -2,8 +2,9 @@
  * What a timeline does to the world: creates its replicas on safekeepers, attaches it to a pageserver, removes both.
  * Every effect may run twice: all commands sent here are idempotent.
  */
-import { majorityOf } from '../../protocols/consensus/membership.ts';
+import { everyMember, majorityOf } from '../../protocols/consensus/membership.ts';
 import { PalimpsestError, toWireError, type WireError } from '../../protocols/errors.ts';
+import type { NodeId } from '../../protocols/ids.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import { findBranchPoint, rememberCommitted, type Send } from './branch-point.ts';
@@ -60,13 +61,7 @@ export function timelineEffects(services: TimelineServices): Record<string, Time
       return place(services, effect);
     }),
     completeReplicas: makings.counted(async ({ context }, effect) => {
-      await Promise.all(
-        context.missing.map(async (member) => {
-          const now = effect.snapshot().context as TimelineContext;
-          // An earlier attempt may have succeeded unheard: then it has voted, and its disk may be lost since.
-          if (now.missing.includes(member)) await createReplica(services, now, member, { rejoin: true });
-        }),
-      );
+      await Promise.all(context.missing.map((member) => completeReplica(services, member, effect)));
       return [{ type: 'replicas.completed' }];
     }),
     attach: makings.counted(async ({ context }, effect) => {
@@ -256,7 +251,7 @@ async function createReplica(
   services: TimelineServices,
   context: TimelineContext,
   member: string,
-  origin: { rejoin?: true } = {},
+  origin: { complete?: { lacking: string[] } } = {},
 ): Promise<void> {
   const spec = context.spec!;
   await services.send(
@@ -274,6 +269,43 @@ async function createReplica(
     },
     { timeoutMs: CREATE_TIMEOUT_MS },
   );
+}
+
+/**
+ * Makes the replica of a member that did not answer when the timeline was placed. An earlier attempt may have succeeded unheard: then it
+ * has voted, and its disk may be lost since. So it joins as one that lost its disk does (actors/safekeeper/rejoin.ts).
+ */
+async function completeReplica(services: TimelineServices, member: string, effect: Context): Promise<void> {
+  const context = effect.snapshot().context as TimelineContext;
+  // Another may have taken its place.
+  const isMember = everyMember(membershipOf(context)).includes(member as NodeId);
+  if (!context.missing.includes(member) || !isMember) return;
+  try {
+    await createReplica(services, context, member, { complete: { lacking: [] } });
+  } catch (error) {
+    if (!(error instanceof PalimpsestError && error.code === 'unavailable')) throw error;
+    const lacking = await membersWithout(services, context, member);
+    if (lacking.length === 0) throw error;
+    await createReplica(services, context, member, { complete: { lacking } });
+  }
+}
+
+/** The other members that run, and have no replica of the timeline. */
+async function membersWithout(
+  services: TimelineServices,
+  context: TimelineContext,
+  member: string,
+): Promise<string[]> {
+  const others = membershipOf(context).members.filter((other) => other !== member);
+  const lists = await Promise.allSettled(
+    others.map((node) =>
+      services.send('safekeeper-node', node, { type: 'list' }, { timeoutMs: CREATE_TIMEOUT_MS }),
+    ),
+  );
+  return others.filter((_, n) => {
+    const list = lists[n]!;
+    return list.status === 'fulfilled' && !(list.value as string[]).includes(context.id);
+  });
 }
 
 /** Asks another timeline. */

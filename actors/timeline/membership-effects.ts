@@ -1,5 +1,10 @@
 /** What a change of a timeline's safekeepers does to them, step by step. Each may be taken again: all commands are idempotent. */
-import { everyMember, isMajority, type Membership } from '../../protocols/consensus/membership.ts';
+import {
+  everyMember,
+  isMajority,
+  type Membership,
+  nextConfiguration,
+} from '../../protocols/consensus/membership.ts';
 import type { ReplicaStatus } from '../../protocols/consensus/wal-frames.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId } from '../../protocols/ids.ts';
@@ -7,7 +12,7 @@ import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Send } from './branch-point.ts';
 import type { TimelineCommand, TimelineEvent } from './events.ts';
 import type { TimelineContext, TimelineEffectParams } from './machine.ts';
-import { canSettle, markOf, membershipOf } from './membership.ts';
+import { canSettle, hasConfiguration, markOf, membershipOf } from './membership.ts';
 
 const CONFIGURE_TIMEOUT_MS = 3_000;
 /** A copy that takes longer goes on, and is asked about again. */
@@ -18,6 +23,8 @@ const LOOK_MIN_MS = 50;
 const LOOK_MAX_MS = 2_000;
 /** Looks without an end after which the compute is woken: only an election brings what is not committed to all. */
 const LOOKS_PATIENT = 12;
+/** Looks without an end after which the change is given up; whoever wants it begins it anew. */
+const LOOKS_MAX = 5 * LOOKS_PATIENT;
 
 type Context = EffectContext<TimelineCommand>;
 
@@ -47,12 +54,15 @@ export async function bringUp(
   const { members, newMembers = [], generation } = joint;
   let waitMs = LOOK_MIN_MS;
   for (let look = 1; mark && isInForce(effect, joint) && !effect.signal.aborted; look++) {
+    const isExpected = (node: string) =>
+      !members.includes(node as NodeId) && !joinedOf(effect).includes(node);
+    await dismissLeftovers(send, context.id, joint, newMembers.filter(isExpected));
     const statuses = await configureAll(send, context.id, newMembers, { membership: joint, term: mark.term });
     if (canSettle(joint, mark, statuses)) {
-      return [{ type: 'membership.settled', generation: generation + 1, members: newMembers }];
+      return [{ type: 'membership.settled', generation: nextConfiguration(generation), members: newMembers }];
     }
     for (const node of newMembers) {
-      if (members.includes(node) || joinedOf(effect).includes(node)) continue;
+      if (!isExpected(node)) continue;
       if (statuses.some((status) => status.node === node)) {
         await effect.dispatch({ type: 'note-joined', node, generation });
         continue;
@@ -64,10 +74,42 @@ export async function bringUp(
     if (look % LOOKS_PATIENT === 0) {
       await send('compute', context.id, { type: 'wake' }, { timeoutMs: WAKE_TIMEOUT_MS }).catch(() => {});
     }
+    if (look === LOOKS_MAX) {
+      await effect.dispatch({
+        type: 'abandon-change',
+        why: 'the new safekeepers did not get as far as the old ones',
+      });
+    }
     await effect.clock.sleep(waitMs, effect.signal);
     waitMs = Math.min(LOOK_MAX_MS, waitMs * 1.5);
   }
   return [];
+}
+
+/**
+ * A member that is added may have a replica of an earlier time, when it was a member and has not heard yet that it left. What that lacks
+ * nobody may ever bring it, so it goes, and the member joins from the beginning.
+ */
+async function dismissLeftovers(
+  send: Send,
+  timeline: string,
+  { members, generation }: Membership,
+  nodes: readonly NodeId[],
+): Promise<void> {
+  // The highest generation of the configuration that is being left.
+  const before = { generation: generation - 1, members };
+  await Promise.all(
+    nodes.map(async (node) => {
+      try {
+        const options = { timeoutMs: CONFIGURE_TIMEOUT_MS };
+        const status = await send('safekeeper', `${timeline}-${node}`, { type: 'status' }, options);
+        const own = (status as ReplicaStatus).generation ?? 1;
+        if (own < before.generation) await leave(send, timeline, node, before);
+      } catch {
+        // It has none, or does not answer: then it cannot join either.
+      }
+    }),
+  );
 }
 
 /** Tells the members of the configuration that was decided, and those that left that they may go. */
@@ -108,7 +150,7 @@ function joinedOf(effect: Context): string[] {
   return (effect.snapshot().context as TimelineContext).change?.joined ?? [];
 }
 
-/** The states of those that answer, and have this very configuration. */
+/** The states of those that answer, and have this configuration. */
 async function configureAll(
   send: Send,
   timeline: string,
@@ -123,7 +165,7 @@ async function configureAll(
   );
   return answers
     .flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value as ReplicaStatus] : []))
-    .filter(({ generation }) => generation === about.membership.generation);
+    .filter((status) => hasConfiguration(status, about.membership.generation));
 }
 
 async function joinMember(

@@ -6,13 +6,15 @@
  *   joint, installed   a majority of A B C has g + 1 durably: nothing can be won or committed in g any more
  *   settled g + 2      members A B D
  *
+ * Generations are written here as if they went up by one. They go up by a thousand: protocols/consensus/membership.ts.
+ *
  * 1. Each step is an event of the timeline before anybody hears of it; a step is an effect that is taken again after a crash.
  * 2. The *mark* is what a majority of the old members knew when it took over g + 1: the highest term, and the best of their logs. All
  *    that was ever committed in g is in that log, and no term above it was won in g. Of those that answer any majority will do. It is the
  *    one with the shortest logs, because more than half of all have at least that much: with those that are added, who copy the best log
- *    of a majority, they are enough for rule 3. So no change waits for an election, which a branch that nobody may write to never has.
- * 3. The new configuration is decided only when a majority of the new members, and each one that is added, has g + 1, a term that is
- *    not below the mark's, and a log that is not worse than the mark's. So whoever wins g + 2 finds everything that was committed.
+ *    of a majority, they are enough for rule 3. A record that is not whole is left out, because a restart cuts it off. So no change waits for an election, which a branch that nobody may write to never has.
+ * 3. The new configuration is decided only when a majority of the new members has g + 1, a term that is not below the mark's, and a log that is
+ *    not worse than the mark's, and each one that is added has its replica. So whoever wins g + 2 finds everything that was committed.
  * 4. A member that was added and has its replica is never given another one in the same change: if it has lost its disk, it has forgotten
  *    what it acknowledged. Such a change is given up, and another one decided.
  * 5. A joint configuration may be given up for the old members at any time: what is committed in it, they have.
@@ -21,8 +23,10 @@ import { compareLogEnds, type LogEnd, logEnd } from '../../protocols/consensus/h
 import {
   everyMember,
   isMajority,
+  isSameConfiguration,
   type Membership,
   majorityOf,
+  nextConfiguration,
 } from '../../protocols/consensus/membership.ts';
 import type { ReplicaStatus } from '../../protocols/consensus/wal-frames.ts';
 import type { NodeId } from '../../protocols/ids.ts';
@@ -93,7 +97,7 @@ export function decideChange(context: Configured, command: ChangeMembers): Decis
   if (majorityOf(members) < majorityOf(old)) {
     return reject('invalid-argument', `${members.length} safekeepers are fewer than ${old.length}`);
   }
-  const next = Math.max(generation, command.above ?? 0) + 1;
+  const next = nextConfiguration(Math.max(generation, command.above ?? 0));
   return { events: [{ type: 'membership.change-requested', generation: next, members, why }] };
 }
 
@@ -107,7 +111,9 @@ export function decideJoined(context: Configured, node: string, generation: numb
 export function decideAbandon(context: Configured, why: string): Decision<TimelineEvent> {
   const { generation, newMembers } = membershipOf(context);
   if (!newMembers) return { events: [] };
-  return { events: [{ type: 'membership.change-abandoned', generation: generation + 1, why }] };
+  return {
+    events: [{ type: 'membership.change-abandoned', generation: nextConfiguration(generation), why }],
+  };
 }
 
 /** Whether the event belongs to the change that is under way: one of a change that was given up says nothing any more. */
@@ -116,7 +122,7 @@ export function isOfChange(context: Configured, event: TimelineEvent): boolean {
   if (!newMembers) return false;
   if (event.type === 'membership.joint-installed' || event.type === 'membership.joined')
     return event.generation === generation;
-  return event.type === 'membership.settled' && event.generation === generation + 1;
+  return event.type === 'membership.settled' && event.generation > generation;
 }
 
 /** The fold. */
@@ -156,14 +162,20 @@ export function markOf({ members }: Membership, statuses: ReplicaStatus[]): Mark
   if (!isMajority(members, (node) => statuses.some((status) => status.node === node))) return undefined;
   const ends = statuses
     .filter(({ node }) => members.includes(node))
-    .map(({ termHistory, flushLsn }) => logEnd(termHistory, flushLsn))
+    .map(({ termHistory, flushLsn, recordLsn }) => logEnd(termHistory, recordLsn ?? flushLsn))
     .sort(compareLogEnds);
   return { term: Math.max(...statuses.map(({ term }) => term)), ...ends[majorityOf(members) - 1]! };
 }
 
+/** Whether a member has the configuration of `generation`; it may have been fenced since. */
+export function hasConfiguration(status: ReplicaStatus, generation: number): boolean {
+  const own = status.generation ?? 1;
+  return own >= generation && isSameConfiguration(own, generation);
+}
+
 /** Whether a member is as far as the mark, in the joint configuration. */
 export function hasReached(mark: Mark, generation: number, status: ReplicaStatus): boolean {
-  if (status.generation !== generation || status.term < mark.term) return false;
+  if (!hasConfiguration(status, generation) || status.term < mark.term) return false;
   return compareLogEnds(logEnd(status.termHistory, status.flushLsn), mark) >= 0;
 }
 
@@ -177,7 +189,9 @@ export function canSettle(
     statuses.filter((status) => hasReached(mark, generation, status)).map(({ node }) => node),
   );
   const added = newMembers.filter((node) => !members.includes(node));
-  return isMajority(newMembers, (node) => reached.has(node)) && added.every((node) => reached.has(node));
+  const isThere = (node: NodeId) =>
+    statuses.some((status) => status.node === node && hasConfiguration(status, generation));
+  return isMajority(newMembers, (node) => reached.has(node)) && added.every(isThere);
 }
 
 function isSame(a: readonly string[], b: readonly string[]): boolean {

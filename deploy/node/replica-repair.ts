@@ -87,9 +87,18 @@ export class ReplicaRepair {
     }
   }
 
-  async #rejoin(node: string, { timeline, tenant, startLsn, pgVersion, systemId, members }: TimelineStatus) {
+  async #rejoin(node: string, status: TimelineStatus) {
     const { bus, log } = this.#options;
-    const spec = { tenant, timeline, startLsn, pgVersion, systemId, members };
+    const { timeline, tenant, startLsn, pgVersion, systemId, members, membershipGeneration } = status;
+    const spec = {
+      tenant,
+      timeline,
+      startLsn,
+      pgVersion,
+      systemId,
+      members,
+      generation: membershipGeneration,
+    };
     const command = { type: 'create', ...spec, rejoin: true };
     log.warn({ node, timeline }, 'a safekeeper has lost its replica of a timeline: it joins again');
     const lost = new Promise<never>((_, reject) => {

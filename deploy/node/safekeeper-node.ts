@@ -37,7 +37,7 @@ import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import { ProgressEvents } from './progress-events.ts';
-import { type ReplicaOrigin, withOrigin } from './replica-origin.ts';
+import { type Completion, originOf, type ReplicaOrigin, withOrigin } from './replica-origin.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
 /** How long after a failure of its files a replica is opened again. */
@@ -65,6 +65,8 @@ export type SafekeeperNodeCommand =
       restore?: boolean;
       /** Joins a timeline anew whose replica here was lost with its disk. */
       rejoin?: boolean;
+      /** The same for a member from the beginning of which nobody has heard that it was made: it may have been, and have voted. */
+      complete?: Completion;
       /** Joins the members of a timeline: what they have is copied first. */
       join?: boolean;
       /** Of the configuration; 1 when absent. */
@@ -231,8 +233,7 @@ export class SafekeeperNode {
       if ('reject' in decision) throw PalimpsestError.fromWire(decision.reject);
       return { lsn: (await known).replica.flushLsn };
     }
-    const origin = command.restore ? 'restore' : command.rejoin ? 'rejoin' : command.join ? 'join' : 'new';
-    const { replica } = await this.#open(timeline, create, origin);
+    const { replica } = await this.#open(timeline, create, originOf(command));
     return { lsn: replica.flushLsn };
   }
 
@@ -383,8 +384,11 @@ export class SafekeeperNode {
           await hosted.replica.noteCommit(command.lsn as Lsn, command.term as Term);
           if (command.storedBy === node) hosted.offloader.storeSoon();
           return {};
-        case 'configure':
-          return hosted.replica.configure(command.membership, command.term);
+        case 'configure': {
+          const status = await hosted.replica.configure(command.membership, command.term);
+          const { commitLsn, flushLsn } = status;
+          return { ...status, recordLsn: await hosted.replica.recordEnd(commitLsn, flushLsn) };
+        }
         default:
           throw new PalimpsestError(
             'invalid-argument',

@@ -3,6 +3,10 @@
  *
  * While the members change, the configuration is *joint*: it has the old members and the new ones, and whatever needs a majority (a vote,
  * a commit) needs one of each of the two sets. Counted over their union instead, two majorities need not meet.
+ *
+ * Generations are raised by two that do not ask each other: the timeline's owner, who decides on a new configuration, and a replica that joins
+ * anew and fences the others (actors/safekeeper/rejoin.ts), which leaves the configuration as it is. So that the same number never stands for two
+ * different configurations, an owner's decision begins a new thousand, and fences count within it.
  */
 import type { NodeId } from '../ids.ts';
 
@@ -11,6 +15,18 @@ export interface Membership {
   members: NodeId[];
   /** Set while the configuration is joint: the members that will be the only ones. */
   newMembers?: NodeId[];
+}
+
+const FENCES = 1000;
+
+/** The generation of a configuration that is decided after one of `generation`. */
+export function nextConfiguration(generation: number): number {
+  return (Math.floor(generation / FENCES) + 1) * FENCES;
+}
+
+/** Whether two generations are of one configuration, and differ in fences at most. */
+export function isSameConfiguration(a: number, b: number): boolean {
+  return Math.floor(a / FENCES) === Math.floor(b / FENCES);
 }
 
 /** The configuration of these parts, joint when it has new members. */

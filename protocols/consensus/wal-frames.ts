@@ -39,6 +39,8 @@ export interface ReplicaStatus {
   generation?: number;
   term: Term;
   flushLsn: Lsn;
+  /** End of its last whole record: a restart keeps no more. Told where a configuration is taken over; absent from one that does not tell. */
+  recordLsn?: Lsn;
   commitLsn: Lsn;
   startLsn: Lsn;
   termHistory: TermStart[];
