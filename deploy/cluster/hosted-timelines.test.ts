@@ -10,13 +10,14 @@ import { detachStrays, hostedTimelines, ownersOf } from './hosted-timelines.ts';
 const MOVED = 'a'.repeat(32);
 const KEPT = 'b'.repeat(32);
 const GONE = 'c'.repeat(32);
+const PLACING = 'd'.repeat(32);
 
 describe('what a pageserver should not serve', () => {
   it('is detached; of what nobody knows any more its files go, too', async () => {
     const bus = new MemoryBus({ clock: new SystemClock() });
     const told: unknown[] = [];
     const list: Record<string, string[]> = {
-      'ps-a': [MOVED, KEPT, GONE, `${GONE}-1of2`],
+      'ps-a': [MOVED, KEPT, GONE, `${GONE}-1of2`, PLACING],
       'ps-b': [MOVED, 'something else'],
     };
     for (const node of Object.keys(list)) {
@@ -32,8 +33,12 @@ describe('what a pageserver should not serve', () => {
     ] as TimelineStatus[];
     const nodes = ['a', 'b'].map((name) => ({ name, alive: true, pageserverLife: '1' }));
     const hosted = await hostedTimelines(bus, nodes);
-    expect(hosted).toHaveLength(6);
-    await detachStrays(hosted, ownersOf(statuses), { bus, log: { warn: () => {} } as unknown as Log });
+    expect(hosted).toHaveLength(7);
+    await detachStrays(
+      hosted,
+      ownersOf({ timelineStatuses: () => statuses, hasTimeline: (id) => id !== GONE }),
+      { bus, log: { warn: () => {} } as unknown as Log },
+    );
     expect(told).toEqual([
       { node: 'ps-a', type: 'detach', timeline: MOVED },
       { node: 'ps-a', type: 'detach', timeline: GONE, dropLocal: true },

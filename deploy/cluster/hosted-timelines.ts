@@ -24,16 +24,27 @@ export function shardOwners(status: TimelineStatus): { id: string; pageserver: s
   return [...now, ...(nextShards && nextReady ? placesOf(timeline, nextShards) : [])];
 }
 
-/** Who serves what, for `detachStrays`. */
-export function ownersOf(statuses: readonly TimelineStatus[]): Map<string, ReadonlyMap<string, string>> {
-  return new Map(
-    statuses.map((status) => {
+/** Who is to serve what, for `detachStrays`: looked up after what is hosted was asked for. */
+export interface Owners {
+  /** Of timelines that are in use: the pageserver of each shard. */
+  active: ReadonlyMap<string, ReadonlyMap<string, string>>;
+  /** Whether there is such a timeline, also one that is just being placed, archived or deleted. */
+  exists(timeline: string): boolean;
+}
+
+export function ownersOf(control: {
+  timelineStatuses(): TimelineStatus[];
+  hasTimeline(timeline: string): boolean;
+}): Owners {
+  const active = new Map(
+    control.timelineStatuses().map((status) => {
       const { nextShards, timeline } = status;
       const coming = nextShards ? placesOf(timeline, nextShards) : [];
       const all = [...shardOwners(status), ...coming];
       return [timeline, new Map(all.map(({ id, pageserver }) => [id, pageserver]))];
     }),
   );
+  return { active, exists: (timeline) => control.hasTimeline(timeline) };
 }
 
 /** Asks the pageservers of `nodes`; one that does not answer serves nothing that is known. */
@@ -52,11 +63,11 @@ export async function hostedTimelines(bus: Bus, nodes: readonly PageserverLife[]
 
 /**
  * Detaches what is served beside the pageserver that `owners` names for it, and what nobody knows any more: it was deleted while its
- * pageserver could not be reached. Who owns what must have been looked up after what is hosted was asked for.
+ * pageserver could not be reached.
  */
 export async function detachStrays(
   hosted: readonly HostedTimeline[],
-  owners: ReadonlyMap<string, ReadonlyMap<string, string>>,
+  owners: Owners,
   { bus, log }: { bus: Bus; log: Log },
 ): Promise<void> {
   await Promise.all(
@@ -64,9 +75,9 @@ export async function detachStrays(
       const name = parseShardId(id);
       if (!name) return;
       const { timeline, number, count } = name;
-      const known = owners.get(timeline);
+      const known = owners.active.get(timeline);
       const owner = known?.get(id);
-      if (known && owner === pageserver) return;
+      if (known ? owner === pageserver : owners.exists(timeline)) return;
       const about = { timeline: id, node: pageserver, owner };
       log.warn(
         about,

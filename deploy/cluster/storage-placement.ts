@@ -96,7 +96,7 @@ export class StoragePlacement {
     const safekeepers = alive.filter(({ roles }) => roles.includes('safekeeper'));
     await Promise.all(safekeepers.map(({ name }) => this.safekeepers.dismiss(name)));
     const hosted = await hostedTimelines(bus, alive);
-    await detachStrays(hosted, ownersOf(control.timelineStatuses()), { bus, log });
+    await detachStrays(hosted, ownersOf(control), { bus, log });
     await this.#secondaries.tell(this.state(), this.#options.nodes(), control.timelineStatuses());
   }
 }

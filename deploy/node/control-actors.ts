@@ -126,6 +126,11 @@ export class ControlActors {
       .filter(({ state }) => states.includes(state));
   }
 
+  /** Whether there is such a timeline, in whatever state it is. */
+  hasTimeline(id: string): boolean {
+    return this.#timelines.all.has(id);
+  }
+
   projects(): TenantStatus[] {
     return [...this.#tenants.values()]
       .map((actor) => tenantStatus(actor.snapshot()))

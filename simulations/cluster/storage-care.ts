@@ -108,8 +108,7 @@ export class StorageCare {
       await clock.sleep(ROUND_MS);
       moves.attachToNewLives(this.#nodes());
       const hosted = await hostedTimelines(bus, this.#nodes());
-      const owners = ownersOf(control.timelineStatuses());
-      await detachStrays(hosted, owners, { bus, log });
+      await detachStrays(hosted, ownersOf(control), { bus, log });
     }
   }
 
