@@ -189,6 +189,18 @@ describe('seeds that once failed', () => {
     expect(violation).toBeUndefined();
   }, 60_000);
 
+  it('a member that was never made and one that lost its disk do not wait for each other', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    const { violation } = await runSeed({ scenario, seed: 7000206, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
+  it('a change of safekeepers gets over a replica that one of the new ones has of an earlier time', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    const { violation } = await runSeed({ scenario, seed: 7000869, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
   it('a branch of the head begins after all that a compute acknowledged, also one that is cut off since', async () => {
     const scenario = findScenario('branches')!;
     const run = { scenario, seed: 71042, only: [0, 1, 3, 6, 7], takeTurns };
