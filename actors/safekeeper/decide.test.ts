@@ -145,7 +145,7 @@ describe('a replica that comes back', () => {
     expect(acceptor.send({ type: 'fence', generation: 1 }).reject?.code).toBe('conflict');
     expect(acceptor.send({ type: 'fence', generation: 2 })).toEqual({ reply: undefined });
     // That of a configuration with other members, perhaps, is not taken over with these.
-    expect(acceptor.send({ type: 'fence', generation: 1001 }).reject?.code).toBe('conflict');
+    expect(acceptor.send({ type: 'fence', generation: 100_001 }).reject?.code).toBe('conflict');
     const membership = { generation: 1, members: [...acceptor.snapshot.context.membership.members] };
     expect(acceptor.send({ type: 'configure', membership })).toEqual({ reply: undefined });
   });

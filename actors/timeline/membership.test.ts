@@ -30,18 +30,18 @@ const ACTIVE: TimelineEvent[] = [
 ];
 const REQUESTED: TimelineEvent = {
   type: 'membership.change-requested',
-  generation: 1000,
+  generation: 100_000,
   members: [A, B, D],
   why: 'gone',
 };
 const INSTALLED: TimelineEvent = {
   type: 'membership.joint-installed',
-  generation: 1000,
+  generation: 100_000,
   term: 5,
   logTerm: 5,
   flushLsn: 900,
 };
-const JOINT: Membership = { generation: 1000, members: [A, B, C], newMembers: [A, B, D] };
+const JOINT: Membership = { generation: 100_000, members: [A, B, C], newMembers: [A, B, D] };
 
 function fold(events: TimelineEvent[]) {
   const first = initialStep(timelineMachine, { id: 'line' });
@@ -57,7 +57,7 @@ const decide = (events: TimelineEvent[], command: TimelineCommand) =>
 function status(node: NodeId, more: Partial<ReplicaStatus> = {}): ReplicaStatus {
   return {
     node,
-    generation: 1000,
+    generation: 100_000,
     term: 5 as Term,
     flushLsn: 900 as Lsn,
     commitLsn: 900 as Lsn,
@@ -72,13 +72,15 @@ describe('a change of the safekeepers', () => {
 
   it('begins with a joint configuration of a newer generation', () => {
     expect(decide(ACTIVE, change)).toEqual({ events: [REQUESTED] });
-    expect(decide(ACTIVE, { ...change, above: 3004 })).toMatchObject({ events: [{ generation: 4000 }] });
+    expect(decide(ACTIVE, { ...change, above: 300_004 })).toMatchObject({
+      events: [{ generation: 400_000 }],
+    });
     const { snapshot, actions } = fold([...ACTIVE, REQUESTED]);
     expect(actions).toContain('installJoint');
     expect(timelineStatus(snapshot)).toMatchObject({
       members: [A, B, C],
       newMembers: [A, B, D],
-      membershipGeneration: 1000,
+      membershipGeneration: 100_000,
       changeWhy: 'gone',
     });
   });
@@ -93,28 +95,32 @@ describe('a change of the safekeepers', () => {
   });
 
   it('ends with the new members alone; nobody waits for one that left', () => {
-    const settled: TimelineEvent = { type: 'membership.settled', generation: 2000, members: [A, B, D] };
+    const settled: TimelineEvent = { type: 'membership.settled', generation: 200_000, members: [A, B, D] };
     const { snapshot, actions } = fold([...ACTIVE, REQUESTED, INSTALLED, settled]);
     expect(actions).toContain('spread');
     expect(timelineStatus(snapshot)).toMatchObject({
       members: [A, B, D],
       newMembers: undefined,
-      membershipGeneration: 2000,
+      membershipGeneration: 200_000,
       missing: [],
     });
   });
 
   it('can be given up until it is settled; what its steps tell afterwards counts for nothing', () => {
-    const abandoned: TimelineEvent = { type: 'membership.change-abandoned', generation: 2000, why: 'lost' };
+    const abandoned: TimelineEvent = {
+      type: 'membership.change-abandoned',
+      generation: 200_000,
+      why: 'lost',
+    };
     expect(decide([...ACTIVE, REQUESTED], { type: 'abandon-change', why: 'lost' })).toEqual({
       events: [abandoned],
     });
     const late: TimelineEvent[] = [
       INSTALLED,
-      { type: 'membership.settled', generation: 2000, members: [A, B, D] },
+      { type: 'membership.settled', generation: 200_000, members: [A, B, D] },
     ];
     const { snapshot } = fold([...ACTIVE, REQUESTED, abandoned, ...late]);
-    expect(timelineStatus(snapshot)).toMatchObject({ members: [A, B, C], membershipGeneration: 2000 });
+    expect(timelineStatus(snapshot)).toMatchObject({ members: [A, B, C], membershipGeneration: 200_000 });
     expect(decide([...ACTIVE, REQUESTED, abandoned], { type: 'abandon-change', why: '' })).toEqual({
       events: [],
     });
@@ -146,13 +152,13 @@ describe('the mark', () => {
 
   it('must be reached by a majority of the new members, and each that is added must be there', () => {
     const mark = { term: 5, logTerm: 5, flushLsn: 900 };
-    expect(hasReached(mark, 1000, status(D))).toBe(true);
-    expect(hasReached(mark, 1000, status(D, { generation: 1 }))).toBe(false);
+    expect(hasReached(mark, 100_000, status(D))).toBe(true);
+    expect(hasReached(mark, 100_000, status(D, { generation: 1 }))).toBe(false);
     // Fenced since, by one that joined anew; and of another configuration.
-    expect(hasReached(mark, 1000, status(D, { generation: 1003 }))).toBe(true);
-    expect(hasReached(mark, 1000, status(D, { generation: 2000 }))).toBe(false);
-    expect(hasReached(mark, 1000, status(D, { term: 4 as Term }))).toBe(false);
-    expect(hasReached(mark, 1000, status(D, { flushLsn: 899 as Lsn }))).toBe(false);
+    expect(hasReached(mark, 100_000, status(D, { generation: 100_003 }))).toBe(true);
+    expect(hasReached(mark, 100_000, status(D, { generation: 200_000 }))).toBe(false);
+    expect(hasReached(mark, 100_000, status(D, { term: 4 as Term }))).toBe(false);
+    expect(hasReached(mark, 100_000, status(D, { flushLsn: 899 as Lsn }))).toBe(false);
     expect(canSettle(JOINT, mark, [status(A), status(B)])).toBe(false);
     expect(canSettle(JOINT, mark, [status(A), status(D)])).toBe(true);
     expect(canSettle(JOINT, mark, [status(D), status(C)])).toBe(false);
@@ -212,7 +218,7 @@ describe('the steps', () => {
   it('create what is missing once, and settle when it is there', async () => {
     const replicas = new Map([A, B].map((node) => [node, status(node)]));
     const { sent, send, effect, params } = world(replicas, [...ACTIVE, REQUESTED, INSTALLED]);
-    const settled = [{ type: 'membership.settled', generation: 2000, members: [A, B, D] }];
+    const settled = [{ type: 'membership.settled', generation: 200_000, members: [A, B, D] }];
     expect(await bringUp(send, params(), effect)).toEqual(settled);
     expect(sent).toEqual(['create sk4']);
     // After a crash the same again.
@@ -225,7 +231,7 @@ describe('the steps', () => {
     replicas.set(D, status(D, { generation: 1, flushLsn: 100 as Lsn }));
     const { sent, send, effect, params } = world(replicas, [...ACTIVE, REQUESTED, INSTALLED]);
     expect(await bringUp(send, params(), effect)).toMatchObject([{ type: 'membership.settled' }]);
-    expect(sent).toEqual(['leave sk4 999', 'create sk4']);
+    expect(sent).toEqual(['leave sk4 99999', 'create sk4']);
   });
 
   it('give the change up when it does not come to an end', async () => {
@@ -237,11 +243,11 @@ describe('the steps', () => {
 
   it('never create a member again that was there and has lost its disk', async () => {
     const events = [...ACTIVE, REQUESTED, INSTALLED];
-    events.push({ type: 'membership.joined', generation: 1000, node: D });
+    events.push({ type: 'membership.joined', generation: 100_000, node: D });
     const { sent, send, effect, params } = world(new Map([A, B].map((node) => [node, status(node)])), events);
     const running = bringUp(send, params(), effect);
     await new Promise((resolve) => setImmediate(resolve));
-    events.push({ type: 'membership.change-abandoned', generation: 2000, why: 'its disk is lost' });
+    events.push({ type: 'membership.change-abandoned', generation: 200_000, why: 'its disk is lost' });
     expect(await running).toEqual([]);
     expect(sent).toEqual([]);
     expect(membershipOf(params().context).members).toEqual([A, B, C]);

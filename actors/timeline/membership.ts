@@ -6,7 +6,7 @@
  *   joint, installed   a majority of A B C has g + 1 durably: nothing can be won or committed in g any more
  *   settled g + 2      members A B D
  *
- * Generations are written here as if they went up by one. They go up by a thousand: protocols/consensus/membership.ts.
+ * Generations are written here as if they went up by one. They go up by 100,000: protocols/consensus/membership.ts.
  *
  * 1. Each step is an event of the timeline before anybody hears of it; a step is an effect that is taken again after a crash.
  * 2. The *mark* is what a majority of the old members knew when it took over g + 1: the highest term, and the best of their logs. All

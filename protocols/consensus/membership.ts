@@ -6,7 +6,7 @@
  *
  * Generations are raised by two that do not ask each other: the timeline's owner, who decides on a new configuration, and a replica that joins
  * anew and fences the others (actors/safekeeper/rejoin.ts), which leaves the configuration as it is. So that the same number never stands for two
- * different configurations, an owner's decision begins a new thousand, and fences count within it.
+ * different configurations, an owner's decision begins a new hundred thousand, and fences count within it.
  */
 import type { NodeId } from '../ids.ts';
 
@@ -17,7 +17,8 @@ export interface Membership {
   newMembers?: NodeId[];
 }
 
-const FENCES = 1000;
+/** More than a member that joins anew will ever try; 32 bits hold tens of thousands of configurations. */
+const FENCES = 100_000;
 
 /** The generation of a configuration that is decided after one of `generation`. */
 export function nextConfiguration(generation: number): number {
