@@ -33,7 +33,8 @@ import {
 } from './format.ts';
 import { BLOCK_MAX, FIRST_KEY, LAST_KEY, type PageKey } from './key.ts';
 
-const BUFFER_BYTES = 512 * 1024;
+/** To begin with; it grows as much as is stored between two takes. */
+const BUFFER_BYTES = 64 * 1024;
 /** Below this a loop copies faster than Uint8Array.set of a view. */
 const SHORT_BYTES = 160;
 
