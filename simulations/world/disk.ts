@@ -175,10 +175,11 @@ export class SimDisk implements Disk {
 
   async list(path: string): Promise<string[]> {
     await this.#take('list', this.#storage.latency.readMs);
-    const at = resolve(path);
+    const prefix = `${resolve(path)}/`;
     const names: string[] = [];
     for (const name of this.#storage.names.current.keys()) {
-      if (name !== '.' && parentOf(name) === at) names.push(name.slice(name.lastIndexOf('/') + 1));
+      if (name.startsWith(prefix) && !name.includes('/', prefix.length))
+        names.push(name.slice(prefix.length));
     }
     return names.sort();
   }
