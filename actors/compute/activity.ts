@@ -46,6 +46,7 @@ export function readActivity(rows: (string | null)[][]): Activity {
  */
 export class IdleClock {
   #idleSinceMs: number;
+  #lastStatementMs: number | undefined;
   #sessions: number | undefined;
 
   constructor(nowMs: number) {
@@ -61,7 +62,12 @@ export class IdleClock {
       return undefined;
     }
     if (came) this.#idleSinceMs = nowMs;
-    this.#idleSinceMs = Math.min(nowMs, Math.max(this.#idleSinceMs, activity.lastStatementMs));
+    // Seen once, it says nothing more: after the clock was set back it may lie in the future for long.
+    const { lastStatementMs } = activity;
+    if (lastStatementMs !== this.#lastStatementMs)
+      this.#idleSinceMs = Math.max(this.#idleSinceMs, lastStatementMs);
+    this.#lastStatementMs = lastStatementMs;
+    this.#idleSinceMs = Math.min(nowMs, this.#idleSinceMs);
     return this.#idleSinceMs;
   }
 }

@@ -111,6 +111,9 @@ describe('idleness', () => {
     expect(clock.observe({ ...quiet, active: true }, 4_000)).toBeUndefined();
     expect(clock.observe(quiet, 5_000)).toBe(4_000);
     expect(clock.observe({ ...quiet, sessions: 5 }, 6_000)).toBe(6_000);
+    // The clock is set back.
+    expect(clock.observe({ ...quiet, sessions: 5, lastStatementMs: 5_900 }, 2_000)).toBe(2_000);
+    expect(clock.observe({ ...quiet, sessions: 5, lastStatementMs: 5_900 }, 3_000)).toBe(2_000);
     expect(readActivity([['2', '1500', '7']])).toEqual({ active: true, lastStatementMs: 1_500, sessions: 7 });
   });
 });

@@ -3,19 +3,20 @@ import { expect, it } from 'vitest';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import { computeEffects } from './effects.ts';
 import type { ComputeCommand } from './events.ts';
+import type { StoppedReply } from './host-protocol.ts';
 import type { ComputeHandle } from './hosts.ts';
 import type { ComputeEnd, RunningCompute } from './spec.ts';
 
 const running = (hostId: string) => ({ hostId }) as RunningCompute;
 
-function handleOf(hostId: string) {
+function handleOf(hostId: string, stopped: StoppedReply = { stopped: true, lsn: 1 }) {
   const ended = Promise.withResolvers<ComputeEnd>();
   const state = { killed: false };
   const handle: ComputeHandle = {
     compute: running(hostId),
     ended: ended.promise,
     onActivity() {},
-    stop: async () => ({ stopped: true }) as never,
+    stop: async () => stopped,
     kill() {
       state.killed = true;
     },
@@ -65,6 +66,21 @@ it('an end of a compute that was replaced is no event', async () => {
   const present = effects.watch!(params(running('b')), effect);
   second.end({ reason: 'deposed', detail: 'another one is elected' });
   expect(await present).toMatchObject([{ type: 'compute.deposed' }]);
+});
+
+it('a compute whose clock goes after the deadline that was seen is stopped when it has been idle for long enough', async () => {
+  const stopOf = async (reply: StoppedReply, present = 'a') => {
+    const { effects, effect, now, params } = world(async () => handleOf('a', reply).handle);
+    await effects.start!(params(), effect);
+    Object.assign(now, { value: 'stopping', compute: running(present) });
+    const context = { compute: running('a'), stopWhy: 'idle', suspendAfterMs: 300 };
+    return effects.stop!({ context } as never, effect);
+  };
+  const refused = { type: 'compute.stop-refused' };
+  expect(await stopOf({ stopped: false })).toEqual([refused]);
+  const idle = { type: 'compute.idle', sinceMs: -280, deadlineMs: 20 };
+  expect(await stopOf({ stopped: false, idleMs: 280 })).toEqual([refused, idle]);
+  expect(await stopOf({ stopped: false, idleMs: 280 }, 'another')).toEqual([]);
 });
 
 it('a start that was asked for twice is made once, and one that nobody waits for any more is undone', async () => {

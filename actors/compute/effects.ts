@@ -204,6 +204,22 @@ async function awaitDeadline(
   }
 }
 
+/**
+ * Somebody came, or its clock goes after this one: then its idleness, which it has told of already, goes on, and is over when it has
+ * lasted long enough by its own clock.
+ */
+function refused(
+  { compute, suspendAfterMs }: ComputeContext,
+  idleMs: number | undefined,
+  effect: Context,
+): ComputeEvent[] {
+  if (!isPresent(effect, compute!)) return [];
+  const events: ComputeEvent[] = [{ type: 'compute.stop-refused' }];
+  if (idleMs === undefined) return events;
+  const sinceMs = effect.clock.now() - Math.max(0, idleMs);
+  return [...events, { type: 'compute.idle', sinceMs, deadlineMs: sinceMs + suspendAfterMs }];
+}
+
 /** The end itself is reported by `watch`. */
 async function stop(
   services: ComputeServices,
@@ -217,7 +233,7 @@ async function stop(
   try {
     const timeoutMs = STOP_TIMEOUT_MS;
     const reply = await handle.stop(ifIdleForMs === undefined ? { timeoutMs } : { timeoutMs, ifIdleForMs });
-    return reply.stopped ? [] : [{ type: 'compute.stop-refused' }];
+    return reply.stopped ? [] : refused(context, reply.idleMs, effect);
   } catch (error) {
     effect.log.error({ err: error }, 'the compute did not stop cleanly and is killed');
     handle.kill();

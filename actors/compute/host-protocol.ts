@@ -21,7 +21,10 @@ export interface StartedReply {
   port: number;
 }
 
-export type StoppedReply = { stopped: true; lsn: number } | { stopped: false };
+export type StoppedReply =
+  | { stopped: true; lsn: number }
+  /** Nobody has used it for `idleMs` by its own clock, which is too short; absent while somebody does. */
+  | { stopped: false; idleMs?: number };
 
 export type HostReport =
   | { type: 'ready'; lazy: boolean }

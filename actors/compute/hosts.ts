@@ -1,6 +1,7 @@
 /**
  * The port to host processes, where computes run.
  */
+import { PalimpsestError } from '../../protocols/errors.ts';
 import type { StoppedReply } from './host-protocol.ts';
 import type { ComputeEnd, ComputeSpec, RunningCompute } from './spec.ts';
 
@@ -24,4 +25,11 @@ export interface ComputeHosts {
   /** The handle of a compute that another process had started and watched, if it still runs. */
   adopt?(compute: RunningCompute): Promise<ComputeHandle | undefined>;
   close(): Promise<void>;
+}
+
+/** Why a start fails when its host has ended so. */
+export function failStart(end: ComputeEnd): never {
+  if (end.reason === 'stopped') throw new PalimpsestError('unavailable', 'the compute was stopped');
+  if (end.reason === 'misplaced') throw new PalimpsestError('conflict', end.detail);
+  throw new PalimpsestError(end.reason === 'deposed' ? 'deposed' : 'unavailable', end.detail);
 }

@@ -13,10 +13,9 @@ import type { StoppedReply } from '../../actors/compute/host-protocol.ts';
 import type { ComputeHandle, ComputeHosts } from '../../actors/compute/hosts.ts';
 import type { ComputeEnd, ComputeSpec, RunningCompute } from '../../actors/compute/spec.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import type { ChannelIdentity } from '../../runtime/adapters/credentials.ts';
 import { packMessage, sendCommand, serveCommands } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
-import { Relay } from './relay.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
 
 export const COMPUTE_NODE_KIND = 'compute-node';
 export const COMPUTE_START_KIND = 'compute-start';
@@ -34,8 +33,9 @@ export type ComputeNodeCommand =
 
 export interface HostedCompute {
   compute: RunningCompute;
-  /** Since when nobody uses it; undefined when somebody does. */
+  /** Since when nobody uses it, by the node's clock, and how long that is; undefined when somebody does. */
   sinceMs?: number;
+  idleMs?: number;
 }
 
 export interface ComputeNodeView {
@@ -44,27 +44,32 @@ export interface ComputeNodeView {
 }
 
 export type ComputeNews =
-  | { type: 'activity'; hostId: string; sinceMs?: number }
+  | { type: 'activity'; hostId: string; sinceMs?: number; idleMs?: number }
   | { type: 'end'; hostId: string; end: ComputeEnd };
 
 export function computeNewsSubject(node: string): string {
   return `pal.node.${node}.compute`;
 }
 
+/** The way of gateways on other nodes to one compute. */
+export interface ComputeRelay {
+  readonly address: { host: string; port: number; key: string };
+  close(): void;
+}
+
 export interface ComputeNodeOptions {
   node: string;
-  /** Where gateways reach this node. */
-  host: string;
   bus: Bus;
+  clock: Clock;
   hosts: ComputeHosts;
-  /** In a secured cluster gateways come by TLS. */
-  identity?: ChannelIdentity | undefined;
+  /** Opens the way to the compute behind a socket of this machine. */
+  openRelay(socketPath: string): Promise<ComputeRelay>;
 }
 
 interface Hosted {
   handle: ComputeHandle;
   compute: RunningCompute;
-  relay: Relay;
+  relay: ComputeRelay;
   sinceMs: number | undefined;
 }
 
@@ -116,20 +121,18 @@ export class ComputeNode {
     spec,
     timeoutMs,
   }: Extract<ComputeNodeCommand, { type: 'start' }>): Promise<RunningCompute> {
-    const { hosts, node, host, bus, identity } = this.#options;
+    const { hosts, node, bus, openRelay } = this.#options;
     if (this.#leaving) throw new PalimpsestError('unavailable', `node ${node} is being stopped`);
     await sendCommand(bus, COMPUTE_START_KIND, id, { type: 'confirm' }, { timeoutMs: CONFIRM_TIMEOUT_MS });
     const handle = await hosts.start(spec, { timeoutMs });
     const { hostId, socketDirectory, port } = handle.compute;
-    const relay = await Relay.open(host, `${socketDirectory}/.s.PGSQL.${port}`, identity);
+    const relay = await openRelay(`${socketDirectory}/.s.PGSQL.${port}`);
     const compute: RunningCompute = { ...handle.compute, node, address: relay.address };
     const hosted: Hosted = { handle, compute, relay, sinceMs: undefined };
     this.#hosted.set(hostId, hosted);
     handle.onActivity((sinceMs) => {
       hosted.sinceMs = sinceMs;
-      this.#tell(
-        sinceMs === undefined ? { type: 'activity', hostId } : { type: 'activity', hostId, sinceMs },
-      );
+      this.#tell({ type: 'activity', hostId, ...this.#idleness(sinceMs) });
     });
     void handle.ended.then((end) => {
       relay.close();
@@ -150,11 +153,17 @@ export class ComputeNode {
 
   #view(): ComputeNodeView {
     return {
-      running: [...this.#hosted.values()].map(({ compute, sinceMs }) =>
-        sinceMs === undefined ? { compute } : { compute, sinceMs },
-      ),
+      running: [...this.#hosted.values()].map(({ compute, sinceMs }) => ({
+        compute,
+        ...this.#idleness(sinceMs),
+      })),
       ended: [...this.#ended].map(([hostId, end]) => ({ hostId, end })),
     };
+  }
+
+  /** Clocks of nodes differ: what lasts is told, too. */
+  #idleness(sinceMs: number | undefined): Pick<HostedCompute, 'sinceMs' | 'idleMs'> {
+    return sinceMs === undefined ? {} : { sinceMs, idleMs: this.#options.clock.now() - sinceMs };
   }
 
   #tell(news: ComputeNews): void {

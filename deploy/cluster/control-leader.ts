@@ -132,6 +132,7 @@ export class ControlLeader {
     });
     this.#hosts = new RemoteComputes({
       bus,
+      clock,
       log,
       random,
       choose: () => this.#chooseCompute(),

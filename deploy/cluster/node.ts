@@ -45,6 +45,7 @@ import { bindDirectory, type ClusterIdentity, joinCluster } from './identity.ts'
 import { nodeGateway } from './node-gateway.ts';
 import { askToLeave } from './node-leave.ts';
 import { pageserverNode, Registration, safekeeperNode, serveNode } from './registry.ts';
+import { Relay } from './relay.ts';
 import { hostCredentials } from './security/host-credentials.ts';
 
 const STOP_COMPUTES_TIMEOUT_MS = 30_000;
@@ -322,10 +323,10 @@ class ClusterNode {
     this.#undo.add('compute hosts', () => hosts.close());
     const computes = new ComputeNode({
       node: name,
-      host,
       bus: this.#bus,
+      clock: this.#clock,
       hosts,
-      identity: this.#access?.identity,
+      openRelay: (socketPath) => Relay.open(host, socketPath, this.#access?.identity),
     });
     await computes.serve();
     this.#undo.add('computes', () => computes.suspendAll(STOP_COMPUTES_TIMEOUT_MS));

@@ -9,6 +9,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { hexId } from '../../protocols/ids.ts';
 import { sendCommand, serveCommands, unpackMessage } from '../../runtime/bus/command.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
+import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Random } from '../../runtime/ports/random.ts';
 import {
@@ -16,6 +17,7 @@ import {
   COMPUTE_START_KIND,
   type ComputeNews,
   type ComputeNodeView,
+  type HostedCompute,
 } from './compute-node.ts';
 
 const ASK_TIMEOUT_MS = 2_000;
@@ -24,6 +26,7 @@ const GRACE_MS = 1_000;
 
 export interface RemoteComputesOptions {
   bus: Bus;
+  clock: Clock;
   log: Log;
   random: Random;
   /** Throws `unavailable` when no node takes computes. */
@@ -36,12 +39,15 @@ class RemoteHandle implements ComputeHandle {
   readonly compute: RunningCompute;
   readonly ended: Promise<ComputeEnd>;
   readonly #bus: Bus;
+  readonly #clock: Clock;
   #resolve: (end: ComputeEnd) => void = () => {};
   #listener: ((sinceMs: number | undefined) => void) | undefined;
-  #activity: { sinceMs: number | undefined } | undefined;
+  /** As the node told it, and by this clock. */
+  #activity: { toldMs: number | undefined; sinceMs: number | undefined } | undefined;
 
-  constructor(bus: Bus, compute: RunningCompute) {
+  constructor({ bus, clock }: RemoteComputesOptions, compute: RunningCompute) {
     this.#bus = bus;
+    this.#clock = clock;
     this.compute = compute;
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -52,9 +58,10 @@ class RemoteHandle implements ComputeHandle {
     this.#resolve(end);
   }
 
-  activity(sinceMs: number | undefined): void {
-    if (this.#activity && this.#activity.sinceMs === sinceMs) return;
-    this.#activity = { sinceMs };
+  activity({ sinceMs: toldMs, idleMs }: Pick<HostedCompute, 'sinceMs' | 'idleMs'>): void {
+    if (this.#activity && this.#activity.toldMs === toldMs) return;
+    const sinceMs = idleMs === undefined ? toldMs : this.#clock.now() - idleMs;
+    this.#activity = { toldMs, sinceMs };
     this.#listener?.(sinceMs);
   }
 
@@ -121,7 +128,7 @@ export class RemoteComputes implements ComputeHosts {
     const ended = view?.ended.find(({ hostId }) => hostId === compute.hostId);
     if (!running && !ended) return undefined;
     const handle = this.#keep(compute);
-    if (running) handle.activity(running.sinceMs);
+    if (running) handle.activity(running);
     if (ended) this.#end(compute.hostId, ended.end);
     return handle;
   }
@@ -163,12 +170,13 @@ export class RemoteComputes implements ComputeHosts {
       if (!running.has(compute.hostId))
         this.#end(compute.hostId, { reason: 'crashed', detail: `node ${node} does not run it any more` });
     }
-    for (const { compute, sinceMs } of view.running) {
+    for (const hosted of view.running) {
+      const { compute } = hosted;
       const handle = this.#handles.get(compute.hostId);
-      if (handle) handle.activity(sinceMs);
+      if (handle) handle.activity(hosted);
       else if (!startingBefore && !isStarting()) {
         this.#options.log.warn({ host: compute.hostId, node }, 'a compute that nobody wants is ended');
-        new RemoteHandle(this.#options.bus, compute).kill();
+        new RemoteHandle(this.#options, compute).kill();
       }
     }
   }
@@ -196,14 +204,14 @@ export class RemoteComputes implements ComputeHosts {
   }
 
   #keep(compute: RunningCompute): RemoteHandle {
-    const handle = new RemoteHandle(this.#options.bus, compute);
+    const handle = new RemoteHandle(this.#options, compute);
     this.#handles.set(compute.hostId, handle);
     return handle;
   }
 
   #take(news: ComputeNews): void {
     if (news.type === 'end') this.#end(news.hostId, news.end);
-    else this.#handles.get(news.hostId)?.activity(news.sinceMs);
+    else this.#handles.get(news.hostId)?.activity(news);
   }
 
   #end(hostId: string, end: ComputeEnd): void {

@@ -19,6 +19,7 @@ import {
   type StartedReply,
   type StoppedReply,
 } from '../../actors/compute/host-protocol.ts';
+import { tooEarlyToStop } from '../../actors/compute/idle-watch.ts';
 import { ReadOnlyRun } from '../../actors/compute/read-only-run.ts';
 import type { ComputeEnd, ComputeSpec } from '../../actors/compute/spec.ts';
 import { FirstPages } from '../../actors/compute/start/first-pages.ts';
@@ -270,8 +271,8 @@ async function stop(ifIdleForMs: number | undefined): Promise<StoppedReply> {
     return { stopped: true, lsn: 0 };
   }
   if (ifIdleForMs !== undefined) {
-    const sinceMs = await run.idleSince();
-    if (sinceMs === undefined || clock.now() - sinceMs < ifIdleForMs) return { stopped: false };
+    const tooEarly = tooEarlyToStop(await run.idleSince(), ifIdleForMs, clock.now());
+    if (tooEarly) return tooEarly;
   }
   return { stopped: true, lsn: await run.stop() };
 }

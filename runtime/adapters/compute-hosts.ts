@@ -15,7 +15,7 @@ import {
   type StartedReply,
   type StoppedReply,
 } from '../../actors/compute/host-protocol.ts';
-import type { ComputeHandle, ComputeHosts } from '../../actors/compute/hosts.ts';
+import { type ComputeHandle, type ComputeHosts, failStart } from '../../actors/compute/hosts.ts';
 import type { ComputeEnd, ComputeSpec, RunningCompute } from '../../actors/compute/spec.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { sendCommand } from '../bus/command.ts';
@@ -193,12 +193,6 @@ export class LocalComputeHosts implements ComputeHosts {
     this.#reserve = this.#reserve.filter((other) => other !== host);
     this.#options.clock.setTimer(host.isReady ? 0 : RESERVE_RETRY_MS, () => this.fillReserve());
   }
-}
-
-function failStart(end: ComputeEnd): never {
-  if (end.reason === 'stopped') throw new PalimpsestError('unavailable', 'the compute was stopped');
-  if (end.reason === 'misplaced') throw new PalimpsestError('conflict', end.detail);
-  throw new PalimpsestError(end.reason === 'deposed' ? 'deposed' : 'unavailable', end.detail);
 }
 
 interface HostIdentity {
