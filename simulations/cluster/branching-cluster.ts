@@ -14,6 +14,7 @@ import { walPageHeaderBytes } from '../../protocols/postgres/wal/page-header.ts'
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import { FaultInjector, type FaultTarget } from '../faults/injector.ts';
+import { ComputeOracle } from '../oracles/compute-oracle.ts';
 import { ListedObjects } from '../oracles/listed-objects.ts';
 import { ReplayOracle } from '../oracles/replay-oracle.ts';
 import type { ScenarioContext } from '../scenarios/scenario.ts';
@@ -32,6 +33,10 @@ import type { SimPostgresOptions, Workload } from './sim-postgres.ts';
 
 const PG_VERSION = 17;
 const SYSTEM_ID = 7_000_000_000_000_000_002n;
+/** For scenarios that are not about the life of computes. */
+const SUSPEND_AFTER_MS = 1500;
+const ACTIVITY_INTERVAL_MS = 100;
+const SESSION_MS = 3000;
 const RESTART_MS = 200;
 const LOOK_MS = 200;
 /** A user does not wait for long for a control plane that may have crashed. */
@@ -47,6 +52,11 @@ export interface BranchingOptions {
   network: NetworkLimits;
   workload: Workload;
   computes: number;
+  /** When computes that nobody uses are suspended (0: never), and the pause between two looks. */
+  suspendAfterMs?: number;
+  activityIntervalMs?: number;
+  /** How long clients of computes stay, in the mean. */
+  sessionMs?: number;
   /** History ends: the project's window in bytes of WAL, and the pause between two collections. */
   history?: { bytes: number; gcIntervalMs: number };
   /** That a timeline begins with; three when absent. */
@@ -73,6 +83,7 @@ export class BranchingCluster {
   readonly injector: FaultInjector;
   readonly known: KnownTimelines;
   readonly computes: ComputeFleet;
+  readonly computeOracle: ComputeOracle;
   readonly listed: ListedObjects;
   readonly #context: ScenarioContext;
   readonly #options: BranchingOptions;
@@ -104,9 +115,14 @@ export class BranchingCluster {
     const pgVersion = PG_VERSION;
     this.known = new KnownTimelines({ world, bucket, pgVersion, safekeepers, members, isDeleted });
     this.pageservers = (options.isCluster ? ['ps-a', 'ps-b'] : ['ps1']).map((name) => this.#pageserver(name));
+    this.computeOracle = new ComputeOracle({
+      world,
+      suspendAfterMs: this.#suspendAfterMs,
+      historyOf: (timeline) => this.known.all.get(timeline)?.history,
+    });
     this.control = this.#control();
     this.#computeMachines = Array.from({ length: options.computes }, (_, n) =>
-      this.machine(`compute${n + 1}`),
+      this.#computeMachine(`compute${n + 1}`),
     );
     this.computes = this.#fleet();
     this.injector = new FaultInjector({
@@ -133,6 +149,17 @@ export class BranchingCluster {
     return machine;
   }
 
+  /** On a single machine all processes have the same clock. */
+  #computeMachine(name: string): SimMachine {
+    const machine = this.machine(name);
+    if (!this.#options.isCluster) Object.assign(machine.skew, this.control.machine.skew);
+    return machine;
+  }
+
+  get #suspendAfterMs(): number {
+    return this.#options.suspendAfterMs ?? SUSPEND_AFTER_MS;
+  }
+
   get hasHistoryWindow(): boolean {
     return this.#options.history !== undefined;
   }
@@ -152,6 +179,7 @@ export class BranchingCluster {
   start(): void {
     for (const safekeeper of this.safekeepers) safekeeper.start();
     for (const pageserver of this.pageservers) this.startPageserver(pageserver);
+    this.computes.startAll();
     this.control.start();
   }
 
@@ -167,7 +195,9 @@ export class BranchingCluster {
     for (const pageserver of this.pageservers) {
       if (!pageserver.machine.isUp) this.startPageserver(pageserver);
     }
+    this.computes.startAll();
     if (!this.control.machine.isUp) this.control.start();
+    this.computeOracle.mended();
   }
 
   /** All safekeepers lose their memory at once, and the pageservers all that they have. */
@@ -342,8 +372,9 @@ export class BranchingCluster {
       oracle: this.#replays,
       onTimeline: (timeline, actor) => this.known.watch(timeline, actor),
       computes: {
-        wake: (timeline) => this.computes.wake(control.machine.process!, timeline),
-        suspend: async (timeline) => this.computes.suspend(timeline),
+        fleet: () => this.computes,
+        oracle: this.computeOracle,
+        suspendAfterMs: this.#suspendAfterMs,
       },
       onExit: this.#restarter(machine, () => control.start()),
     });
@@ -362,19 +393,26 @@ export class BranchingCluster {
   }
 
   #fleet(): ComputeFleet {
-    const { workload, membershipTold, onServing } = this.#options;
+    const { workload, membershipTold, onServing, isCluster = false, activityIntervalMs } = this.#options;
+    const oracle = this.computeOracle;
+    const sessionMs = this.#options.sessionMs ?? SESSION_MS;
     return new ComputeFleet({
       world: this.#context.world,
       machines: this.#computeMachines,
+      gateway: this.machine('gateway'),
+      isCluster,
+      sessionMs,
+      oracle,
       workload,
+      activityIntervalMs: activityIntervalMs ?? ACTIVITY_INTERVAL_MS,
       canary: this.#canary,
-      isDown: (name) => this.injector.isDown(name),
       usable: () => this.branches().map(({ timeline }) => timeline),
       specOf: (process, timeline) => this.ask<ComputeSpec>(process, { type: 'compute-spec', timeline }),
       known: (timeline) => this.#knownTimeline(timeline),
       membershipTold: (timeline, told) =>
         membershipTold?.(this.known.configurationsOf(timeline), told) ?? told,
       isGone: (timeline) => this.control.isGone(timeline),
+      onMisplaced: (timeline, expectedLsn) => oracle.misplaced(timeline, expectedLsn),
       ...(onServing ? { onServing } : {}),
     });
   }
@@ -426,8 +464,8 @@ export class BranchingCluster {
       ...this.#computeMachines.map((machine) =>
         target(
           machine,
-          () => {},
-          () => computes.crash(machine),
+          () => computes.start(machine),
+          () => machine.crash(),
         ),
       ),
     ];

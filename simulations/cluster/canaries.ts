@@ -2,6 +2,7 @@
  * Known bugs, to prove that the simulator finds them. Each is put between production code and the world: a disk that lies, a
  * message that is changed on its way, a rule that is bent. Production code has no switch for any of them.
  */
+import type { ComputeHosts } from '../../actors/compute/hosts.ts';
 import type { ShardEvent } from '../../actors/pageserver/events.ts';
 import type { PageCache } from '../../actors/pageserver/page-cache.ts';
 import type { ShardTools } from '../../actors/pageserver/tools.ts';
@@ -15,6 +16,7 @@ import type { Channel } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import type { SimRandom } from '../world/random.ts';
+import { COMPUTE_CANARIES } from './compute-canaries.ts';
 import { CONSENSUS_CANARIES } from './consensus-canaries.ts';
 import { HISTORY_CANARIES } from './history-canaries.ts';
 import { JOURNAL_CANARIES } from './journal-canaries.ts';
@@ -43,6 +45,8 @@ export interface Canary {
   pagesAsOf?: (elected: Lsn, startLsn: Lsn) => Lsn;
   /** Between the control plane and the others. */
   wrapControlBus?: (bus: Bus) => Bus;
+  /** Between whoever watches computes and their host processes. */
+  wrapComputeHosts?: (hosts: ComputeHosts) => ComputeHosts;
   /** A replica whose disk was lost is created as if the timeline were new. */
   joinsAsNew?: boolean;
   /** Between an actor's owner and JetStream. */
@@ -76,6 +80,7 @@ export function findCanary(name: string | undefined, clock: { nowMs: number }): 
     ...OFFLOAD_CANARIES,
     ...HISTORY_CANARIES,
     ...JOURNAL_CANARIES,
+    ...COMPUTE_CANARIES,
   ];
   const canary = all.find((each) => each.name === wanted);
   const fromMs = Number(from ?? 0);

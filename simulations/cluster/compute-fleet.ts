@@ -1,178 +1,230 @@
-/** The computes of an installation: simulated Postgres servers, which the control plane has woken or clients want. */
+/**
+ * The machines of computes, and all computes on them, whoever started them. On a single machine the control plane starts them itself; in
+ * a cluster each machine has the compute node of production, which starts them when it is asked. Rivals are started by somebody who
+ * takes itself for the control plane.
+ */
+import type { ComputeHandle, ComputeHosts } from '../../actors/compute/hosts.ts';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
-import type { Membership } from '../../protocols/consensus/membership.ts';
+import { ComputeNode } from '../../deploy/cluster/compute-node.ts';
+import { RemoteComputes } from '../../deploy/cluster/remote-computes.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import type { NodeId } from '../../protocols/ids.ts';
-import type { Lsn } from '../../protocols/lsn.ts';
+import type { ComputeOracle } from '../oracles/compute-oracle.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
-import type { World } from '../world/world.ts';
-import type { Canary } from './canaries.ts';
-import type { KnownTimeline } from './known-timelines.ts';
-import { SimPostgres, type SimPostgresOptions, type Workload } from './sim-postgres.ts';
+import type { SimRandom } from '../world/random.ts';
+import type { ComputeSurroundings } from './compute-host-process.ts';
+import { type SimComputeHost, SimComputeHosts } from './compute-hosts.ts';
+import { ComputeUsers } from './compute-users.ts';
 
-const LOOK_MS = 200;
-const WAKE_MS = 20_000;
-const WAKE_POLL_MS = 20;
 const CALM_THINK_MS = 400;
-const STOP_SHARE = 0.05;
+const ALIVE_MS = 500;
+const RIVAL_START_MS = 10_000;
+const RIVAL_LIFE_MS = 800;
+/** Rivals on timelines whose compute was suspended; kills of those that just start or stop. */
+const SUSPENDED_SHARE = 0.6;
+const KILL_LATER_SHARE = 0.5;
+const KILL_MS = 80;
 
-export interface ComputeFleetOptions {
-  world: World;
+export interface ComputeFleetOptions extends ComputeSurroundings {
   machines: readonly SimMachine[];
-  workload: Workload;
-  canary: Canary | undefined;
-  isDown(machine: string): boolean;
+  /** Where clients come from. */
+  gateway: SimMachine;
+  /** How long a client stays, in the mean. */
+  sessionMs: number;
+  /** Computes outlive the process that asked for them. */
+  isCluster: boolean;
+  oracle: ComputeOracle;
   /** Timelines that clients may want to use. */
   usable(): string[];
   /** Asks the control plane. */
   specOf(process: SimProcess, timeline: string): Promise<ComputeSpec>;
-  known(timeline: string): KnownTimeline | undefined;
-  /** What was asked for may have been answered long ago, where members change. */
-  membershipTold(timeline: string, told: Membership): Membership;
-  /** Its safekeepers may be giving up what they acknowledge. */
-  isGone(timeline: string): boolean;
-  onServing?(timeline: string): SimPostgresOptions['onServing'];
+}
+
+/** The subject on which a machine of computes says that it lives. */
+export function aliveSubject(machine: string): string {
+  return `pal.sim.alive.${machine}`;
 }
 
 export class ComputeFleet {
   readonly #options: ComputeFleetOptions;
-  /** What runs on a compute's machine. */
-  readonly #running = new Map<string, { timeline: string; postgres: SimPostgres }>();
+  readonly #random: SimRandom;
+  readonly #users: ComputeUsers;
+  readonly #rivals = new Map<string, ComputeHandle>();
   #isOver = false;
+  /** What a fault waits for, to kill its host. */
+  #toKill: 'starting' | 'stopping' | undefined;
 
   constructor(options: ComputeFleetOptions) {
     this.#options = options;
+    this.#random = options.world.random('fleet');
+    const { gateway, usable, oracle, world, sessionMs } = options;
+    oracle.onStopping = (hostId) => this.#killSoon('stopping', oracle.hosts.get(hostId));
+    this.#users = new ComputeUsers({
+      world,
+      gateway,
+      sessionMs,
+      usable,
+      hostOf: (id) => oracle.hosts.get(id),
+    });
   }
 
-  /** Whether some compute leads the timeline, as far as it knows. */
-  isLed(timeline: string): boolean {
-    return [...this.#running.values()].some((each) => each.timeline === timeline && each.postgres.isLeading);
+  get machines(): readonly SimMachine[] {
+    return this.#options.machines;
   }
 
-  /** Keeps clients coming: computes are woken for branches, work for a while and are stopped. */
-  keepBusy(random: { int(bound: number): number; chance(p: number): boolean }): void {
-    const { world, machines, usable, isDown } = this.#options;
-    const look = () => {
-      if (this.#isOver) return;
-      for (const machine of machines) {
-        const running = this.#running.get(machine.name);
-        if (running && random.chance(STOP_SHARE)) running.postgres.stop();
-        if (running || isDown(machine.name)) continue;
-        const idle = usable().filter((timeline) => !this.#runsOn(timeline));
-        const timeline = idle[random.int(Math.max(1, idle.length))];
-        if (timeline) this.#start(machine, timeline);
-      }
-      world.after(LOOK_MS, undefined, 'clients', look);
-    };
-    look();
+  get isCluster(): boolean {
+    return this.#options.isCluster;
   }
 
-  /** From now on clients think for long: what is waited for may take minutes, and their work says nothing new. */
+  /** Starts all machines that are down. */
+  startAll(): void {
+    if (!this.#options.gateway.isUp) this.#options.gateway.start(() => {});
+    for (const machine of this.machines) if (!machine.isUp) this.start(machine);
+  }
+
+  start(machine: SimMachine): void {
+    machine.start((process) => {
+      if (this.isCluster) void this.#serveNode(process);
+    });
+  }
+
+  /** Keeps clients coming. */
+  keepBusy(): void {
+    for (let n = 0; n < this.machines.length; n++) this.#users.come();
+  }
+
+  /** Nothing goes wrong any more, and clients think for long: what is waited for may take minutes, and their work says nothing new. */
   calm(): void {
+    this.#toKill = undefined;
     this.#options.workload.thinkMs = CALM_THINK_MS;
   }
 
   /** Nobody uses the installation any more. */
   rest(): void {
     this.#isOver = true;
-    for (const { postgres } of [...this.#running.values()]) postgres.stop();
-    for (const machine of this.#options.machines) this.crash(machine);
+    this.#users.rest();
+    for (const [id, rival] of this.#rivals) {
+      rival.kill();
+      this.#options.oracle.hosts.get(id)?.kill();
+    }
   }
 
-  /** Starts a compute for a timeline that another one leads (0), after that was killed (1) or stopped (2). */
+  /** Wakes the compute of a timeline and uses it for a moment. Throws why that is not possible. */
+  use(timeline: string, forMs: number): Promise<void> {
+    return this.#users.use(timeline, forMs);
+  }
+
+  /** For clients that wait. */
+  pause(forMs: number): Promise<void> {
+    return this.#options.gateway.process!.ports.clock.sleep(forMs);
+  }
+
+  /** Hosts on machines of this fleet, for a process that watches them. */
+  hostsOf(owner: SimProcess, place: () => SimProcess): ComputeHosts {
+    const { oracle, canary, world } = this.#options;
+    const onHost = (host: SimComputeHost) => {
+      oracle.hostStarted(host);
+      this.#killSoon('starting', host);
+      world.tell(host.process.machine.name, `has host ${host.id} of ${owner.machine.name}`);
+    };
+    const hosts = new SimComputeHosts({ owner, place, surroundings: this.#options, onHost });
+    return canary?.wrapComputeHosts?.(hosts) ?? hosts;
+  }
+
+  /** The machine with the fewest computes. Throws when all are down. */
+  leastLoaded(): SimProcess {
+    const up = this.machines.filter((machine) => machine.isUp);
+    const load = (machine: SimMachine) =>
+      [...this.#options.oracle.hosts.values()].filter(({ process }) => process.machine === machine).length;
+    const [first] = up.sort((a, b) => load(a) - load(b));
+    if (!first) throw new PalimpsestError('unavailable', 'no machine takes computes');
+    return first.process!;
+  }
+
+  // --- faults ---------------------------------------------------------------------------------------------------
+
+  /** Starts a compute for a timeline that another one leads, or led (0), or kills (1) or stops (2) one that leads. */
   startRival(name: string, how: number): void {
-    const { world, machines, isDown } = this.#options;
-    const machine = machines.find((each) => each.name === name);
-    const [other] = [...this.#running].filter(([on, { postgres }]) => on !== name && postgres.isLeading);
-    if (!machine || !other || isDown(name)) return;
-    const [on, { timeline, postgres }] = other;
-    if (how === 1) this.crash(machines.find((each) => each.name === on)!);
-    else if (how === 2) postgres.stop();
-    else world.mark('compute: a rival was started');
-    this.#running.get(name)?.postgres.stop();
-    this.#start(machine, timeline);
-  }
-
-  crash(machine: SimMachine): void {
-    machine.crash();
-    this.#running.delete(machine.name);
-  }
-
-  /** For the control plane: resolves when a compute leads the timeline. */
-  async wake(process: SimProcess, timeline: string): Promise<void> {
-    const { world, machines, isDown } = this.#options;
-    if (!this.#runsOn(timeline)) {
-      const free = machines.find(({ name }) => !this.#running.has(name) && !isDown(name));
-      // All are at work for others: one of them gives way.
-      const machine = free ?? machines[0]!;
-      this.#running.get(machine.name)?.postgres.stop();
-      this.#start(machine, timeline);
+    const { oracle, usable } = this.#options;
+    const leading = [...oracle.hosts.values()].filter(({ program }) => program.postgres?.isLeading);
+    const chosen = leading.length > 0 ? this.#random.pick(leading) : undefined;
+    const timeline = chosen?.program.spec?.timeline;
+    if (how === 1) {
+      if (this.#random.chance(KILL_LATER_SHARE)) this.#toKill = this.#random.pick(['starting', 'stopping']);
+      else chosen?.kill();
+    } else if (how === 2 && timeline) void this.#suspend(name, timeline);
+    else if (how === 0) {
+      const suspended = usable().filter((each) => oracle.isSuspended(each));
+      const isSuspended = suspended.length > 0 && this.#random.chance(SUSPENDED_SHARE);
+      const wanted = isSuspended ? this.#random.pick(suspended) : timeline;
+      if (wanted) void this.#runRival(name, wanted);
     }
-    for (let waitedMs = 0; waitedMs < WAKE_MS && !this.isLed(timeline); waitedMs += WAKE_POLL_MS) {
-      await process.ports.clock.sleep(WAKE_POLL_MS);
-    }
-    if (!this.isLed(timeline)) throw new PalimpsestError('unavailable', 'the compute does not start');
-    world.mark('control: a compute was woken');
   }
 
-  suspend(timeline: string): void {
-    const machine = this.#runsOn(timeline);
-    if (machine) this.#running.get(machine.name)?.postgres.stop();
+  /** Somebody asks that it is stopped, and a rival may write before anybody wakes it. */
+  async #suspend(name: string, timeline: string): Promise<void> {
+    await this.#users.suspend(timeline);
+    if (this.#random.chance(SUSPENDED_SHARE) && !this.#isOver) await this.#runRival(name, timeline);
   }
 
-  #runsOn(timeline: string): SimMachine | undefined {
-    return this.#options.machines.find(({ name }) => this.#running.get(name)?.timeline === timeline);
-  }
-
-  #start(machine: SimMachine, timeline: string): void {
+  /** A fault may have waited for a host that does this. */
+  #killSoon(what: 'starting' | 'stopping', host: SimComputeHost | undefined): void {
+    if (!host || this.#toKill !== what || this.#isOver) return;
+    this.#toKill = undefined;
     const { world } = this.#options;
-    machine.start((process) => {
-      void this.#run(machine, process, timeline).catch((error: Error) => {
-        if (!(error instanceof PalimpsestError)) throw error;
-        world.mark('compute: it could not start');
-        if (machine.process === process) machine.crash();
-      });
+    world.mark(`compute: killed while ${what}`);
+    world.after(this.#random.float() * KILL_MS, undefined, 'kill', () => host.kill());
+  }
+
+  /** Somebody who is not the control plane any more starts a compute, works with it and goes away. */
+  async #runRival(name: string, timeline: string): Promise<void> {
+    const { world, gateway, specOf, oracle } = this.#options;
+    const process = gateway.process!;
+    try {
+      const spec = await specOf(process, timeline);
+      if (this.#isOver) return;
+      const handle = await this.#rivalHosts(name).start(spec, { timeoutMs: RIVAL_START_MS });
+      const { hostId } = handle.compute;
+      this.#rivals.set(hostId, handle);
+      world.mark('compute: a rival was started');
+      const disconnect = oracle.hosts.get(hostId)?.program.postgres?.connect();
+      await process.ports.clock.sleep(this.#random.exponential(RIVAL_LIFE_MS));
+      disconnect?.();
+      if (this.#random.chance(0.5)) await handle.stop({ timeoutMs: RIVAL_START_MS });
+      else handle.kill();
+    } catch (error) {
+      if (!(error instanceof PalimpsestError)) throw error;
+      world.mark('compute: a rival could not be started');
+    }
+  }
+
+  #rivalHosts(name: string): ComputeHosts {
+    const { gateway, machines } = this.#options;
+    const process = gateway.process!;
+    const { bus, clock, log, random } = process.ports;
+    if (this.isCluster) return new RemoteComputes({ bus, clock, log, random, choose: () => name });
+    const machine = machines.find((each) => each.name === name)!;
+    return this.hostsOf(process, () => {
+      if (!machine.process) throw new PalimpsestError('unavailable', `machine ${name} is down`);
+      return machine.process;
     });
   }
 
-  async #run(machine: SimMachine, process: SimProcess, timeline: string): Promise<void> {
-    const { world, canary, workload, specOf, known: knownOf, membershipTold, isGone } = this.#options;
-    const spec = await specOf(process, timeline);
-    const known = knownOf(timeline);
-    if (process.isDead || !known || isGone(timeline)) return;
-    const onServing = this.#options.onServing?.(timeline);
-    const told = membershipTold(timeline, {
-      generation: spec.membershipGeneration ?? 1,
-      members: spec.safekeepers as NodeId[],
-      ...(spec.newSafekeepers ? { newMembers: spec.newSafekeepers as NodeId[] } : {}),
+  // --- a machine of a cluster -----------------------------------------------------------------------------------
+
+  async #serveNode(process: SimProcess): Promise<void> {
+    const { bus, clock } = process.ports;
+    const { name } = process.machine;
+    const node = new ComputeNode({
+      node: name,
+      bus,
+      clock,
+      hosts: this.hostsOf(process, () => process),
+      openRelay: async () => ({ address: { host: name, port: 5432, key: '' }, close() {} }),
     });
-    const postgres = new SimPostgres(
-      {
-        machine,
-        timeline: {
-          tenant: spec.tenant,
-          timeline,
-          ...(canary?.membershipSeen?.(told) ?? told),
-          pgVersion: spec.pgVersion,
-          systemId: BigInt(spec.systemId),
-          startLsn: spec.startLsn as Lsn,
-        },
-        workload,
-        history: known.history,
-        ledger: known.ledger,
-        ...(canary?.wrapChannel ? { wrapChannel: canary.wrapChannel } : {}),
-        ...(canary?.membersSeen ? { membersSeen: canary.membersSeen } : {}),
-        ...(onServing ? { onServing } : {}),
-        onExit: (reason) => {
-          world.tell(machine.name, `ends: ${reason}`);
-          if (reason.startsWith('deposed')) world.mark('compute: deposed');
-          if (this.#running.get(machine.name)?.postgres === postgres) this.#running.delete(machine.name);
-        },
-      },
-      process,
-    );
-    this.#running.set(machine.name, { timeline, postgres });
-    world.mark('compute: started');
-    await postgres.run();
+    await node.serve();
+    while (!process.isDead) {
+      bus.publish(aliveSubject(name), new Uint8Array(0));
+      await clock.sleep(ALIVE_MS);
+    }
   }
 }

@@ -2,7 +2,6 @@
  * The control plane on a simulated machine: the tenants and timelines of production over their journals, and what is done for them
  * when storage changes.
  */
-import { COMPUTE_KIND } from '../../actors/compute/compute.ts';
 import type { HistoryWindow, TenantCommand, TenantStatus } from '../../actors/tenant/events.ts';
 import type { TimelineCommand, TimelineStatus } from '../../actors/timeline/events.ts';
 import { TIMELINE_KIND } from '../../actors/timeline/timeline.ts';
@@ -14,8 +13,11 @@ import { serveCommands } from '../../runtime/bus/command.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
+import type { ComputeOracle } from '../oracles/compute-oracle.ts';
 import type { ReplayOracle } from '../oracles/replay-oracle.ts';
 import type { SimMachine, SimProcess } from '../world/machine.ts';
+import { ComputeControl } from './compute-control.ts';
+import type { ComputeFleet } from './compute-fleet.ts';
 import { observeActor, observedJournals, snapshotsOf } from './observe.ts';
 import type { PageserverMachine } from './pageserver-process.ts';
 import { StorageCare } from './storage-care.ts';
@@ -57,8 +59,7 @@ export interface ControlMachineOptions {
   /** A known bug may change what the control plane tells others. */
   wrapBus?: ((bus: Bus) => Bus) | undefined;
   oracle: ReplayOracle;
-  /** Commands to computes: the scenario runs them. */
-  computes: { wake(timeline: string): Promise<void>; suspend(timeline: string): Promise<void> };
+  computes: { fleet: () => ComputeFleet; oracle: ComputeOracle; suspendAfterMs: number };
   onExit(process: SimProcess): void;
 }
 
@@ -90,6 +91,7 @@ export class ControlMachine {
   }
 
   #forget(): void {
+    this.#options.computes.oracle.crashed();
     this.#control = undefined;
     this.#care = undefined;
   }
@@ -152,22 +154,24 @@ export class ControlMachine {
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const services = { journals, bus, clock, random, log, metrics, ...snapshotsOf(process) };
     const { oracle, computes, pageservers } = this.#options;
+    const spawner: ConstructorParameters<typeof ControlActors>[0]['spawner'] = {
+      spawn: async (definition, id) => {
+        const actor = new SupervisedActor(computes.oracle.observed(definition), id, services);
+        await actor.start();
+        observeActor(process, actor);
+        oracle.started(this.machine.name, actor);
+        computes.oracle.started(actor as never);
+        if (definition.kind === TIMELINE_KIND) this.#options.onTimeline?.(id, actor as never);
+        return actor;
+      },
+    };
     const control = new ControlActors({
       journals,
       bus,
       clock,
       random,
       log,
-      spawner: {
-        spawn: async (definition, id) => {
-          const actor = new SupervisedActor(definition, id, services);
-          await actor.start();
-          observeActor(process, actor);
-          oracle.started(this.machine.name, actor);
-          if (definition.kind === TIMELINE_KIND) this.#options.onTimeline?.(id, actor as never);
-          return actor;
-        },
-      },
+      spawner,
       ...(pageservers.length > 1 ? { pageserverOf: (tenant: string) => care.pageserverOf(tenant) } : {}),
     });
     const care = new StorageCare({
@@ -177,17 +181,17 @@ export class ControlMachine {
       repaired: this.#options.repaired ?? [],
       bus,
     });
-    serveCommands<{ type: string }>(bus, COMPUTE_KIND, '*', async (command, timeline) => {
-      if (command.type === 'wake') await computes.wake(timeline);
-      else if (command.type === 'suspend' || command.type === 'forget') await computes.suspend(timeline);
-      return {};
-    });
+    const { suspendAfterMs } = computes;
+    const fleet = computes.fleet();
+    const compute = new ComputeControl({ control, process, bus, journals, spawner, fleet, suspendAfterMs });
     care.begin();
     await control.load();
     if (process.isDead) return;
     this.#control = control;
     this.#care = care;
+    await compute.serve();
     await care.adopt();
+    await compute.adopt();
     serveCommands<ControlRequest>(bus, CONTROL_KIND, CONTROL_ID, (request) => this.#serve(control, request));
     const { gcIntervalMs } = this.#options;
     if (gcIntervalMs === undefined) return;

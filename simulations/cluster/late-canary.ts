@@ -23,6 +23,7 @@ export function lateCanary(canary: Canary, isOn: () => boolean): Canary {
     ...(canary.pagesAsOf && {
       pagesAsOf: (lsn, start) => (isOn() ? canary.pagesAsOf!(lsn, start) : lsn),
     }),
+    ...late('wrapComputeHosts', canary.wrapComputeHosts, isOn),
     ...late('wrapNatsLink', canary.wrapNatsLink, isOn),
     ...(canary.serversLoseUnsynced && { serversLoseUnsynced: true }),
     get readsEarly() {

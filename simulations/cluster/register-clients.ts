@@ -67,6 +67,7 @@ export class RegisterClients {
     for (;;) {
       await clock.sleep(this.#random.exponential(load.thinkMs));
       if (this.#postgres.isClosed) return;
+      if (!this.#postgres.isUsed) continue;
       const kind = KINDS[this.#random.int(KINDS.length)]!;
       const row = this.#random.int(load.rows);
       const operation = operations.call(kind, `row ${row}`);

@@ -2,6 +2,8 @@
  * A simulated Postgres with its walproposer: clients commit transactions as real WAL records, sent in pieces that end
  * anywhere, as a walsender does. What clients were told is kept in a ledger.
  */
+import type { Activity } from '../../actors/compute/activity.ts';
+import type { ComputeEnd } from '../../actors/compute/spec.ts';
 import { SAFEKEEPER_KIND, safekeeperActorId } from '../../actors/safekeeper/definition.ts';
 import { Walproposer } from '../../actors/walproposer/walproposer.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
@@ -18,6 +20,7 @@ import type { World } from '../world/world.ts';
 
 const DIAL_TIMEOUT_MS = 2000;
 const COMMIT_TIMEOUT_MS = 20_000;
+const CHECKPOINT_TIMEOUT_MS = 10_000;
 const CRUMB_BYTES = 20;
 /** What has been written and not sent makes about so many pieces at most, as of a walsender: its pieces are small where little is left. */
 const PIECES_OF_BACKLOG = 16;
@@ -60,7 +63,9 @@ export interface SimPostgresOptions {
   /** A known bug may change what the proposer is told of its members. */
   wrapChannel?(channel: Channel, node: NodeId, process: SimProcess): Channel;
   membersSeen?(members: NodeId[], random: SimRandom): NodeId[];
-  onExit(reason: string): void;
+  /** Clients come and go: nothing is begun while nobody is connected. Somebody always is without it. */
+  hasSessions?: boolean;
+  onExit(reason: string, end: ComputeEnd): void;
   /** It leads from `lsn` on, and takes transactions: whoever wants may be a client beside those of the workload. */
   onServing?(postgres: SimPostgres, process: SimProcess, lsn: Lsn): void;
 }
@@ -81,6 +86,12 @@ export class SimPostgres {
   #isSending = false;
   #isOver = false;
   #isCalm = false;
+  #isStopping = false;
+  /** Sessions that are open, and that there ever were; transactions that are open, and when one was last. */
+  #sessions = 0;
+  #sessionsEver = 0;
+  #open = 0;
+  #lastStatementMs = 0;
 
   constructor(options: SimPostgresOptions, process: SimProcess) {
     this.#options = options;
@@ -92,6 +103,83 @@ export class SimPostgres {
 
   /** Wins an election, then serves clients until it is deposed, or fails. */
   async run(): Promise<void> {
+    let elected: { term: number; lsn: Lsn };
+    try {
+      elected = await this.#elect();
+    } catch (error) {
+      this.#end((error as Error).message);
+      return;
+    }
+    if (this.#isOver) return;
+    this.#begin(elected);
+    this.#serve(elected.lsn);
+  }
+
+  /**
+   * The same as a host process does it: resolves when clients may connect. With `expectedLsn` only when it was elected there. Throws
+   * what went wrong; then it has ended.
+   */
+  async start(expectedLsn: number | undefined): Promise<{ term: number; lsn: Lsn }> {
+    try {
+      const elected = await this.#elect();
+      this.#check();
+      if (expectedLsn !== undefined && expectedLsn !== elected.lsn) this.#misplaced(elected, expectedLsn);
+      this.#begin(elected);
+      await this.#commitCheckpoint();
+      this.#check();
+      this.#serve(elected.lsn);
+      return elected;
+    } catch (error) {
+      this.#end((error as Error).message);
+      throw error;
+    }
+  }
+
+  /** A fast shutdown: what is open is given up, a checkpoint is committed. Resolves with the LSN up to which everything is. */
+  async stopCleanly(): Promise<Lsn> {
+    this.#check();
+    if (this.#isStopping) throw new PalimpsestError('conflict', 'the compute is stopping already');
+    this.#isStopping = true;
+    try {
+      const lsn = await this.#commitCheckpoint();
+      this.#check();
+      this.#end('stopped cleanly', { reason: 'stopped', lsn });
+      return lsn;
+    } catch (error) {
+      this.#end((error as Error).message);
+      throw error;
+    }
+  }
+
+  /** A client has connected; returns what it does when it goes. */
+  connect(): () => void {
+    this.#sessions++;
+    this.#sessionsEver++;
+    let isOpen = true;
+    return () => {
+      if (isOpen) this.#sessions--;
+      isOpen = false;
+    };
+  }
+
+  /** Who uses it, as Postgres tells it. */
+  activity(): Activity {
+    const { clock } = this.#process.ports;
+    // Whoever works just does not, between two transactions.
+    if (this.#open > 0) this.#lastStatementMs = clock.now();
+    return {
+      active: this.#open > 0,
+      lastStatementMs: this.#lastStatementMs,
+      sessions: this.#sessionsEver,
+    };
+  }
+
+  /** Whether anybody is connected. */
+  get isUsed(): boolean {
+    return !this.#options.hasSessions || this.#sessions > 0;
+  }
+
+  async #elect(): Promise<{ term: number; lsn: Lsn }> {
     const { machine, timeline, workload, membersSeen } = this.#options;
     const { clock, log } = this.#process.ports;
     const members = membersSeen?.(timeline.members, this.#random) ?? timeline.members;
@@ -104,21 +192,40 @@ export class SimPostgres {
     });
     this.#proposer = proposer;
     machine.tellState('compute', 'electing');
-    proposer.onDeposed((reason) => this.#end(`deposed: ${reason}`));
+    proposer.onDeposed((detail) => this.#end(`deposed: ${detail}`, { reason: 'deposed', detail }));
     proposer.onCommit((lsn) => this.#onCommit(lsn));
-    let elected: { term: number; lsn: Lsn };
     try {
-      elected = await proposer.elect({ timeoutMs: workload.electTimeoutMs });
+      return await proposer.elect({ timeoutMs: workload.electTimeoutMs });
     } catch (error) {
       this.#world.mark('compute: an election failed');
-      proposer.close();
-      this.#end((error as Error).message);
-      return;
+      throw error;
     }
-    if (this.#isOver) return;
-    this.#begin(elected);
-    for (let n = 0; n < workload.clients; n++) void this.#serveClient();
-    this.#options.onServing?.(this, this.#process, elected.lsn);
+  }
+
+  #serve(lsn: Lsn): void {
+    for (let n = 0; n < this.#options.workload.clients; n++) void this.#serveClient();
+    this.#options.onServing?.(this, this.#process, lsn);
+  }
+
+  /** Throws when it has ended. */
+  #check(): void {
+    if (this.#isOver) throw new PalimpsestError('unavailable', 'the compute has ended already');
+  }
+
+  /** It was prepared for another end of the WAL, and runs nothing. */
+  #misplaced(elected: { term: number; lsn: Lsn }, expectedLsn: number): never {
+    const { history, machine } = this.#options;
+    history.elected(elected.term, this.#electedName(machine.name), elected.lsn);
+    const detail = `the WAL ends at ${formatLsn(elected.lsn)}, not at ${formatLsn(expectedLsn as Lsn)}`;
+    this.#end(detail, { reason: 'misplaced', detail });
+    throw new PalimpsestError('conflict', detail);
+  }
+
+  /** Writes a record that nobody is told of, and waits until all is committed. */
+  async #commitCheckpoint(): Promise<Lsn> {
+    const end = this.#write(this.#options.ledger.begin(), () => []);
+    await this.#proposer!.committed(end, { timeoutMs: CHECKPOINT_TIMEOUT_MS });
+    return end;
   }
 
   /** Stops as an operator would; what is not committed is uncertain. */
@@ -145,10 +252,15 @@ export class SimPostgres {
     this.#world.mark('compute: elected');
     machine.tellState('compute', 'running');
     this.#world.tell(machine.name, `elected for term ${term} at ${formatLsn(lsn)}`);
-    history.elected(term, `${machine.name}#${this.#process.ports.random.int(2 ** 30)}`, lsn);
+    history.elected(term, this.#electedName(machine.name), lsn);
     // Only now the history reaches up to here: the election has committed what the donor held.
     const previousStart = history.recordStartBefore(lsn);
     this.#builder = new WalBuilder({ lsn, previousStart, ...builderIdentity(timeline) });
+  }
+
+  /** Tells the elections of a machine from each other. */
+  #electedName(machine: string): string {
+    return `${machine}#${this.#process.ports.random.int(2 ** 30)}`;
   }
 
   async #dial(node: NodeId): Promise<Channel> {
@@ -171,20 +283,23 @@ export class SimPostgres {
     while (!this.#isOver) {
       await clock.sleep(random.exponential(workload.thinkMs));
       if (this.isClosed) return;
+      if (!this.isUsed) continue;
       await this.transact(() => (random.chance(workload.pageShare ?? 0) ? drawPages(random) : []));
     }
   }
 
   /** Whether clients may begin nothing more. */
   get isClosed(): boolean {
-    return this.#isOver || this.#isCalm;
+    return this.#isOver || this.#isCalm || this.#isStopping;
   }
 
   /** Commits a transaction that changes pages. Its client learns nothing when the compute ends, or a limit of time is over. */
   async transact(pages: () => PageToLog[]): Promise<Outcome> {
+    if (this.#isStopping) return 'unknown';
     const { ledger } = this.#options;
     const id = ledger.begin();
     const end = this.#write(id, pages);
+    this.#open++;
     try {
       await this.#proposer!.committed(end, { timeoutMs: COMMIT_TIMEOUT_MS });
     } catch (error) {
@@ -193,6 +308,9 @@ export class SimPostgres {
         this.#world.mark('compute: a commit timed out');
       else this.#end((error as Error).message);
       return 'unknown';
+    } finally {
+      this.#open--;
+      this.#lastStatementMs = this.#process.ports.clock.now();
     }
     if (this.#isOver) return 'unknown';
     ledger.acknowledge(id, end);
@@ -260,12 +378,12 @@ export class SimPostgres {
     }
   }
 
-  #end(reason: string): void {
+  #end(reason: string, end: ComputeEnd = { reason: 'crashed', detail: reason }): void {
     if (this.#isOver) return;
     this.#isOver = true;
     if (!this.#process.isDead) this.#options.machine.tellState('compute', 'ended');
     this.#proposer?.close();
-    this.#options.onExit(reason);
+    this.#options.onExit(reason, end);
   }
 }
 

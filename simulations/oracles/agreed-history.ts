@@ -49,6 +49,8 @@ export class AgreedHistory {
   readonly #leaders = new Map<number, { name: string; start: Lsn }>();
   /** Highest commit LSN that each term has told of. */
   readonly #commits = new Map<number, Lsn>();
+  /** Where computes said that they stopped cleanly, by their terms. */
+  readonly #stops = new Map<number, Lsn>();
 
   constructor(options: HistoryOptions) {
     this.#options = options;
@@ -97,6 +99,31 @@ export class AgreedHistory {
       if (other < term) this.#checkKept(other, commitLsn, term, start);
     }
     this.committed(term, name, start, undefined);
+    for (const other of this.#stops.keys()) if (other < term) this.#checkStop(other);
+  }
+
+  /** The compute of a term is said to have stopped cleanly with everything committed up to `lsn`. */
+  stopped(term: number, lsn: Lsn): void {
+    this.#stops.set(term, lsn);
+    if (lsn > this.#end) {
+      this.#world.fail(
+        'what stopped cleanly is committed',
+        `term ${term} is said to have stopped at ${formatLsn(lsn)}, committed is ${formatLsn(this.#end)}`,
+      );
+    }
+    this.#checkStop(term);
+  }
+
+  /** Nobody writes between a clean stop and the next election. */
+  #checkStop(term: number): void {
+    const lsn = this.#stops.get(term)!;
+    const next = Math.min(...[...this.#leaders.keys()].filter((other) => other > term));
+    const start = this.#leaders.get(next)?.start;
+    if (start === undefined || start === lsn) return;
+    this.#world.fail(
+      'the next compute begins where the last one stopped',
+      `term ${term} is said to have stopped at ${formatLsn(lsn)}, term ${next} begins at ${formatLsn(start)}`,
+    );
   }
 
   /** A proposer says that everything up to `lsn` is committed; `wal` is what it wrote itself from `walStart` on. */

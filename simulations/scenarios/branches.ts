@@ -77,7 +77,7 @@ async function runBranches(
   options: BranchingOptions,
   work: BranchWork = { restoreShare: 0, objectsMs: 0 },
 ): Promise<void> {
-  const { world, random } = context;
+  const { world } = context;
   const cluster = new BranchingCluster(context, options);
   cluster.bucket.faults.extraMs = work.objectsMs;
   cluster.start();
@@ -90,7 +90,7 @@ async function runBranches(
     world.fail('a project can be created', user.lastError);
     return;
   }
-  cluster.computes.keepBusy(random.stream('clients'));
+  cluster.computes.keepBusy();
   user.work(machine.process!);
   context.armFaults(cluster.injector, {
     mix: {

@@ -12,6 +12,7 @@ import { OperationHistory } from '../oracles/linearizability.ts';
 import { RARE_SITES } from '../world/rare-sites.ts';
 import { convergeBranches } from './branch-convergence.ts';
 import { type BranchChange, BranchUser } from './branch-user.ts';
+import { branchesCanBeUsed, computesRest } from './compute-convergence.ts';
 import { MemberChanges } from './member-changes.ts';
 import { drawPageLoad } from './page-load.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
@@ -33,7 +34,7 @@ const FAULTS: FaultMix = {
   'crash at a write': 3,
   'crash all': 0.5,
   pause: 2,
-  'new compute': 3,
+  'new compute': 6,
   partition: 2,
   isolate: 2,
   cut: 1,
@@ -67,6 +68,10 @@ export const KITCHEN_SINK: Scenario = {
     'generation-not-validated',
     'gc-ignores-branches',
     'gc-beyond-the-window',
+    'end-of-another',
+    'stop-told-too-far',
+    'idleness-not-told',
+    'expected-lsn-ignored',
   ],
   marks: [
     'branch: archived',
@@ -79,6 +84,17 @@ export const KITCHEN_SINK: Scenario = {
     'client: an operation on a row was acknowledged',
     'client: commit acknowledged',
     'clock: a wall clock jumped',
+    'compute actor: a compute was adopted',
+    'compute actor: a start failed',
+    'compute actor: a stop was refused',
+    'compute actor: crashed',
+    'compute actor: deposed',
+    'compute actor: idle',
+    'compute actor: lost',
+    'compute actor: started',
+    'compute actor: started again',
+    'compute actor: suspended',
+    'compute: a conflict at the expected LSN',
     'compute: a rival was started',
     'compute: deposed',
     'converged',
@@ -135,7 +151,7 @@ async function run(context: ScenarioContext): Promise<void> {
   await world.run({ untilMs: CREATE_MS, isDone: () => user.hasProject });
   if (world.violation) return;
   if (!user.hasProject) return world.fail('a project can be created', user.lastError);
-  cluster.computes.keepBusy(random.stream('clients'));
+  cluster.computes.keepBusy();
   user.work(machine.process!);
   const safetyMs = SAFETY_MS * context.effort;
   if (options.spares) new MemberChanges(context, cluster).work(machine.process!, world.nowMs + safetyMs);
@@ -146,18 +162,21 @@ async function run(context: ScenarioContext): Promise<void> {
     safetyMs,
     storage: storageNames,
     computes: computeNames,
-    others: [...pageserverNames, ...pageserverNames, 'control'],
+    others: [...pageserverNames, ...pageserverNames, ...computeNames, 'control', 'control'],
     // A control plane's clock that jumps ends leases: nothing could be demanded of what they keep.
-    clocks: [...storageNames, ...pageserverNames, ...computeNames],
+    clocks: [...storageNames, ...pageserverNames, ...(options.isCluster ? computeNames : [])],
     losable: [...storageNames, ...pageserverNames],
   });
   await world.run({ untilMs: world.nowMs + safetyMs });
   if (!world.violation) await convergeBranches(context, cluster, user);
+  if (!world.violation) await branchesCanBeUsed(context, cluster);
   machine.crash();
   cluster.computes.rest();
   if (!world.violation) await repaired(context, cluster);
   if (world.violation) return;
-  await calm(context, cluster);
+  await computesRest(context, cluster);
+  if (world.violation) return;
+  await calm(context);
   if (world.violation) return;
   cluster.listed.check();
   cluster.known.checkEnd();
@@ -175,8 +194,7 @@ async function repaired({ world }: ScenarioContext, cluster: BranchingCluster): 
 }
 
 /** Nobody uses it any more: soon nothing much happens, or somebody asks or tries again and again without a pause. */
-async function calm({ world }: ScenarioContext, cluster: BranchingCluster): Promise<void> {
-  cluster.computes.rest();
+async function calm({ world }: ScenarioContext): Promise<void> {
   await world.run({ untilMs: world.nowMs + CALM_AFTER_MS });
   const before = world.trace.events;
   await world.run({ untilMs: world.nowMs + CALM_MS });
@@ -230,6 +248,9 @@ function drawOptions(context: ScenarioContext): BranchingOptions {
       context.world.mark('members: a compute began with a configuration that is over');
       return isTold.pick(configurations.slice(-4));
     },
+    suspendAfterMs: pick('computes.suspendAfterMs', [100, 400, 1500], 1500),
+    activityIntervalMs: pick('computes.activityIntervalMs', [30, 100], 100),
+    sessionMs: pick('computes.sessionMs', [400, 1500], 1500),
   };
 }
 

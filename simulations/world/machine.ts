@@ -1,5 +1,6 @@
 /**
- * Machines and the processes that live on them. A machine keeps its disk and its clock; a process has memory only.
+ * Machines and the processes that live on them. A machine keeps its disk and its clock; a process has memory only. It may have started
+ * others on its machine, which end and are paused with it.
  *
  *   crash   the memory is gone: nothing that the process began will end, its channels break, un-synced writes may be lost
  *   pause   nothing happens to it, and then everything at once: a zombie that wakes up and goes on
@@ -37,6 +38,8 @@ export class SimProcess implements EventOwner {
   readonly #network: SimNetworkPort;
   readonly #bus: SimBus;
   readonly #held: SimEvent[] = [];
+  readonly #children = new Set<SimProcess>();
+  readonly #onDeath: (() => void)[] = [];
   #isDead = false;
   #isPaused = false;
 
@@ -65,19 +68,37 @@ export class SimProcess implements EventOwner {
     return this.#isPaused;
   }
 
+  /** Starts another process on the same machine, in an event of its own. */
+  spawn(main: (process: SimProcess) => void): SimProcess {
+    const child = new SimProcess(this.machine, this.machine.nextLife());
+    if (this.#isDead) child.kill();
+    this.#children.add(child);
+    child.onDeath(() => this.#children.delete(child));
+    if (this.#isPaused) child.pause();
+    this.machine.surroundings.world.after(0, child, 'start', () => main(child));
+    return child;
+  }
+
+  /** Calls back in the moment of its end, outside of any process. */
+  onDeath(handle: () => void): void {
+    this.#onDeath.push(handle);
+  }
+
   hold(event: SimEvent): void {
     this.#held.push(event);
   }
 
   pause(): void {
     this.#isPaused = true;
-    if (!this.#isDead) this.machine.tellLife('paused');
+    if (this.#isMain) this.machine.tellLife('paused');
+    for (const child of this.#children) child.pause();
   }
 
   resume(): void {
     if (!this.#isPaused) return;
     this.#isPaused = false;
-    if (!this.#isDead) this.machine.tellLife('up');
+    if (this.#isMain) this.machine.tellLife('up');
+    for (const child of this.#children) child.resume();
     for (const event of this.#held.splice(0)) this.machine.surroundings.world.again(event);
   }
 
@@ -87,6 +108,13 @@ export class SimProcess implements EventOwner {
     this.#held.length = 0;
     this.#network.processDied();
     this.#bus.processDied();
+    for (const child of [...this.#children]) child.kill();
+    for (const handle of this.#onDeath) handle();
+  }
+
+  /** Whether it is what its machine was started for. */
+  get #isMain(): boolean {
+    return this.machine.process === this;
   }
 }
 
@@ -122,11 +150,16 @@ export class SimMachine {
   /** Starts a process, in an event of its own; one that runs is killed first. */
   start(main: (process: SimProcess) => void): SimProcess {
     this.crash();
-    const process = new SimProcess(this, this.#lives++);
+    const process = new SimProcess(this, this.nextLife());
     this.#process = process;
     this.tellLife('up');
     this.surroundings.world.after(0, process, 'start', () => main(process));
     return process;
+  }
+
+  /** What tells the next process of this machine from the others. */
+  nextLife(): number {
+    return this.#lives++;
   }
 
   /** Memory is gone, now; the disk keeps what its rules say. */
