@@ -2,7 +2,7 @@
  * Which pageserver has the timelines of each project: attached again to one that has started anew, moved away from one that is lost
  * or to be left, and after a change of the control lease's holder left where they are.
  */
-import type { PlacedShard, Step } from '../../actors/placement/plan.ts';
+import type { PlacedProject, PlacedShard, Step } from '../../actors/placement/plan.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -75,6 +75,20 @@ export class PageserverMoves {
       }
     }
     return areSeveral ? Array.from(found, ([shard, node]) => ({ shard, node })) : undefined;
+  }
+
+  /** All projects with their nodes, for placement: where their pages are, or are to be. */
+  placed(): PlacedProject[] {
+    const { control } = this.#options;
+    const byTenant = Map.groupBy(control.timelineStatuses(), ({ tenant }) => tenant);
+    const projects = control.projects().map(({ tenant, name }) => {
+      const timelines = byTenant.get(tenant) ?? [];
+      const safekeepers = [...new Set(timelines.flatMap(({ members }) => members.map(nodeOf)))];
+      const pageserver = nodeOf(this.movedTo(tenant) ?? timelines[0]?.pageserver ?? '');
+      const shards = this.shardsOf(tenant);
+      return { tenant, name, safekeepers, pageserver, ...(shards ? { shards } : {}) };
+    });
+    return projects.filter(({ pageserver }) => pageserver !== '');
   }
 
   /** Resolves when the project's pages are served where they move. */

@@ -17,6 +17,7 @@ import { FaultInjector, type FaultTarget } from '../faults/injector.ts';
 import { ComputeOracle } from '../oracles/compute-oracle.ts';
 import { ListedObjects } from '../oracles/listed-objects.ts';
 import { ReplayOracle } from '../oracles/replay-oracle.ts';
+import { ShardOracle } from '../oracles/shard-oracle.ts';
 import type { ScenarioContext } from '../scenarios/scenario.ts';
 import { SimBroker } from '../world/bus.ts';
 import { SimMachine, type SimProcess, type Surroundings } from '../world/machine.ts';
@@ -27,8 +28,10 @@ import { changedCommands } from './changed-bus.ts';
 import { ComputeFleet } from './compute-fleet.ts';
 import { CONTROL_ID, CONTROL_KIND, ControlMachine, type ControlRequest } from './control-process.ts';
 import { type KnownTimeline, KnownTimelines } from './known-timelines.ts';
+import { PageAccess } from './page-access.ts';
 import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from './pageserver-process.ts';
 import { SafekeeperMachine } from './safekeeper-process.ts';
+import type { ShardPlacementOptions } from './shard-placement.ts';
 import type { SimPostgresOptions, Workload } from './sim-postgres.ts';
 
 const PG_VERSION = 17;
@@ -65,6 +68,8 @@ export interface BranchingOptions {
   spares?: number;
   /** Two pageservers, between which the project moves, instead of one that is started again. */
   isCluster?: boolean;
+  /** In a cluster: how many shards the project begins with, and on how many pageservers. */
+  shards?: (ShardPlacementOptions & { first: number; pageservers: number }) | undefined;
   offload?: Partial<OffloadTimings>;
   sizes?: NonNullable<PageserverNodeOptions['sizes']>;
   /** How wrong clocks and how slow disks are. */
@@ -85,13 +90,15 @@ export class BranchingCluster {
   readonly computes: ComputeFleet;
   readonly computeOracle: ComputeOracle;
   readonly listed: ListedObjects;
+  readonly shards: ShardOracle;
+  readonly pages: PageAccess;
+  /** Whether the project is being split, as far as that was seen. */
+  isSplitting = false;
   readonly #context: ScenarioContext;
   readonly #options: BranchingOptions;
   readonly #canary: Canary | undefined;
   readonly #replays: ReplayOracle;
   readonly #computeMachines: SimMachine[];
-  /** Timelines of which the pageserver was told that they go. */
-  readonly #deleted = new Set<string>();
   /** The safekeeper whose disk was lost, until it has all that it is to have. */
   #lostDisk: SafekeeperMachine | undefined;
 
@@ -103,18 +110,21 @@ export class BranchingCluster {
     const network = new SimNetwork(world, options.network);
     this.surroundings = { world, network, broker: new SimBroker(network) };
     this.bucket = new SimBucket(world);
-    this.listed = new ListedObjects(world, this.bucket, (folder) =>
-      this.#deleted.has(folder.slice(folder.lastIndexOf('/') + 1)),
-    );
+    this.shards = this.#shardOracle();
+    this.listed = new ListedObjects(world, this.bucket, (folder) => this.shards.mayGo(folder));
+    const wrapChannel = this.#canary?.wrapPageChannel;
+    this.pages = new PageAccess({ world, isSharded: options.shards !== undefined, wrapChannel });
     this.#replays = new ReplayOracle(world);
-    const count = (options.safekeepers ?? 3) + (options.spares ?? 0);
-    this.safekeepers = Array.from({ length: count }, (_, n) => this.#safekeeper(`sk${n + 1}`));
+    const all = (options.safekeepers ?? 3) + (options.spares ?? 0);
+    this.safekeepers = Array.from({ length: all }, (_, n) => this.#safekeeper(`sk${n + 1}`));
     const members = this.#members();
     const { safekeepers, bucket } = this;
-    const isDeleted = (timeline: string) => this.#deleted.has(timeline);
+    const isDeleted = (timeline: string) => this.shards.isDeleted(timeline);
     const pgVersion = PG_VERSION;
     this.known = new KnownTimelines({ world, bucket, pgVersion, safekeepers, members, isDeleted });
-    this.pageservers = (options.isCluster ? ['ps-a', 'ps-b'] : ['ps1']).map((name) => this.#pageserver(name));
+    const count = options.shards?.pageservers ?? 2;
+    const names = options.isCluster ? ['ps-a', 'ps-b', 'ps-c', 'ps-d'].slice(0, count) : ['ps1'];
+    this.pageservers = names.map((name) => this.#pageserver(name));
     this.computeOracle = new ComputeOracle({
       world,
       suspendAfterMs: this.#suspendAfterMs,
@@ -227,6 +237,7 @@ export class BranchingCluster {
       template,
       safekeepers: this.#members(),
       pageserver: this.pageserverNames[0]!,
+      ...(this.#options.shards ? { shards: this.#options.shards.first } : {}),
       ...(this.#options.history ? { history: { ms: 0, bytes: this.#options.history.bytes } } : {}),
     });
   }
@@ -289,6 +300,7 @@ export class BranchingCluster {
       const wasUp = pageserver.machine.isUp;
       pageserver.loseDisk();
       world.mark('pageserver: its disk was lost');
+      if (this.isSplitting) world.mark('shards: a pageserver lost its disk during a split');
       if (wasUp) this.startPageserver(pageserver);
       return;
     }
@@ -316,6 +328,16 @@ export class BranchingCluster {
       this.#lostDisk = undefined;
       world.mark('safekeeper: joined again after its disk was lost');
       world.tell(safekeeper.node, 'has all its timelines again');
+    });
+  }
+
+  #shardOracle(): ShardOracle {
+    const { world } = this.#context;
+    return new ShardOracle({
+      world,
+      bucket: this.bucket,
+      timelines: () => this.control.timelines(['active', 'archiving', 'archived']),
+      replicas: () => this.safekeepers.flatMap((each) => each.probes()),
     });
   }
 
@@ -367,7 +389,7 @@ export class BranchingCluster {
       pageservers: this.pageservers,
       pgVersion: PG_VERSION,
       ...(history ? { gcIntervalMs: history.gcIntervalMs } : {}),
-      ...(isCluster ? {} : { repaired: this.#members() }),
+      ...(isCluster ? { shards: this.#options.shards } : { repaired: this.#members() }),
       wrapBus: (bus) => this.#watched(this.#canary?.wrapControlBus?.(bus) ?? bus),
       oracle: this.#replays,
       onTimeline: (timeline, actor) => this.known.watch(timeline, actor),
@@ -385,7 +407,7 @@ export class BranchingCluster {
   #watched(bus: Bus): Bus {
     const joinsAsNew = this.#canary?.joinsAsNew;
     const deletes = changedCommands(bus, 'pageserver-node', (command) => {
-      if (command.type === 'delete') this.#deleted.add(String(command.timeline));
+      this.shards.told(command);
       return command;
     });
     if (!joinsAsNew) return deletes;
@@ -459,7 +481,10 @@ export class BranchingCluster {
       target(
         control.machine,
         () => control.start(),
-        () => control.crash(),
+        () => {
+          if (this.isSplitting) this.#context.world.mark('shards: the control plane crashed during a split');
+          control.crash();
+        },
       ),
       ...this.#computeMachines.map((machine) =>
         target(

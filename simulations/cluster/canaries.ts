@@ -25,6 +25,7 @@ import { MEMBERSHIP_CANARIES } from './membership-canaries.ts';
 import { OFFLOAD_CANARIES } from './offload-canaries.ts';
 import { PAGESERVER_CANARIES } from './pageserver-canaries.ts';
 import type { DecideWrapper } from './safekeeper-process.ts';
+import { SHARD_CANARIES } from './shard-canaries.ts';
 
 export interface Canary {
   name: string;
@@ -43,6 +44,8 @@ export interface Canary {
   pageserver?: PageserverBug;
   /** At which LSN a compute reads pages that was elected at another. */
   pagesAsOf?: (elected: Lsn, startLsn: Lsn) => Lsn;
+  /** Between somebody who reads pages and a pageserver. */
+  wrapPageChannel?: (channel: Channel) => Channel;
   /** Between the control plane and the others. */
   wrapControlBus?: (bus: Bus) => Bus;
   /** Between whoever watches computes and their host processes. */
@@ -61,6 +64,8 @@ export interface Canary {
 export interface PageserverBug {
   objects?: (objects: Objects, clock: Clock) => Objects;
   cache?: (cache: PageCache) => PageCache;
+  /** Between it and a safekeeper whose WAL it follows. */
+  wrapWalChannel?: (channel: Channel) => Channel;
   validateGeneration?: ShardTools['validateGeneration'];
   /** What a newer release makes of an event that is stored in its journal, and should be `lifted`. */
   upcast?: (lifted: ShardEvent, stored: ActorEvent) => ShardEvent;
@@ -77,6 +82,7 @@ export function findCanary(name: string | undefined, clock: { nowMs: number }): 
     ...CONSENSUS_CANARIES,
     ...MEMBERSHIP_CANARIES,
     ...PAGESERVER_CANARIES,
+    ...SHARD_CANARIES,
     ...OFFLOAD_CANARIES,
     ...HISTORY_CANARIES,
     ...JOURNAL_CANARIES,

@@ -20,6 +20,7 @@ import { ComputeControl } from './compute-control.ts';
 import type { ComputeFleet } from './compute-fleet.ts';
 import { observeActor, observedJournals, snapshotsOf } from './observe.ts';
 import type { PageserverMachine } from './pageserver-process.ts';
+import type { ShardPlacementOptions } from './shard-placement.ts';
 import { StorageCare } from './storage-care.ts';
 
 export const CONTROL_KIND = 'control';
@@ -34,7 +35,9 @@ export type ControlRequest =
       safekeepers: string[];
       pageserver: string;
       history?: HistoryWindow;
+      shards?: number;
     }
+  | { type: 'split-project'; name: string; shards: number }
   | { type: 'create-branch'; command: Extract<TenantCommand, { type: 'branch.create' }> }
   | { type: 'restore-branch'; command: Extract<TenantCommand, { type: 'branch.restore' | 'branch.reset' }> }
   | {
@@ -51,6 +54,8 @@ export interface ControlMachineOptions {
   pageservers: readonly PageserverMachine[];
   /** Safekeepers that lost their disk join their timelines again, as on a single machine. */
   repaired?: readonly string[];
+  /** Projects may have shards. */
+  shards?: ShardPlacementOptions | undefined;
   /** The actor of a timeline runs, from its journal. */
   onTimeline?(id: string, actor: ActorHandle<TimelineCommand>): void;
   pgVersion: number;
@@ -153,7 +158,7 @@ export class ControlMachine {
     await disk.makeDirectory('.');
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const services = { journals, bus, clock, random, log, metrics, ...snapshotsOf(process) };
-    const { oracle, computes, pageservers } = this.#options;
+    const { oracle, computes, pageservers, shards } = this.#options;
     const spawner: ConstructorParameters<typeof ControlActors>[0]['spawner'] = {
       spawn: async (definition, id) => {
         const actor = new SupervisedActor(computes.oracle.observed(definition), id, services);
@@ -173,6 +178,7 @@ export class ControlMachine {
       log,
       spawner,
       ...(pageservers.length > 1 ? { pageserverOf: (tenant: string) => care.pageserverOf(tenant) } : {}),
+      ...(shards ? { placesOf: (tenant: string, count: number) => care.placesOf(tenant, count) } : {}),
     });
     const care = new StorageCare({
       control,
@@ -180,6 +186,7 @@ export class ControlMachine {
       pageservers,
       repaired: this.#options.repaired ?? [],
       bus,
+      shards,
     });
     const { suspendAfterMs } = computes;
     const fleet = computes.fleet();
@@ -210,8 +217,14 @@ export class ControlMachine {
   async #serve(control: ControlActors, request: ControlRequest): Promise<unknown> {
     switch (request.type) {
       case 'create-project': {
-        const { type: _, history, ...spec } = request;
-        return control.createProject({ ...spec, pgVersion: this.#options.pgVersion }, history);
+        const { type: _, history, shards, ...spec } = request;
+        const placed = shards === undefined ? {} : this.#care!.shards!.first(shards);
+        return control.createProject({ ...spec, ...placed, pgVersion: this.#options.pgVersion }, history);
+      }
+      case 'split-project': {
+        const { shards } = this.#care!;
+        if (!shards) throw new PalimpsestError('unsupported', 'on one machine a project has one shard');
+        return control.splitProject(request.name, shards.next(request.shards));
       }
       case 'create-branch':
         return control.createBranch(undefined, request.command);

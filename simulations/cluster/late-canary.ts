@@ -14,6 +14,7 @@ export function lateCanary(canary: Canary, isOn: () => boolean): Canary {
     }),
     ...late('wrapChannel', canary.wrapChannel, isOn),
     ...late('wrapPeerChannel', canary.wrapPeerChannel, isOn),
+    ...late('wrapPageChannel', canary.wrapPageChannel, isOn),
     ...(membersSeen && {
       membersSeen: (members, random) => (isOn() ? membersSeen(members, random) : members),
     }),
@@ -60,6 +61,7 @@ function lateBus(bus: Bus, changed: Bus, isOn: () => boolean): Bus {
 function latePageserver(bug: PageserverBug, isOn: () => boolean): PageserverBug {
   const { objects, cache, validateGeneration, upcast } = bug;
   return {
+    ...late('wrapWalChannel', bug.wrapWalChannel, isOn),
     ...(objects && { objects: (own, clock) => (isOn() ? objects(own, clock) : own) }),
     ...(cache && { cache: (own) => (isOn() ? cache(own) : own) }),
     ...(upcast && { upcast: (event, stored) => (isOn() ? upcast(event, stored) : event) }),

@@ -187,10 +187,11 @@ export class PageserverMachine {
     const objects = changeObjects?.(bucket, clock) ?? bucket;
     const cache = new PageCache(MEGABYTE);
     const relations = new RelationTable();
-    const dialSafekeeper = (member: NodeId, timeline: string) =>
-      openChannel(bus, network, 'safekeeper', replicaId(timeline as TimelineId, member), {
-        timeoutMs: DIAL_TIMEOUT_MS,
-      });
+    const dialSafekeeper = async (member: NodeId, timeline: string) => {
+      const id = replicaId(timeline as TimelineId, member);
+      const channel = await openChannel(bus, network, 'safekeeper', id, { timeoutMs: DIAL_TIMEOUT_MS });
+      return this.#bug.wrapWalChannel?.(channel) ?? channel;
+    };
     return {
       clock,
       log,

@@ -6,15 +6,14 @@
  * acknowledged, and others see the new value only then. Everything is done in a transaction that commits something: a read alone
  * may be answered by a compute that another one has replaced, as long as it has not heard of that.
  */
-import { PageClient } from '../../actors/pageserver/page-client.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { type Lsn, PAGE_BYTES } from '../../protocols/lsn.ts';
 import type { PageToLog } from '../../protocols/postgres/wal/record-builder.ts';
-import { openChannel } from '../../runtime/channels/door.ts';
 import type { OperationHistory, OperationKind } from '../oracles/linearizability.ts';
 import type { SimProcess } from '../world/machine.ts';
 import type { SimRandom } from '../world/random.ts';
 import type { World } from '../world/world.ts';
+import type { PageAccess } from './page-access.ts';
 import type { SimPostgres } from './sim-postgres.ts';
 
 const TIMEOUT_MS = 5000;
@@ -35,6 +34,7 @@ export interface RegisterClientsOptions {
   operations: OperationHistory;
   load: RegisterLoad;
   timeline: string;
+  pages: PageAccess;
 }
 
 /** The rows as one compute has them, from its election on. */
@@ -129,11 +129,8 @@ export class RegisterClients {
   }
 
   async #fetch(row: number): Promise<number> {
-    const { bus, network, clock } = this.#process.ports;
-    const channel = await openChannel(bus, network, 'pageserver', this.#options.timeline, {
-      timeoutMs: TIMEOUT_MS,
-    });
-    const client = new PageClient({ clock, channel, timeoutMs: TIMEOUT_MS });
+    const { pages, timeline } = this.#options;
+    const client = await pages.open(this.#process, timeline, { timeoutMs: TIMEOUT_MS });
     const point = { lsn: this.#beginLsn, notModifiedSince: this.#beginLsn };
     try {
       const relations = await client.getDirectory({ ...point, db: RELATION.db });

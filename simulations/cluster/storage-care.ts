@@ -12,6 +12,7 @@ import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { SimProcess } from '../world/machine.ts';
 import type { PageserverMachine } from './pageserver-process.ts';
+import { ShardPlacement, type ShardPlacementOptions } from './shard-placement.ts';
 
 const READY_POLL_MS = 50;
 const STATUS_TIMEOUT_MS = 1000;
@@ -23,12 +24,15 @@ export interface StorageCareOptions {
   bus: Bus;
   pageservers: readonly PageserverMachine[];
   repaired: readonly string[];
+  /** Where projects have shards, or may come to have them. */
+  shards?: ShardPlacementOptions | undefined;
 }
 
 export class StorageCare {
   readonly #options: StorageCareOptions;
   /** In a cluster. */
   readonly #moves: PageserverMoves | undefined;
+  readonly shards: ShardPlacement | undefined;
   #repair: ReplicaRepair | undefined;
 
   constructor(options: StorageCareOptions) {
@@ -37,6 +41,10 @@ export class StorageCare {
     if (pageservers.length === 1) return;
     const { log } = process.ports;
     this.#moves = new PageserverMoves({ control, bus, log, isRunning: () => false });
+    if (options.shards) {
+      const moves = this.#moves;
+      this.shards = new ShardPlacement(options.shards, { process, moves, nodes: () => this.#nodes() });
+    }
   }
 
   /** Before anything is attached. */
@@ -64,6 +72,11 @@ export class StorageCare {
     return this.#moves?.movedTo(tenant) ?? this.#pageserverNow(tenant);
   }
 
+  /** The pageservers that the shards of a project are to have. */
+  placesOf(tenant: string, count: number): { pageservers: string[] } | undefined {
+    return this.#moves?.placesOf(tenant, count);
+  }
+
   pageserverStarted(): void {
     // In a cluster that is seen in the next round.
     if (this.#moves) return;
@@ -77,6 +90,10 @@ export class StorageCare {
   }
 
   movePages(): void {
+    if (this.shards) {
+      this.shards.moveOne();
+      return;
+    }
     const { control, process } = this.#options;
     const { world } = process.machine.surroundings;
     for (const { tenant } of control.projects()) {
@@ -107,6 +124,7 @@ export class StorageCare {
     while (!process.isDead) {
       await clock.sleep(ROUND_MS);
       moves.attachToNewLives(this.#nodes());
+      this.shards?.follow();
       const hosted = await hostedTimelines(bus, this.#nodes());
       await detachStrays(hosted, ownersOf(control), { bus, log });
     }

@@ -52,6 +52,18 @@ export class PageModel {
     return this.#ancestor.model.at(page, Math.min(lsn, this.#ancestor.lsn) as Lsn);
   }
 
+  /** How many blocks the relations of a database have at an LSN, by `<relation>/<fork>`. */
+  sizesAt(lsn: Lsn, db: number): Map<string, number> {
+    const inherited = this.#ancestor;
+    const sizes = inherited ? inherited.model.sizesAt(Math.min(lsn, inherited.lsn) as Lsn, db) : new Map();
+    for (const page of this.#list) {
+      if (page.db !== db || page.versions[0]!.lsn > lsn) continue;
+      const name = `${page.rel}/${page.fork}`;
+      sizes.set(name, Math.max(sizes.get(name) ?? 0, page.block + 1));
+    }
+    return sizes;
+  }
+
   /** Some committed record. */
   pickRecord(random: SimRandom): { start: Lsn; end: Lsn } | undefined {
     return this.#records.length === 0 ? undefined : random.pick(this.#records);

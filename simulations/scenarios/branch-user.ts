@@ -1,11 +1,10 @@
 /** Somebody who makes branches and unmakes them, and reads them all the time: what is read must be what the agreed histories say. */
-import { PageClient } from '../../actors/pageserver/page-client.ts';
 import type { BranchStatus } from '../../actors/tenant/events.ts';
 import type { BranchPoint } from '../../actors/timeline/events.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
-import { openChannel } from '../../runtime/channels/door.ts';
 import type { BranchingCluster } from '../cluster/branching-cluster.ts';
+import type { OpenPages } from '../cluster/page-access.ts';
 import { comparePage } from '../cluster/page-checker.ts';
 import type { SimProcess } from '../world/machine.ts';
 import type { SimRandom } from '../world/random.ts';
@@ -14,7 +13,7 @@ import type { ScenarioContext } from './scenario.ts';
 
 const CHANGE_EVERY_MS = 400;
 const BRANCHES_MAX = 8;
-const READ_TIMEOUT_MS = 10_000;
+const READ_LIMITS = { timeoutMs: 10_000, dialMs: 2_000 };
 const READS_PER_BRANCH = 5;
 /** Who restores a branch while it is uploaded waits so long for that. */
 const UPLOAD_LOOK_MS = 20;
@@ -234,7 +233,7 @@ export class BranchUser {
   }
 
   async #read(process: SimProcess): Promise<void> {
-    const { bus, network, clock } = process.ports;
+    const { clock } = process.ports;
     while (!process.isDead) {
       await clock.sleep(10 + this.#random.exponential(60));
       const branches = this.#cluster.branches();
@@ -242,10 +241,9 @@ export class BranchUser {
       // Those that were read least come first: all are to be read in the end.
       const least = Math.min(...branches.map(({ timeline }) => this.readsOf(timeline)));
       const branch = this.#random.pick(branches.filter(({ timeline }) => this.readsOf(timeline) === least));
-      let client: PageClient | undefined;
+      let client: OpenPages | undefined;
       try {
-        const channel = await openChannel(bus, network, 'pageserver', branch.timeline, { timeoutMs: 2000 });
-        client = new PageClient({ clock, channel, timeoutMs: READ_TIMEOUT_MS });
+        client = await this.#cluster.pages.open(process, branch.timeline, READ_LIMITS);
         for (let n = 0; n < READS_PER_BRANCH; n++) await this.#readOne(client, branch);
       } catch (error) {
         this.#note(error);
@@ -255,7 +253,7 @@ export class BranchUser {
     }
   }
 
-  async #readOne(client: PageClient, branch: BranchStatus): Promise<void> {
+  async #readOne(client: OpenPages, branch: BranchStatus): Promise<void> {
     const known = this.#cluster.known.of(branch);
     if (!known) throw new PalimpsestError('unavailable', 'its ancestor is not known yet');
     let wasRefused = false;

@@ -6,6 +6,7 @@ import { NATS_LEADER_CHANGE } from './nats-leader-change.ts';
 import { PAGESERVER_SCENARIOS } from './pageserver.ts';
 import { REPLACED_SAFEKEEPER } from './replaced-safekeeper.ts';
 import type { Scenario } from './scenario.ts';
+import { SHARD_SPLIT } from './shard-split.ts';
 import { LOST_DISK, TRIMMED_WAL } from './trimmed-wal.ts';
 import { ZOMBIE_PAGESERVER } from './zombie-pageserver.ts';
 
@@ -18,6 +19,7 @@ export const SCENARIOS: Scenario[] = [
   ZOMBIE_PAGESERVER,
   ...BRANCH_SCENARIOS,
   NATS_LEADER_CHANGE,
+  SHARD_SPLIT,
   KITCHEN_SINK,
 ];
 

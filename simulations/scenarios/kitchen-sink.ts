@@ -16,6 +16,7 @@ import { branchesCanBeUsed, computesRest } from './compute-convergence.ts';
 import { MemberChanges } from './member-changes.ts';
 import { drawPageLoad } from './page-load.ts';
 import type { Scenario, ScenarioContext } from './scenario.ts';
+import { drawShards, ShardUser } from './shard-user.ts';
 
 const SAFETY_MS = 5_000;
 const CREATE_MS = 30_000;
@@ -111,21 +112,26 @@ export const KITCHEN_SINK: Scenario = {
     'safekeeper: joined again after its disk was lost',
   ],
   rare: RARE_SITES,
-  run,
+  run: runWholeSystem,
 };
 
-async function run(context: ScenarioContext): Promise<void> {
+/** One installation with what the seed has drawn of everything. */
+export async function runWholeSystem(context: ScenarioContext): Promise<void> {
   const { world, random, decide } = context;
   const operations = new OperationHistory();
   const rows = drawRows(context);
   const options = drawOptions(context);
+  const safetyMs = SAFETY_MS * context.effort;
+  const shards = drawShards(context, safetyMs);
+  if (options.isCluster) options.shards = shards;
   // On the first timeline alone: a branch has the rows that its ancestor had.
   let first: string | undefined;
   if (rows)
     options.onServing = (timeline) => (postgres, process, lsn) => {
       first ??= timeline;
       if (timeline !== first) return;
-      new RegisterClients({ world, operations, load: rows, timeline }, postgres, process, lsn).serve();
+      const { pages } = cluster;
+      new RegisterClients({ world, operations, load: rows, timeline, pages }, postgres, process, lsn).serve();
     };
   const changes = new Set(
     CHANGES.filter((change) => decide(`branch.${change}`, () => random.chance(0.7), false)),
@@ -153,7 +159,8 @@ async function run(context: ScenarioContext): Promise<void> {
   if (!user.hasProject) return world.fail('a project can be created', user.lastError);
   cluster.computes.keepBusy();
   user.work(machine.process!);
-  const safetyMs = SAFETY_MS * context.effort;
+  const shardUser = options.shards && shards && new ShardUser(context, cluster, shards);
+  shardUser?.work(machine.process!, world.nowMs + safetyMs);
   if (options.spares) new MemberChanges(context, cluster).work(machine.process!, world.nowMs + safetyMs);
   const { storageNames, pageserverNames, computeNames } = cluster;
   context.armFaults(cluster.injector, {
@@ -170,6 +177,10 @@ async function run(context: ScenarioContext): Promise<void> {
   await world.run({ untilMs: world.nowMs + safetyMs });
   if (!world.violation) await convergeBranches(context, cluster, user);
   if (!world.violation) await branchesCanBeUsed(context, cluster);
+  if (shardUser && !world.violation) {
+    cluster.computes.rest();
+    await shardUser.finish();
+  }
   machine.crash();
   cluster.computes.rest();
   if (!world.violation) await repaired(context, cluster);
@@ -177,6 +188,7 @@ async function run(context: ScenarioContext): Promise<void> {
   await computesRest(context, cluster);
   if (world.violation) return;
   await calm(context);
+  if (!world.violation) await shardUser?.checkEnd();
   if (world.violation) return;
   cluster.listed.check();
   cluster.known.checkEnd();

@@ -2,15 +2,14 @@
  * Somebody who reads moments of the past with leases, while garbage collection moves on: what is leased stays as it was, and what is
  * refused is before the history window.
  */
-import { PageClient } from '../../actors/pageserver/page-client.ts';
 import type { BranchStatus } from '../../actors/tenant/events.ts';
 import { TIMELINE_KIND } from '../../actors/timeline/timeline.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { EventEnvelope } from '../../protocols/events.ts';
 import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
 import { sendCommand, unpackMessage } from '../../runtime/bus/command.ts';
-import { openChannel } from '../../runtime/channels/door.ts';
 import type { BranchingCluster } from '../cluster/branching-cluster.ts';
+import type { OpenPages } from '../cluster/page-access.ts';
 import { firstDifference } from '../oracles/agreed-history.ts';
 import type { SimProcess } from '../world/machine.ts';
 import type { SimRandom } from '../world/random.ts';
@@ -99,19 +98,15 @@ export class MomentReader {
 
   async #look(process: SimProcess, branch: BranchStatus, lsn: Lsn): Promise<void> {
     const { world } = this.#context;
-    const { clock, bus, network } = process.ports;
     const known = this.#cluster.known.of(branch);
     const page = known?.model.pick(this.#random)?.page;
     const expected = page && known.model.at(page, lsn);
     if (!page || !expected) return;
     const isThere = () => this.#cluster.branches().some(({ timeline }) => timeline === branch.timeline);
-    let client: PageClient | undefined;
+    let client: OpenPages | undefined;
     let found: Uint8Array;
     try {
-      const channel = await openChannel(bus, network, 'pageserver', branch.timeline, {
-        timeoutMs: TIMEOUT_MS,
-      });
-      client = new PageClient({ clock, channel, timeoutMs: TIMEOUT_MS });
+      client = await this.#cluster.pages.open(process, branch.timeline, { timeoutMs: TIMEOUT_MS });
       const { spc, db, rel, fork, block } = page;
       found = await client.getPages({
         lsn,

@@ -4,11 +4,12 @@
  */
 import { decodeIndex } from '../../actors/pageserver/index-object.ts';
 import { PageClient } from '../../actors/pageserver/page-client.ts';
-import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
+import type { Lsn } from '../../protocols/lsn.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import { openChannel } from '../../runtime/channels/door.ts';
 import { findCanary } from '../cluster/canaries.ts';
-import { comparePage } from '../cluster/page-checker.ts';
+import { PageAccess } from '../cluster/page-access.ts';
+import { comparePage, compareState } from '../cluster/page-checker.ts';
 import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from '../cluster/pageserver-process.ts';
 import { RegisterClients, type RegisterLoad } from '../cluster/register-clients.ts';
 import type { SimPostgres } from '../cluster/sim-postgres.ts';
@@ -128,6 +129,7 @@ async function runPageserver(
   const canary = findCanary(context.canary, world);
   const operations = new OperationHistory();
   const model = new PageModel();
+  const pages = new PageAccess({ world, isSharded: false });
   const pageserver: { it: PageserverMachine | undefined } = { it: undefined };
   const options = {
     safekeepers: 3,
@@ -139,7 +141,7 @@ async function runPageserver(
       if (!load) return;
       const { timeline, startLsn } = cluster.timeline;
       const pagesAsOf = canary?.pagesAsOf?.(lsn, startLsn) ?? lsn;
-      new RegisterClients({ world, operations, load, timeline }, postgres, process, pagesAsOf).serve();
+      new RegisterClients({ world, operations, load, timeline, pages }, postgres, process, pagesAsOf).serve();
     },
   };
   const cluster: ConsensusCluster = new ConsensusCluster(context, options, (makeMachine, bucket) => {
@@ -297,22 +299,11 @@ class PageUser {
   async #readOne(process: SimProcess, client: PageClient): Promise<void> {
     const { world, random } = this.#context;
     await process.ports.clock.sleep(random.exponential(20));
-    if (random.chance(0.1)) return this.#readState(client);
+    if (random.chance(0.1)) {
+      // The state that a compute would start from must be that of the agreed history, too.
+      await compareState(world, client, this.#model, random);
+      return;
+    }
     if (await comparePage(world, client, this.#model, random)) this.compared++;
-  }
-
-  /** The state that a compute would start from must be that of the agreed history, too. */
-  async #readState(client: PageClient): Promise<void> {
-    const { world, random } = this.#context;
-    const record = this.#model.pickRecord(random);
-    if (!record) return;
-    const { lsn, lastRecordStart } = await client.getBasebackup(record.end);
-    world.mark('pageserver: a basebackup was compared');
-    if (lsn === record.end && lastRecordStart === record.start) return;
-    world.fail(
-      'the state at an LSN equals the model',
-      `a basebackup at ${formatLsn(record.end)} is of ${formatLsn(lsn)} and begins its last record at ` +
-        `${formatLsn(lastRecordStart)} instead of ${formatLsn(record.start)}`,
-    );
   }
 }
