@@ -257,7 +257,8 @@ export const timelineMachine = setup({
         },
         'ancestor.detach-failed': { actions: 'takeDetachError' },
         'shards.split-requested': { actions: ['takeShards', { type: 'prepareShards', params: own }] },
-        'shards.prepared': { actions: 'takeShards' },
+        // Who had one of them and was started anew meanwhile has forgotten it.
+        'shards.prepared': { actions: ['takeShards', { type: 'attach', params: own }] },
         'shards.switched': { actions: ['takeShards', { type: 'retireShards', params: own }] },
         'shards.retired': { actions: 'takeShards' },
         // The effect sees those that there were to be.

@@ -196,7 +196,7 @@ async function caughtUp(
   throw new PalimpsestError('unavailable', `shard ${id} does not catch up with the WAL`);
 }
 
-/** After the switch: the old shards are left, shard 0 answers for the timeline, and the old ones' objects go. */
+/** After the switch: the old shards are left, shard 0 answers for the timeline, and the old ones' objects go once nobody needs them. */
 export async function retireShards(services: ShardServices, effect: Context): Promise<TimelineEvent[]> {
   const context = () => effect.snapshot().context as TimelineContext;
   const { retiring } = context();
@@ -205,7 +205,9 @@ export async function retireShards(services: ShardServices, effect: Context): Pr
   await leave(services, context(), old);
   await attachShards(services, context());
   await services.recorded?.(effect.id);
-  await deleteShards(services, context(), retiring);
+  // Safekeepers may do without WAL as far as the objects of the old ones reach.
+  await flushShards(services, context());
+  await deleteShards(services, context(), retiring, currentPlaces(context()));
   return [{ type: 'shards.retired' }];
 }
 
@@ -251,10 +253,13 @@ async function deleteShards(
   { send }: ShardServices,
   context: TimelineContext,
   places: ShardPlaces,
+  replacing: readonly ShardPlace[] = [],
 ): Promise<void> {
   const { pageserver } = currentPlaces(context)[0]!;
+  const replacedBy = replacing.flatMap(({ shard }) => shard ?? []);
   for (const { shard } of placesOf(context.id, places)) {
-    const command = { type: 'delete-shard', ...nameOf(context, shard) };
+    const others = replacedBy.length > 0 ? { replacedBy } : {};
+    const command = { type: 'delete-shard', ...nameOf(context, shard), ...others };
     await send('pageserver-node', pageserver, command, { timeoutMs: DELETE_TIMEOUT_MS });
   }
 }

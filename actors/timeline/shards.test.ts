@@ -19,6 +19,20 @@ const SPEC: TimelineSpec = {
 };
 const places = (...pageservers: string[]) => ({ stripeBlocks: STRIPE_BLOCKS, pageservers });
 
+interface Sent {
+  type: string;
+  shard?: Named;
+  isFace?: boolean;
+  replacedBy?: Named[];
+}
+
+interface Named {
+  number: number;
+  count: number;
+}
+
+const nameOf = ({ number, count }: Named) => `${number}of${count}`;
+
 class Timeline {
   snapshot = initialTransition(timelineMachine, { id: ID })[0] as AnyMachineSnapshot;
   readonly sent: string[] = [];
@@ -50,12 +64,9 @@ class Timeline {
         this.sent.push('recorded');
       },
       send: async (kind, id, command) => {
-        const { type, shard, isFace } = command as unknown as {
-          type: string;
-          shard?: { number: number; count: number };
-          isFace?: boolean;
-        };
-        const which = shard ? ` ${shard.number}of${shard.count}${isFace ? ' face' : ''}` : '';
+        const { type, shard, isFace, replacedBy } = command as unknown as Sent;
+        const others = replacedBy ? [' instead', ...replacedBy.map(nameOf)].join(' ') : '';
+        const which = (shard ? ` ${nameOf(shard)}${isFace ? ' face' : ''}` : '') + others;
         const about = kind === 'pageserver' ? id.slice(32) : `${id}${which}`;
         const refusal = this.refuse({ type, node: id });
         if (refusal) throw refusal;
@@ -88,7 +99,8 @@ it('makes new shards beside the old one, switches to them, and only then gives i
     'status -0of2',
     'status -1of2',
   ]);
-  for (const event of prepared) timeline.fold(event);
+  // Who had one of them may have been started anew meanwhile.
+  expect(prepared.flatMap((event) => timeline.fold(event))).toEqual(['attach']);
   expect(timelineStatus(timeline.snapshot)).toMatchObject({ shards: undefined, nextReady: true });
   timeline.sent.length = 0;
   await timeline.effect('attach');
@@ -100,7 +112,14 @@ it('makes new shards beside the old one, switches to them, and only then gives i
   timeline.refuse = ({ type }) =>
     type === 'detach' ? new PalimpsestError('timeout', 'it does not answer') : undefined;
   for (const event of await timeline.effect('retireShards')) timeline.fold(event);
-  expect(timeline.sent).toEqual(['attach ps1 0of2 face', 'attach ps2 1of2', 'recorded', 'delete-shard ps1']);
+  expect(timeline.sent).toEqual([
+    'attach ps1 0of2 face',
+    'attach ps2 1of2',
+    'recorded',
+    'flush -0of2',
+    'flush -1of2',
+    'delete-shard ps1 instead 0of2 1of2',
+  ]);
   expect(timelineStatus(timeline.snapshot)).toMatchObject({
     nextShards: undefined,
     retiringShards: undefined,

@@ -19,8 +19,11 @@ export type PageserverNodeCommand =
   | ({ type: 'detach'; dropLocal?: boolean } & ShardName)
   /** A timeline with everything that is in its folder. With `tenant` its objects are found also when nothing else is known of it. */
   | { type: 'delete'; timeline: string; tenant?: string }
-  /** The layers and indexes of one shard; the timeline goes on with others. */
-  | ({ type: 'delete-shard'; tenant: string } & ShardName)
+  /**
+   * The layers and indexes of one shard; the timeline goes on with others. Refused with `unavailable` as long as the objects of those that
+   * it is `replacedBy` do not reach as far: safekeepers may have given up the WAL before.
+   */
+  | ({ type: 'delete-shard'; tenant: string; replacedBy?: ShardTag[] } & ShardName)
   /** Makes the objects of a new shard out of those of `from` (absent: of the one shard that there was). */
   | ({ type: 'split'; from?: ShardTag } & ShardSpec)
   /** This node is the warm secondary of these projects, and of no others. */

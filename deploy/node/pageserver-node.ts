@@ -40,7 +40,7 @@ import {
   type ShardName,
   shardStatus,
 } from './pageserver-commands.ts';
-import { deleteShardObjects, deleteTimelineObjects } from './shard-objects.ts';
+import { checkReplaced, deleteShardObjects, deleteTimelineObjects } from './shard-objects.ts';
 import { ShardParents } from './shard-parents.ts';
 
 /** How long a request waits for WAL to arrive, and an attach for its ancestor. */
@@ -357,6 +357,8 @@ export class PageserverNode {
     const id = shardId(timeline, shard);
     const isDeleted = command.type !== 'detach';
     const { tools, journals } = this.#options;
+    if (command.type === 'delete-shard' && command.replacedBy)
+      await checkReplaced(tools.objects, command, command.replacedBy);
     const hosted = this.#hosted.get(id);
     const actor = await this.#actorOf(id);
     const { spec } = (actor.snapshot() as ShardSnapshot).context;

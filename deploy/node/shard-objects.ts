@@ -1,7 +1,33 @@
 /** Deletes what object storage has of a shard, or of a timeline. The index goes first: what is listed must exist. */
-import { timelinePrefix } from '../../protocols/object-keys.ts';
-import { parseShardId } from '../../protocols/shard-layout.ts';
+import { findIndex } from '../../actors/pageserver/index-object.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import { formatLsn } from '../../protocols/lsn.ts';
+import { type TimelineKey, timelinePrefix } from '../../protocols/object-keys.ts';
+import { parseShardId, type ShardTag, shardId } from '../../protocols/shard-layout.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
+
+const GENERATION_MAX = 2 ** 32 - 1;
+
+/** Throws `unavailable` while the objects of a shard reach further than those of one that takes its place. */
+export async function checkReplaced(
+  objects: Objects,
+  key: TimelineKey & { shard?: ShardTag | undefined },
+  replacedBy: readonly ShardTag[],
+): Promise<void> {
+  const endOf = async (shard: ShardTag | undefined) => {
+    const owner = { tenant: key.tenant, timeline: key.timeline, ...(shard ? { shard } : {}) };
+    return (await findIndex(objects, { ...owner, generation: GENERATION_MAX }))?.diskConsistentLsn ?? 0;
+  };
+  const [end, ...ends] = await Promise.all([endOf(key.shard), ...replacedBy.map(endOf)]);
+  const at = ends.findIndex((each) => each < end!);
+  if (at < 0) return;
+  const [old, other] = [key.shard, replacedBy[at]].map((shard) => shardId(key.timeline, shard));
+  throw new PalimpsestError(
+    'unavailable',
+    `the objects of shard ${old} reach up to ${formatLsn(end!)}, those of ${other} only up to ${formatLsn(ends[at]!)}`,
+    'try again when it has followed',
+  );
+}
 
 /** Layers and indexes alone: in the folder of a shard that was alone there is the WAL of its timeline, too. */
 export async function deleteShardObjects(objects: Objects, prefix: string): Promise<void> {

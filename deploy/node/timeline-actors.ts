@@ -195,7 +195,10 @@ export class TimelineActors {
   /** Makes new shards; resolves when they serve, or with the reason why they never will. */
   async split(id: string, to: ShardPlaces): Promise<WireError | undefined> {
     const actor = await this.#placed(id);
-    await actor.dispatch({ type: 'split', to });
+    // Since it was decided, some may have moved: new shards of this timeline are where those of its ancestor are.
+    const { tenant } = timelineStatus(actor.snapshot());
+    const placed = { ...to, ...this.#options.placesOf?.(tenant, to.pageservers.length) };
+    await actor.dispatch({ type: 'split', to: placed });
     const limits = this.#limits(`splitting timeline ${id}`, SPLIT_TIMEOUT_MS);
     return (await waitForState(actor, timelineSplit(to.pageservers.length), limits)).error;
   }

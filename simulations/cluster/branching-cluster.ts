@@ -141,7 +141,7 @@ export class BranchingCluster {
       bucket: this.bucket,
       targets: this.#targets(),
       onNewCompute: (name, how) => this.computes.startRival(name, how),
-      onLostDisk: (name) => this.#loseDisk(name),
+      onLostDisk: (name) => this.loseDisk(name),
       onPagesMove: () => this.control.movePages(),
     });
     storeEmptyTemplate(this.bucket, { pgVersion: PG_VERSION, systemId: SYSTEM_ID, startLsn: START_LSN });
@@ -292,8 +292,8 @@ export class BranchingCluster {
 
   // --- disks that are lost --------------------------------------------------------------------------------------
 
-  /** Fault budget: a pageserver's disk at any time; one safekeeper's at a time, and none while members change. */
-  #loseDisk(name: string): void {
+  /** A machine loses its disk. Fault budget: a pageserver's disk at any time; one safekeeper's at a time, and none while members change. */
+  loseDisk(name: string): void {
     const { world } = this.#context;
     const pageserver = this.pageservers.find(({ node }) => node === name);
     if (pageserver) {

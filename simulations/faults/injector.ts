@@ -106,6 +106,16 @@ export class FaultInjector {
     }
   }
 
+  /** Crashes a machine that a scenario names, which is started again a little later. */
+  crashBriefly(name: string, forMs: number): void {
+    const target = this.#targets.get(name);
+    if (!target || this.isDown(name)) return;
+    const mend = this.#crash(target);
+    this.#options.world.after(forMs, undefined, 'restart', () => {
+      if (this.isDown(name)) mend();
+    });
+  }
+
   #begin(fault: Fault): void {
     const { world } = this.#options;
     if (!this.#isWithinBudget(fault)) {

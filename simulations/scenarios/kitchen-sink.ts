@@ -73,6 +73,8 @@ export const KITCHEN_SINK: Scenario = {
     'stop-told-too-far',
     'idleness-not-told',
     'expected-lsn-ignored',
+    'split-by-other-stripes',
+    'fastest-shard-counts',
   ],
   marks: [
     'branch: archived',
@@ -108,6 +110,8 @@ export const KITCHEN_SINK: Scenario = {
     'pageserver: a page was compared',
     'pageserver: its disk was lost',
     'pageserver: the project moved',
+    'shards: a project began with several',
+    'shards: a split was finished',
     'safekeeper: a disk was lost',
     'safekeeper: joined again after its disk was lost',
   ],

@@ -26,6 +26,9 @@ const DATABASE = 5;
 /** Once everything is mended, a split that was begun is over within so long. */
 const SPLIT_MS = 180_000;
 const LIST_TIMEOUT_MS = 2_000;
+/** After it was asked for, within about so long something happens to a split. */
+const DURING_MS = 150;
+const RESTART_MS = 200;
 
 /** What a run has of shards. */
 export interface ShardPlan {
@@ -36,7 +39,22 @@ export interface ShardPlan {
   stripeBlocks: number;
   pageservers: number;
   leavesLost: boolean;
+  /** What happens while the pages are split, beside the faults of the run. */
+  during: DuringSplit | undefined;
 }
+
+export type DuringSplit =
+  | 'control crashes'
+  | 'pageserver crashes'
+  | 'pageserver loses its disk'
+  | 'pages move';
+
+const DURING: DuringSplit[] = [
+  'control crashes',
+  'pageserver crashes',
+  'pageserver loses its disk',
+  'pages move',
+];
 
 /** Draws it from a stream of its own; undefined for a run without shards. */
 export function drawShards(context: ScenarioContext, safetyMs: number): ShardPlan | undefined {
@@ -55,6 +73,7 @@ export function drawShards(context: ScenarioContext, safetyMs: number): ShardPla
     stripeBlocks: pick('stripeBlocks', [4, 16, 2048], 2048),
     pageservers: pick('pageservers', [2, 3, 4], 2),
     leavesLost: decide('shards.leavesLost', () => random.chance(0.5), false),
+    during: pick('during', [undefined, ...DURING], undefined),
   };
   return isSharded ? plan : undefined;
 }
@@ -142,12 +161,25 @@ export class ShardUser {
     try {
       await this.#cluster.ask(process, { type: 'split-project', name: 'default', shards });
       world.tell('user', `the project is to have ${shards} shards`);
+      const { during } = this.#plan;
+      const afterMs = this.#random.exponential(DURING_MS);
+      if (during) world.after(afterMs, undefined, 'during a split', () => this.#strike(during));
       return true;
     } catch (error) {
       if (!(error instanceof PalimpsestError)) throw error;
       world.mark('shards: a split was refused');
       return false;
     }
+  }
+
+  #strike(what: DuringSplit): void {
+    const { control, pageservers, injector } = this.#cluster;
+    const pageserver = this.#random.pick(pageservers);
+    this.#context.world.tell('user', `while the pages are split: ${what} (${pageserver.node})`);
+    if (what === 'pages move') control.movePages();
+    else if (what === 'control crashes') injector.crashBriefly(control.machine.name, RESTART_MS);
+    else if (what === 'pageserver crashes') injector.crashBriefly(pageserver.node, RESTART_MS);
+    else this.#cluster.loseDisk(pageserver.node);
   }
 
   async #watch(process: SimProcess): Promise<void> {
