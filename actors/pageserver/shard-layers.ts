@@ -144,9 +144,9 @@ export class ShardLayers {
     return this.#compactor.room();
   }
 
-  /** Resolves when object storage is up to date, or the present attempt to bring it there failed. */
-  uploaded(): Promise<void> {
-    return this.#uploader.settled();
+  /** Resolves when object storage is up to date (or all up to an LSN is there), or the present attempt to bring it there failed. */
+  uploaded(upTo?: number): Promise<void> {
+    return this.#uploader.settled(upTo);
   }
 
   /** Resolves when no compaction is due or under way. */

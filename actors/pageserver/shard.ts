@@ -39,6 +39,8 @@ const IDLE_FLUSH_MS = 15_000;
 const IDLE_FLUSH_BYTES_MIN = 4 * 1024 * 1024;
 /** A layer that is older is written whatever its size. */
 const AGE_FLUSH_MS = 10 * 60 * 1000;
+/** A layer with nothing in it is worth a file only for the WAL that it stands for. */
+const EMPTY_FLUSH_WAL_BYTES = 16 * 1024 * 1024;
 const COPY_BATCH_PAGES = 256;
 
 /** Where a shard's history goes on below its own layers: another shard, or a template. */
@@ -243,9 +245,9 @@ export class Shard {
     await this.layers.written();
   }
 
-  /** Waits until every layer file is uploaded and listed in the index. */
-  uploaded(): Promise<void> {
-    return this.layers.uploaded();
+  /** Waits until every layer file is uploaded and listed in the index, or, with `upTo`, those that hold what is before it. */
+  uploaded(upTo?: number): Promise<void> {
+    return this.layers.uploaded(upTo);
   }
 
   /**
@@ -279,7 +281,9 @@ export class Shard {
   tick(): void {
     if (this.#failure) return;
     this.layers.tick();
-    if (this.#ingest.layer.isEmpty) return;
+    const { layer } = this.#ingest;
+    // Safekeepers keep the WAL for it, also where hardly anything of that is about it: one of several shards may have a small share.
+    if (layer.isEmpty && layer.endLsn - layer.startLsn < EMPTY_FLUSH_WAL_BYTES) return;
     const now = this.#tools.clock.monotonic();
     const isIdle = now - this.#lastIngestAt >= IDLE_FLUSH_MS && this.openBytes >= IDLE_FLUSH_BYTES_MIN;
     if (isIdle || now - this.#openSince >= AGE_FLUSH_MS) this.#freeze();

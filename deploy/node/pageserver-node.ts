@@ -342,7 +342,7 @@ export class PageserverNode {
         return shard.collector.collect(command);
       case 'flush':
         await shard.flush();
-        await shard.uploaded();
+        await shard.uploaded(shard.diskConsistentLsn);
         return shardStatus(shard);
       default:
         throw new PalimpsestError(

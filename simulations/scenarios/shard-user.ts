@@ -4,6 +4,7 @@
  */
 import { PageClient } from '../../actors/pageserver/page-client.ts';
 import type { BranchStatus } from '../../actors/tenant/events.ts';
+import type { TimelineStatus } from '../../actors/timeline/events.ts';
 import { layoutOf } from '../../actors/timeline/shards.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
@@ -134,11 +135,10 @@ export class ShardUser {
     const { control } = this.#cluster;
     const [project] = control.projects();
     if (!project) return 'the control plane is not there';
-    if (project.splitting) return `the split into ${project.splitting.to} is not over`;
-    const waiting = control
-      .timelines()
-      .find(({ nextShards, retiringShards }) => nextShards || retiringShards);
-    return waiting && `timeline ${waiting.timeline} still has old shards, or new ones that are not its own`;
+    const timelines = control.timelines();
+    const isWaiting = timelines.some(({ nextShards, retiringShards }) => nextShards || retiringShards);
+    if (!project.splitting && !isWaiting) return undefined;
+    return ['the split is not over', ...timelines.map(describePlaces)].join('\n');
   }
 
   // --- splits ---------------------------------------------------------------------------------------------------
@@ -276,4 +276,11 @@ export class ShardUser {
       `${shardId(timeline, other)} answers for block ${page.block} of ${page.rel}`,
     );
   }
+}
+
+function describePlaces(status: TimelineStatus): string {
+  const { timeline, pageserver, shards, nextShards, nextReady, retiringShards } = status;
+  const next = nextShards && `, next ${nextShards.pageservers}${nextReady ? ' (ready)' : ''}`;
+  const old = retiringShards && `, before ${retiringShards.pageservers}`;
+  return `timeline ${timeline} on ${shards?.pageservers ?? pageserver}${next ?? ''}${old ?? ''}`;
 }
