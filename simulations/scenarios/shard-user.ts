@@ -30,6 +30,7 @@ const LIST_TIMEOUT_MS = 2_000;
 /** After it was asked for, within about so long something happens to a split. */
 const DURING_MS = 150;
 const RESTART_MS = 200;
+const PAGESERVER_AWAY_MS = 1500;
 
 /** What a run has of shards. */
 export interface ShardPlan {
@@ -178,7 +179,8 @@ export class ShardUser {
     this.#context.world.tell('user', `while the pages are split: ${what} (${pageserver.node})`);
     if (what === 'pages move') control.movePages();
     else if (what === 'control crashes') injector.crashBriefly(control.machine.name, RESTART_MS);
-    else if (what === 'pageserver crashes') injector.crashBriefly(pageserver.node, RESTART_MS);
+    else if (what === 'pageserver crashes')
+      injector.crashBriefly(pageserver.node, this.#random.exponential(PAGESERVER_AWAY_MS));
     else this.#cluster.loseDisk(pageserver.node);
   }
 
