@@ -9,7 +9,7 @@ import type { Log } from '../../runtime/ports/log.ts';
 import type { ControlActors } from '../node/control-actors.ts';
 import { detachStrays, hostedTimelines, ownersOf } from './hosted-timelines.ts';
 import { PageserverMoves } from './pageserver-moves.ts';
-import { nodeOf, type PageserverLife } from './registry.ts';
+import type { PageserverLife } from './registry.ts';
 import { SafekeeperChanges } from './safekeeper-changes.ts';
 import { Secondaries } from './secondaries.ts';
 
@@ -56,18 +56,10 @@ export class StoragePlacement {
 
   /** What a plan is made of. */
   state(): PlacementState {
-    const { control, nodes, computes } = this.#options;
-    const byTenant = Map.groupBy(control.timelineStatuses(), ({ tenant }) => tenant);
-    const projects = control.projects().map(({ tenant, name }) => {
-      const timelines = byTenant.get(tenant) ?? [];
-      const safekeepers = [...new Set(timelines.flatMap(({ members }) => members.map(nodeOf)))];
-      const pageserver = nodeOf(this.pageservers.movedTo(tenant) ?? timelines[0]?.pageserver ?? '');
-      const shards = this.pageservers.shardsOf(tenant);
-      return { tenant, name, safekeepers, pageserver, ...(shards ? { shards } : {}) };
-    });
+    const { nodes, computes } = this.#options;
     return {
       nodes: [...nodes()],
-      projects: projects.filter(({ pageserver }) => pageserver !== ''),
+      projects: this.pageservers.placed(),
       computes: computes(),
       ...this.safekeepers.view(),
     };
