@@ -53,6 +53,8 @@ export class LayerUploader {
   /** The index object of the present generation. */
   #index: OwnObject | undefined;
   #remoteConsistentLsn: number;
+  /** Resolves at the next step of that. */
+  #told = Promise.withResolvers<void>();
   #closed = false;
 
   constructor(options: LayerUploaderOptions) {
@@ -114,13 +116,12 @@ export class LayerUploader {
   }
 
   /**
-   * Resolves when object storage is up to date, or the present attempt failed. With `upTo`, at the end of an attempt by which all up to
-   * there is in objects: where layers are merged all the time there is always something left to do.
+   * Resolves when object storage is up to date, or the present attempt failed. With `upTo` already when all up to there is in objects:
+   * where layers are merged all the time there is always something left to do.
    */
   async settled(upTo = Number.POSITIVE_INFINITY): Promise<void> {
-    while (this.#running) {
-      await this.#running;
-      if (this.#remoteConsistentLsn >= upTo) return;
+    while (this.#running && this.#remoteConsistentLsn < upTo) {
+      await Promise.race([this.#running, this.#told.promise]);
     }
   }
 
@@ -205,6 +206,8 @@ export class LayerUploader {
       const remoteConsistentLsn = index.diskConsistentLsn;
       await journal.record([{ type: 'index.uploaded', key, generation, remoteConsistentLsn }]);
       this.#remoteConsistentLsn = remoteConsistentLsn;
+      this.#told.resolve();
+      this.#told = Promise.withResolvers();
       await this.#delete(deletions, generation);
       if (!this.#hasSwept) await this.#sweep(generation, new Set(index.layers.map((layer) => layer.key)));
     } catch (error) {

@@ -35,9 +35,9 @@ test('killed at any step, it goes on with the same content and without objects t
   const whole = await TestNode.start(counting, { folder: 'ps', walEnd });
   await whole.attach(1);
   await whole.settle();
+  await expectNoOrphans(counting, 'a whole life');
   const { steps } = whole.life;
   await whole.close();
-  await expectNoOrphans(counting, 'a whole life');
   expect(whole.deleted.length).toBeGreaterThan(3);
   expect(steps).toBeGreaterThan(50);
 
