@@ -240,6 +240,11 @@ describe('seeds that once failed', () => {
     expect(events / marks['client: commit acknowledged']!).toBeLessThan(200);
   }, 60_000);
 
+  it('new shards that moved before those of a branch were made, and old ones that had come further, are no harm', async () => {
+    const run = { scenario: findScenario('shard-split')!, seed: 10, takeTurns };
+    expect((await runSeed(run)).violation).toBeUndefined();
+  }, 60_000);
+
   it('a member that voted for a rival in the same term is brought up to date all the same', async () => {
     const scenario = findScenario('lost-disk')!;
     const { violation } = await runSeed({ scenario, seed: 6, takeTurns });
@@ -294,6 +299,18 @@ describe('known bugs', () => {
   for (const [canary, firstSeed, invariant] of ofTheWhole) {
     it(`${canary} is found in the whole system`, async () => {
       const scenario = findScenario('kitchen-sink')!;
+      const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 3, takeTurns });
+      expect(row.invariant).toBe(invariant);
+    }, 60_000);
+  }
+
+  const ofShards: [string, number, string][] = [
+    ['split-by-other-stripes', 2, 'a page at an LSN equals the model'],
+    ['fastest-shard-counts', 3, 'WAL is kept for the slowest shard'],
+  ];
+  for (const [canary, firstSeed, invariant] of ofShards) {
+    it(`${canary} is found`, async () => {
+      const scenario = findScenario('shard-split')!;
       const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 3, takeTurns });
       expect(row.invariant).toBe(invariant);
     }, 60_000);

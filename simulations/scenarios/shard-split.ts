@@ -26,7 +26,6 @@ export const SHARD_SPLIT: Scenario = {
     'shards: a split was refused',
     'shards: nothing of an old layout was left',
     'shards: one moved',
-    'shards: one moved away from a pageserver that was lost',
     'shards: one refused what it does not have',
     'shards: the control plane crashed during a split',
     'shards: who read found the new ones',

@@ -109,7 +109,7 @@ export class ShardUser {
     if (world.violation) return;
     if (!isOver()) {
       world.fail('convergence', `${SPLIT_MS} ms after everything was mended: ${this.#unfinished()}`);
-    }
+    } else if (this.#cluster.isSplitting) world.mark('shards: a split was finished');
   }
 
   /** What is left of layouts that are over. */
@@ -180,7 +180,7 @@ export class ShardUser {
     if (what === 'pages move') control.movePages();
     else if (what === 'control crashes') injector.crashBriefly(control.machine.name, RESTART_MS);
     else if (what === 'pageserver crashes')
-      injector.crashBriefly(pageserver.node, this.#random.exponential(PAGESERVER_AWAY_MS));
+      injector.crashBriefly(pageserver.node, PAGESERVER_AWAY_MS * (0.5 + this.#random.float()));
     else this.#cluster.loseDisk(pageserver.node);
   }
 
