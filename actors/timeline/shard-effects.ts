@@ -142,6 +142,8 @@ export async function prepareShards(services: ShardServices, effect: Context): P
         return made(services, place.pageserver, command, hasMoved);
       }),
     );
+    // A generation belongs to one place: that of a later move is for the places that were chosen with it.
+    if (hasMoved()) throw elsewhere();
     await Promise.all(places.map((place) => attachShard(services, now(), place, false)));
     for (const { id } of places) await caughtUp(services, effect, { id, lsn: flushedLsn });
     if (isOver()) return [];

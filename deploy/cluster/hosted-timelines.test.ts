@@ -11,6 +11,10 @@ const MOVED = 'a'.repeat(32);
 const KEPT = 'b'.repeat(32);
 const GONE = 'c'.repeat(32);
 const PLACING = 'd'.repeat(32);
+const SPLIT = 'e'.repeat(32);
+const SPLITTING = 'f'.repeat(32);
+const SHARDS = { stripeBlocks: 8, pageservers: ['ps-b', 'ps-a'] };
+const ONE = { stripeBlocks: 8, pageservers: ['ps-b'] };
 
 describe('what a pageserver should not serve', () => {
   it('is detached; of what nobody knows any more its files go, too', async () => {
@@ -18,7 +22,7 @@ describe('what a pageserver should not serve', () => {
     const told: unknown[] = [];
     const list: Record<string, string[]> = {
       'ps-a': [MOVED, KEPT, GONE, `${GONE}-1of2`, PLACING],
-      'ps-b': [MOVED, 'something else'],
+      'ps-b': [MOVED, 'something else', SPLIT, `${SPLIT}-0of2`, `${SPLITTING}`],
     };
     for (const node of Object.keys(list)) {
       serveCommands(bus, 'pageserver-node', node, async (command) => {
@@ -30,10 +34,12 @@ describe('what a pageserver should not serve', () => {
     const statuses = [
       { timeline: MOVED, pageserver: 'ps-b' },
       { timeline: KEPT, pageserver: 'ps-a' },
+      { timeline: SPLIT, tenant: 't', pageserver: 'ps-b', shards: SHARDS },
+      { timeline: SPLITTING, tenant: 't', pageserver: 'ps-b', shards: SHARDS, retiringShards: ONE },
     ] as TimelineStatus[];
     const nodes = ['a', 'b'].map((name) => ({ name, alive: true, pageserverLife: '1' }));
     const hosted = await hostedTimelines(bus, nodes);
-    expect(hosted).toHaveLength(7);
+    expect(hosted).toHaveLength(10);
     await detachStrays(
       hosted,
       ownersOf({ timelineStatuses: () => statuses, hasTimeline: (id) => id !== GONE }),
@@ -49,6 +55,9 @@ describe('what a pageserver should not serve', () => {
         shard: { number: 1, count: 2, stripeBlocks: expect.any(Number) },
         dropLocal: true,
       },
+      // Of a layout that is over: with what it has stored since.
+      { node: 'ps-b', type: 'delete-shard', tenant: 't', timeline: SPLIT },
+      { node: 'ps-b', type: 'detach', timeline: SPLITTING },
     ]);
   });
 });

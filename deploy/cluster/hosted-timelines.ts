@@ -24,10 +24,18 @@ export function shardOwners(status: TimelineStatus): { id: string; pageserver: s
   return [...now, ...(nextShards && nextReady ? placesOf(timeline, nextShards) : [])];
 }
 
+interface OwnedTimeline {
+  tenant: string;
+  /** The pageserver of each shard. */
+  shards: ReadonlyMap<string, string>;
+  /** Shards whose objects are still needed, although nobody is to serve them. */
+  retiring: ReadonlySet<string>;
+}
+
 /** Who is to serve what, for `detachStrays`: looked up after what is hosted was asked for. */
 export interface Owners {
-  /** Of timelines that are in use: the pageserver of each shard. */
-  active: ReadonlyMap<string, ReadonlyMap<string, string>>;
+  /** Those that are in use. */
+  active: ReadonlyMap<string, OwnedTimeline>;
   /** Whether there is such a timeline, also one that is just being placed, archived or deleted. */
   exists(timeline: string): boolean;
 }
@@ -38,10 +46,12 @@ export function ownersOf(control: {
 }): Owners {
   const active = new Map(
     control.timelineStatuses().map((status) => {
-      const { nextShards, timeline } = status;
+      const { tenant, timeline, nextShards, retiringShards } = status;
       const coming = nextShards ? placesOf(timeline, nextShards) : [];
+      const going = retiringShards ? placesOf(timeline, retiringShards) : [];
       const all = [...shardOwners(status), ...coming];
-      return [timeline, new Map(all.map(({ id, pageserver }) => [id, pageserver]))];
+      const shards = new Map(all.map(({ id, pageserver }) => [id, pageserver]));
+      return [timeline, { tenant, shards, retiring: new Set(going.map(({ id }) => id)) }];
     }),
   );
   return { active, exists: (timeline) => control.hasTimeline(timeline) };
@@ -63,7 +73,7 @@ export async function hostedTimelines(bus: Bus, nodes: readonly PageserverLife[]
 
 /**
  * Detaches what is served beside the pageserver that `owners` names for it, and what nobody knows any more: it was deleted while its
- * pageserver could not be reached.
+ * pageserver could not be reached. A shard of a layout that is over goes with its objects: it may have stored some since the others went.
  */
 export async function detachStrays(
   hosted: readonly HostedTimeline[],
@@ -76,7 +86,7 @@ export async function detachStrays(
       if (!name) return;
       const { timeline, number, count } = name;
       const known = owners.active.get(timeline);
-      const owner = known?.get(id);
+      const owner = known?.shards.get(id);
       if (known ? owner === pageserver : owners.exists(timeline)) return;
       const about = { timeline: id, node: pageserver, owner };
       log.warn(
@@ -84,9 +94,11 @@ export async function detachStrays(
         `a pageserver serves a timeline that ${known ? 'has moved' : 'was deleted'}; it is detached`,
       );
       const shard = count > 1 ? { shard: { number, count, stripeBlocks: STRIPE_BLOCKS } } : {};
+      const isOver = known && owner === undefined && !known.retiring.has(id);
       // One that has moved may come back, and finds its layers then.
       const local = known ? {} : { dropLocal: true };
-      await send(bus, pageserver, { type: 'detach', timeline, ...shard, ...local }).catch((error) =>
+      const command = isOver ? { type: 'delete-shard', tenant: known.tenant } : { type: 'detach', ...local };
+      await send(bus, pageserver, { ...command, timeline, ...shard }).catch((error) =>
         log.warn({ ...about, error: toWireError(error) }, 'it could not be detached yet'),
       );
     }),
@@ -96,7 +108,7 @@ export async function detachStrays(
 function send<T>(
   bus: Bus,
   pageserver: string,
-  command: { type: string; timeline?: string; shard?: ShardTag; dropLocal?: boolean },
+  command: { type: string; tenant?: string; timeline?: string; shard?: ShardTag; dropLocal?: boolean },
 ): Promise<T> {
   return sendCommand<T>(bus, 'pageserver-node', pageserver, command, { timeoutMs: ASK_TIMEOUT_MS });
 }
