@@ -32,9 +32,12 @@ export interface ComputeOracleOptions {
   historyOf(timeline: string): AgreedHistory | undefined;
 }
 
+/** An actor with the number of entries in its journal; 0 while it is down. */
+type FollowedActor = ActorHandle & { readonly sequence: number };
+
 /** The compute that an actor has, as the events of its present life say. */
 interface Followed {
-  actor: ActorHandle;
+  actor: FollowedActor;
   context: ComputeContext;
 }
 
@@ -83,7 +86,7 @@ export class ComputeOracle {
   }
 
   /** An actor runs, from its journal. */
-  started(actor: ActorHandle): void {
+  started(actor: FollowedActor): void {
     if (actor.kind !== COMPUTE_KIND) return;
     const context = actor.snapshot().context as ComputeContext;
     this.#followed.set(actor.id, { actor, context });
@@ -153,12 +156,10 @@ export class ComputeOracle {
 
   #states() {
     return [...this.#followed].flatMap(([id, { actor }]) => {
-      try {
-        const { value, context } = actor.snapshot();
-        return [{ id, state: value as string, context: context as ComputeContext }];
-      } catch {
-        return [];
-      }
+      // It has been forgotten with its timeline, or is just being started again.
+      if (actor.sequence === 0) return [];
+      const { value, context } = actor.snapshot();
+      return [{ id, state: value as string, context: context as ComputeContext }];
     });
   }
 
