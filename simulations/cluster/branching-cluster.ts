@@ -6,6 +6,7 @@ import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import type { OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import type { BranchStatus } from '../../actors/tenant/events.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
+import { nodeOf } from '../../deploy/cluster/registry.ts';
 import type { PageserverNodeOptions } from '../../deploy/node/pageserver-node.ts';
 import type { Membership } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
@@ -33,8 +34,10 @@ import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from './pageserve
 import { SafekeeperMachine } from './safekeeper-process.ts';
 import type { ShardPlacementOptions } from './shard-placement.ts';
 import type { SimPostgresOptions, Workload } from './sim-postgres.ts';
+import type { PlacementOptions } from './storage-care.ts';
 
 const PG_VERSION = 17;
+const NEVER_MS = 1e9;
 const SYSTEM_ID = 7_000_000_000_000_000_002n;
 /** For scenarios that are not about the life of computes. */
 const SUSPEND_AFTER_MS = 1500;
@@ -68,6 +71,8 @@ export interface BranchingOptions {
   spares?: number;
   /** Two pageservers, between which the project moves, instead of one that is started again. */
   isCluster?: boolean;
+  /** In a cluster: what placement does by itself; nothing when absent. */
+  placement?: { leavesLost: boolean; replaceAfterMs: number };
   /** In a cluster: how many shards the project begins with, and on how many pageservers. */
   shards?: (ShardPlacementOptions & { first: number; pageservers: number }) | undefined;
   offload?: Partial<OffloadTimings>;
@@ -94,6 +99,8 @@ export class BranchingCluster {
   readonly pages: PageAccess;
   /** Whether the project is being split, as far as that was seen. */
   isSplitting = false;
+  /** Nodes that everything is to leave. */
+  readonly drained = new Set<string>();
   readonly #context: ScenarioContext;
   readonly #options: BranchingOptions;
   readonly #canary: Canary | undefined;
@@ -116,7 +123,9 @@ export class BranchingCluster {
     this.pages = new PageAccess({ world, isSharded: options.shards !== undefined, wrapChannel });
     this.#replays = new ReplayOracle(world);
     const all = (options.safekeepers ?? 3) + (options.spares ?? 0);
-    this.safekeepers = Array.from({ length: all }, (_, n) => this.#safekeeper(`sk${n + 1}`));
+    this.safekeepers = Array.from({ length: all }, (_, n) =>
+      this.#safekeeper(`${options.isCluster ? 'sk-' : 'sk'}${n + 1}`),
+    );
     const members = this.#members();
     const { safekeepers, bucket } = this;
     const isDeleted = (timeline: string) => this.shards.isDeleted(timeline);
@@ -257,6 +266,13 @@ export class BranchingCluster {
     return this.control.timelines(['active', 'archived']).filter(({ newMembers }) => newMembers);
   }
 
+  /** Timelines that still have something on a node that is drained. */
+  get undrained(): TimelineStatus[] {
+    return this.control
+      .timelines(['active', 'archived'])
+      .filter(({ members }) => members.some((member) => this.drained.has(nodeOf(member))));
+  }
+
   /** Whether a safekeeper has lost its disk, and not yet got all that it is to have. */
   get hasLostDisk(): boolean {
     return this.#lostDisk !== undefined;
@@ -382,6 +398,12 @@ export class BranchingCluster {
     return pageserver;
   }
 
+  #placement(): PlacementOptions {
+    const { safekeepers, drained } = this;
+    const { leavesLost = false, replaceAfterMs = NEVER_MS } = this.#options.placement ?? {};
+    return { safekeepers, drained, leavesLost, replaceAfterMs };
+  }
+
   #control(): ControlMachine {
     const { history, isCluster } = this.#options;
     const machine = this.machine('control');
@@ -389,7 +411,9 @@ export class BranchingCluster {
       pageservers: this.pageservers,
       pgVersion: PG_VERSION,
       ...(history ? { gcIntervalMs: history.gcIntervalMs } : {}),
-      ...(isCluster ? { shards: this.#options.shards } : { repaired: this.#members() }),
+      ...(isCluster
+        ? { shards: this.#options.shards, placement: this.#placement() }
+        : { repaired: this.#members() }),
       wrapBus: (bus) => this.#watched(this.#canary?.wrapControlBus?.(bus) ?? bus),
       oracle: this.#replays,
       onTimeline: (timeline, actor) => this.known.watch(timeline, actor),

@@ -21,7 +21,7 @@ import type { ComputeFleet } from './compute-fleet.ts';
 import { observeActor, observedJournals, snapshotsOf } from './observe.ts';
 import type { PageserverMachine } from './pageserver-process.ts';
 import type { ShardPlacementOptions } from './shard-placement.ts';
-import { StorageCare } from './storage-care.ts';
+import { type PlacementOptions, StorageCare } from './storage-care.ts';
 
 export const CONTROL_KIND = 'control';
 export const CONTROL_ID = 'local';
@@ -54,6 +54,8 @@ export interface ControlMachineOptions {
   pageservers: readonly PageserverMachine[];
   /** Safekeepers that lost their disk join their timelines again, as on a single machine. */
   repaired?: readonly string[];
+  /** In a cluster. */
+  placement?: PlacementOptions | undefined;
   /** Projects may have shards. */
   shards?: ShardPlacementOptions | undefined;
   /** The actor of a timeline runs, from its journal. */
@@ -158,7 +160,7 @@ export class ControlMachine {
     await disk.makeDirectory('.');
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const services = { journals, bus, clock, random, log, metrics, ...snapshotsOf(process) };
-    const { oracle, computes, pageservers, shards } = this.#options;
+    const { oracle, computes, pageservers, shards, placement } = this.#options;
     const spawner: ConstructorParameters<typeof ControlActors>[0]['spawner'] = {
       spawn: async (definition, id) => {
         const actor = new SupervisedActor(computes.oracle.observed(definition), id, services);
@@ -177,7 +179,12 @@ export class ControlMachine {
       random,
       log,
       spawner,
-      ...(pageservers.length > 1 ? { pageserverOf: (tenant: string) => care.pageserverOf(tenant) } : {}),
+      ...(placement
+        ? {
+            pageserverOf: (tenant: string) => care.pageserverOf(tenant),
+            safekeepersOf: (tenant: string) => care.membersFor(tenant),
+          }
+        : {}),
       ...(shards ? { placesOf: (tenant: string, count: number) => care.placesOf(tenant, count) } : {}),
     });
     const care = new StorageCare({
@@ -186,6 +193,7 @@ export class ControlMachine {
       pageservers,
       repaired: this.#options.repaired ?? [],
       bus,
+      placement,
       shards,
     });
     const { suspendAfterMs } = computes;

@@ -1,22 +1,37 @@
 /**
  * What the control plane does when storage changes. On a single machine, as its parent process does: it attaches timelines when the
  * pageserver has started anew, and has safekeepers join again that lost their disk. In a cluster, as the holder of the control lease
- * does: projects move between pageservers, and what one serves that has moved away is detached.
+ * does: it makes plans and carries them out, so that pages and safekeepers leave nodes that are lost or drained, and nodes give up what
+ * they should not have.
  */
-import { detachStrays, hostedTimelines, ownersOf } from '../../deploy/cluster/hosted-timelines.ts';
-import { PageserverMoves } from '../../deploy/cluster/pageserver-moves.ts';
-import { nodeOf, type PageserverLife } from '../../deploy/cluster/registry.ts';
+import type { Step } from '../../actors/placement/plan.ts';
+import { nodeOf } from '../../deploy/cluster/registry.ts';
+import { type PlacedNode, StoragePlacement } from '../../deploy/cluster/storage-placement.ts';
 import type { ControlActors } from '../../deploy/node/control-actors.ts';
 import { ReplicaRepair } from '../../deploy/node/replica-repair.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { SimProcess } from '../world/machine.ts';
 import type { PageserverMachine } from './pageserver-process.ts';
+import type { SafekeeperMachine } from './safekeeper-process.ts';
 import { ShardPlacement, type ShardPlacementOptions } from './shard-placement.ts';
 
 const READY_POLL_MS = 50;
 const STATUS_TIMEOUT_MS = 1000;
-const ROUND_MS = 1000;
+const ROUND_MS = 400;
+/** What nodes have is asked for in every so manieth round. */
+const TIDY_ROUNDS = 3;
+
+/** In a cluster: what placement sees of it. */
+export interface PlacementOptions {
+  safekeepers: readonly SafekeeperMachine[];
+  /** Names of nodes that everything is to leave. */
+  drained: ReadonlySet<string>;
+  /** What is on a pageserver that is down moves away from it. */
+  leavesLost: boolean;
+  /** A safekeeper that is away for so long is replaced. */
+  replaceAfterMs: number;
+}
 
 export interface StorageCareOptions {
   control: ControlActors;
@@ -24,6 +39,7 @@ export interface StorageCareOptions {
   bus: Bus;
   pageservers: readonly PageserverMachine[];
   repaired: readonly string[];
+  placement?: PlacementOptions | undefined;
   /** Where projects have shards, or may come to have them. */
   shards?: ShardPlacementOptions | undefined;
 }
@@ -31,26 +47,36 @@ export interface StorageCareOptions {
 export class StorageCare {
   readonly #options: StorageCareOptions;
   /** In a cluster. */
-  readonly #moves: PageserverMoves | undefined;
+  readonly #placement: StoragePlacement | undefined;
   readonly shards: ShardPlacement | undefined;
   #repair: ReplicaRepair | undefined;
 
   constructor(options: StorageCareOptions) {
-    const { control, process, bus, pageservers } = options;
+    const { control, process, bus, placement } = options;
     this.#options = options;
-    if (pageservers.length === 1) return;
-    const { log } = process.ports;
-    this.#moves = new PageserverMoves({ control, bus, log, isRunning: () => false });
+    if (!placement) return;
+    const { log, clock } = process.ports;
+    const { replaceAfterMs } = placement;
+    this.#placement = new StoragePlacement({
+      control,
+      bus,
+      clock,
+      log,
+      replaceAfterMs,
+      nodes: () => this.#nodes(placement),
+      // Where computes run is the fleet's affair.
+      computes: () => [],
+      isRunning: () => false,
+    });
     if (options.shards) {
-      const moves = this.#moves;
-      this.shards = new ShardPlacement(options.shards, { process, moves, nodes: () => this.#nodes() });
+      this.shards = new ShardPlacement(options.shards, { process, placement: this.#placement });
     }
   }
 
   /** Before anything is attached. */
   begin(): void {
     const { control } = this.#options;
-    control.attachments.beginEpoch(() => (this.#moves ? Promise.resolve() : this.#pageserverReady()));
+    control.attachments.beginEpoch(() => (this.#placement ? Promise.resolve() : this.#pageserverReady()));
   }
 
   /** All timelines are there, from their journals. */
@@ -61,25 +87,31 @@ export class StorageCare {
       const timelines = () => control.timelineStatuses();
       this.#repair = new ReplicaRepair({ bus, clock, log, safekeepers: repaired, timelines });
     }
-    if (this.#moves) {
-      await this.#moves.adopt(this.#nodes());
-      void this.#rounds(this.#moves);
+    const { placement } = this.#options;
+    if (this.#placement && placement) {
+      await this.#placement.pageservers.adopt(this.#nodes(placement));
+      void this.#rounds(this.#placement);
     } else void control.attachments.attachAll(control.activeTimelines(() => false));
   }
 
   /** The pageserver that a project is to have. */
   pageserverOf(tenant: string): string | undefined {
-    return this.#moves?.movedTo(tenant) ?? this.#pageserverNow(tenant);
+    return this.#placement?.pageserverOf(tenant);
   }
 
   /** The pageservers that the shards of a project are to have. */
   placesOf(tenant: string, count: number): { pageservers: string[] } | undefined {
-    return this.#moves?.placesOf(tenant, count);
+    return this.#placement?.pageservers.placesOf(tenant, count);
+  }
+
+  /** The safekeepers that a new branch of a project is to have. */
+  membersFor(tenant: string): string[] | undefined {
+    return this.#placement?.membersFor(tenant);
   }
 
   pageserverStarted(): void {
     // In a cluster that is seen in the next round.
-    if (this.#moves) return;
+    if (this.#placement) return;
     const { control } = this.#options;
     control.attachments.beginEpoch(() => this.#pageserverReady());
     void control.attachments.attachAll(control.activeTimelines(() => false));
@@ -94,39 +126,62 @@ export class StorageCare {
       this.shards.moveOne();
       return;
     }
-    const { control, process } = this.#options;
+    const { control, process, placement } = this.#options;
     const { world } = process.machine.surroundings;
     for (const { tenant } of control.projects()) {
       const from = nodeOf(this.pageserverOf(tenant) ?? '');
-      const to = this.#nodes().find(({ name }) => name !== from)?.name;
-      if (!to || !this.#moves) continue;
+      const others = placement ? this.#pageserverNodes(placement) : [];
+      const to = others.find(({ name }) => name !== from)?.name;
+      if (!to || !this.#placement) continue;
       world.mark('pageserver: the project moved');
-      void this.#moves.move({ type: 'move-pageserver', tenant, from, to, why: 'drawn' });
+      void this.#placement.pageservers.move({ type: 'move-pageserver', tenant, from, to, why: 'drawn' });
     }
   }
 
-  #nodes(): PageserverLife[] {
+  #nodes(placement: PlacementOptions): PlacedNode[] {
+    const safekeepers = placement.safekeepers.map(({ node, machine }, n): PlacedNode => {
+      const name = nodeOf(node);
+      const alive = machine.isUp && !machine.process!.isPaused;
+      return { name, zone: `z${n % 3}`, roles: ['safekeeper'], alive, draining: placement.drained.has(name) };
+    });
+    return [...safekeepers, ...this.#pageserverNodes(placement)];
+  }
+
+  #pageserverNodes({ leavesLost }: PlacementOptions): PlacedNode[] {
     return this.#options.pageservers.map(({ node, machine, lives }) => ({
       name: nodeOf(node),
-      alive: machine.isUp,
+      zone: 'z',
+      roles: ['pageserver'],
+      alive: machine.isUp || !leavesLost,
+      draining: false,
       pageserverLife: String(lives),
     }));
   }
 
-  #pageserverNow(tenant: string): string | undefined {
-    const timelines = this.#options.control.timelineStatuses();
-    return timelines.find((timeline) => timeline.tenant === tenant)?.pageserver;
+  async #rounds(placement: StoragePlacement): Promise<void> {
+    const { clock } = this.#options.process.ports;
+    let tidying: Promise<void> | undefined;
+    for (let round = 0; !this.#options.process.isDead; round++) {
+      await clock.sleep(ROUND_MS);
+      for (const step of placement.round()) this.#mark(step);
+      // Beside the rounds, which must go on when a node does not answer.
+      if (round % TIDY_ROUNDS !== 0 || tidying) continue;
+      tidying = placement.tidy().finally(() => {
+        tidying = undefined;
+      });
+    }
   }
 
-  async #rounds(moves: PageserverMoves): Promise<void> {
-    const { process, control, bus } = this.#options;
-    const { clock, log } = process.ports;
-    while (!process.isDead) {
-      await clock.sleep(ROUND_MS);
-      moves.attachToNewLives(this.#nodes());
-      this.shards?.follow();
-      const hosted = await hostedTimelines(bus, this.#nodes());
-      await detachStrays(hosted, ownersOf(control), { bus, log });
+  #mark(step: Step): void {
+    const { world } = this.#options.process.machine.surroundings;
+    if (step.type === 'move-pageserver') {
+      const what = step.shard ? 'shards: one moved' : 'pageserver: the project moved';
+      world.mark(`${what} away from a node that was lost`);
+    } else if (step.type === 'replace-safekeeper') {
+      const isDrained = step.why.includes('drained');
+      world.mark(`members: a node that is ${isDrained ? 'drained' : 'gone'} is replaced`);
+    } else if (step.type === 'keep-safekeepers') {
+      world.mark('members: a change is given up, because a new member is gone');
     }
   }
 

@@ -24,6 +24,7 @@ const CHANGE_EVERY_MS = 250;
 const BRANCHES_MAX = 4;
 const RARE_CHANCE = 0.3;
 const REPAIR_MS = 180_000;
+const NEVER_MS = 1e9;
 /** When nobody uses it any more, what is left to do is done so much later; from then on little may happen. */
 const CALM_AFTER_MS = 5_000;
 const CALM_MS = 1_000;
@@ -104,6 +105,8 @@ export const KITCHEN_SINK: Scenario = {
     'history: a point was read with a lease, before the window',
     'history: layers were removed',
     'members: a change was completed',
+    'members: a node that is drained is replaced',
+    'members: a node that is gone is replaced',
     'objects: a partial was compared',
     'objects: an index was checked',
     'oracle: replay compared with the live state',
@@ -201,7 +204,8 @@ export async function runWholeSystem(context: ScenarioContext): Promise<void> {
 
 /** Safekeepers that lost their disks have joined again, and changes of members have been made. */
 async function repaired({ world }: ScenarioContext, cluster: BranchingCluster): Promise<void> {
-  const isDone = () => !cluster.hasLostDisk && cluster.changing.length === 0;
+  const isDone = () =>
+    !cluster.hasLostDisk && cluster.changing.length === 0 && cluster.undrained.length === 0;
   await world.run({ untilMs: world.nowMs + REPAIR_MS, isDone });
   if (world.violation || isDone()) return;
   const lacking = cluster.lacking.map((each) => `${each.timeline} (${each.state}, missing ${each.missing})`);
@@ -245,6 +249,10 @@ function drawOptions(context: ScenarioContext): BranchingOptions {
   };
   const safekeepers = pick('safekeepers', [3, 3, 5], 3);
   const changesMembers = decide('members', () => random.chance(0.6), false);
+  const placement = {
+    leavesLost: decide('placement.leavesLost', () => random.chance(0.5), false),
+    replaceAfterMs: pick('placement.replaceAfterMs', [NEVER_MS, 500, 1500], NEVER_MS),
+  };
   const isTold = context.random.stream('told');
   return {
     computes: decide('computes', () => 2 + random.int(2), 2),
@@ -252,6 +260,7 @@ function drawOptions(context: ScenarioContext): BranchingOptions {
     safekeepers,
     spares: isCluster && changesMembers ? 2 : 0,
     isCluster,
+    placement,
     sizes: layers,
     ...(hasHistory ? { history: { bytes, gcIntervalMs } } : {}),
     offload: offloads ? offload : { busyMs: 0 },

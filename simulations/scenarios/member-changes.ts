@@ -2,6 +2,7 @@
 
 import type { TimelineCommand, TimelineStatus } from '../../actors/timeline/events.ts';
 import { TIMELINE_KIND } from '../../actors/timeline/timeline.ts';
+import { nodeOf } from '../../deploy/cluster/registry.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { BranchingCluster } from '../cluster/branching-cluster.ts';
@@ -13,6 +14,7 @@ const CHANGE_EVERY_MS = 700;
 const COMMAND_TIMEOUT_MS = 1500;
 const ABANDON_SHARE = 0.1;
 const TWO_SHARE = 0.3;
+const DRAIN_SHARE = 0.2;
 
 /** Other members for a configuration: one is replaced by somebody who is none, and sometimes another one, too. */
 export function drawMembers(
@@ -49,9 +51,18 @@ export class MemberChanges {
     for (;;) {
       await process.ports.clock.sleep(this.#random.exponential(CHANGE_EVERY_MS));
       if (world.nowMs >= untilMs) return;
+      if (this.#random.chance(DRAIN_SHARE)) this.#drain();
       const timelines = this.#cluster.control.timelines();
       if (timelines.length > 0) await this.#change(process, this.#random.pick(timelines));
     }
+  }
+
+  /** Another node is to be left by everything, or none: as many stay as there are members. */
+  #drain(): void {
+    const { drained, storageNames } = this.#cluster;
+    const wasDrained = drained.size > 0;
+    drained.clear();
+    if (!wasDrained) drained.add(nodeOf(this.#random.pick(storageNames)));
   }
 
   async #change(process: SimProcess, { timeline, members, newMembers }: TimelineStatus): Promise<void> {

@@ -40,7 +40,6 @@ export interface ShardPlan {
   splits: { to: number; atMs: number }[];
   stripeBlocks: number;
   pageservers: number;
-  leavesLost: boolean;
   /** What happens while the pages are split, beside the faults of the run. */
   during: DuringSplit | undefined;
 }
@@ -74,7 +73,6 @@ export function drawShards(context: ScenarioContext, safetyMs: number): ShardPla
     splits: splits.filter(({ to }) => to <= 8),
     stripeBlocks: pick('stripeBlocks', [4, 16, 2048], 2048),
     pageservers: pick('pageservers', [2, 3, 4], 2),
-    leavesLost: decide('shards.leavesLost', () => random.chance(0.5), false),
     during: pick('during', [undefined, ...DURING], undefined),
   };
   return isSharded ? plan : undefined;
