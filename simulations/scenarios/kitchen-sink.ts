@@ -251,7 +251,7 @@ function drawOptions(context: ScenarioContext): BranchingOptions {
   const changesMembers = decide('members', () => random.chance(0.6), false);
   const placement = {
     leavesLost: decide('placement.leavesLost', () => random.chance(0.5), false),
-    replaceAfterMs: pick('placement.replaceAfterMs', [NEVER_MS, 500, 1500], NEVER_MS),
+    replaceAfterMs: pick('placement.replaceAfterMs', [NEVER_MS, 100, 600], NEVER_MS),
   };
   const isTold = context.random.stream('told');
   return {
