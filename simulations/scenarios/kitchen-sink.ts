@@ -106,7 +106,6 @@ export const KITCHEN_SINK: Scenario = {
     'history: layers were removed',
     'members: a change was completed',
     'members: a node that is drained is replaced',
-    'members: a node that is gone is replaced',
     'objects: a partial was compared',
     'objects: an index was checked',
     'oracle: replay compared with the live state',
