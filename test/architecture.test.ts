@@ -32,7 +32,7 @@ const LAYERS: { from: RegExp; may: RegExp }[] = [
   // The simulated world runs the very nodes and control actors that deploy starts; those files are held to be free of I/O below.
   {
     from: /^simulations\//,
-    may: /^((protocols|actors|runtime|simulations)\/|deploy\/node\/(\w+-node|computes|control-actors|garbage-collector|replica-repair)\.ts$|deploy\/cluster\/(compute-node|hosted-timelines|pageserver-moves|project-places|registry|remote-computes)\.ts$)/,
+    may: /^((protocols|actors|runtime|simulations)\/|deploy\/node\/(\w+-node|computes|control-actors|garbage-collector|replica-repair)\.ts$|deploy\/cluster\/(compute-node|project-places|registry|remote-computes|storage-placement)\.ts$)/,
   },
   // The command line starts simulations, as it starts everything.
   { from: /^deploy\/cli\/sim\//, may: /^(protocols|runtime|deploy|simulations)\// },
@@ -41,7 +41,7 @@ const LAYERS: { from: RegExp; may: RegExp }[] = [
 
 /** Where real time, randomness and I/O are allowed. */
 const REAL_WORLD =
-  /^(runtime\/adapters|deploy(?!\/node\/(\w+-node|computes|control-actors|garbage-collector|attachments|branch-lookup|branch-points|in-parallel|outcomes|wait-for-state|replica-repair|shard-(objects|parents|places))\.ts$|\/cluster\/(compute-node|hosted-timelines|pageserver-moves|project-places|registry|remote-computes)\.ts$))\//;
+  /^(runtime\/adapters|deploy(?!\/node\/(\w+-node|computes|control-actors|garbage-collector|attachments|branch-lookup|branch-points|in-parallel|outcomes|wait-for-state|replica-repair|shard-(objects|parents|places))\.ts$|\/cluster\/(compute-node|project-places|registry|remote-computes|storage-placement)\.ts$))\//;
 /** Modules of Node that compute and touch nothing. */
 const PURE_MODULES = new Set([
   'node:assert',

@@ -9,7 +9,7 @@
  * 3. A point before a timeline's own start belongs to its ancestor, and the answer names that ancestor.
  * 4. A point before the history window of the timeline that has it is refused, unless somebody keeps exactly this one.
  */
-import { type TermStart, termBefore } from '../../protocols/consensus/history.ts';
+import { compareLogEnds, logEnd, type TermStart, termBefore } from '../../protocols/consensus/history.ts';
 import { majorityOf } from '../../protocols/consensus/membership.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn, type Lsn } from '../../protocols/lsn.ts';
@@ -247,8 +247,34 @@ export async function rememberCommitted(
       'Try again.',
     );
   }
-  const term = termBefore(known.termHistory ?? [], lsn as Lsn);
-  const command = { type: 'note-commit', lsn, term, storedBy: known.member };
+  await noteCommit(question, status, lsn, known);
+}
+
+/**
+ * The same for what a pageserver has ingested: it is given only what is committed, so that nobody else has to know it. The best log of a quorum
+ * holds all that was ever committed, and tells which term wrote it.
+ */
+export async function rememberIngested(
+  question: Pick<PointQuestion, 'send' | 'clock'>,
+  { timeline, lsn }: ResolvedPoint,
+): Promise<void> {
+  const status = await timelineStatusOf(question.send, timeline);
+  if (lsn <= status.startLsn) return;
+  const isEnough = (some: Head['replies']) => witnessOf(some, lsn) !== undefined;
+  const replies = await replicaStatuses(question, status, isEnough);
+  const end = ({ termHistory, flushLsn }: ReplicaStatus) => logEnd(termHistory ?? [], flushLsn as Lsn);
+  const best = replies.reduce((a, b) => (compareLogEnds(end(b), end(a)) > 0 ? b : a));
+  await noteCommit(question, status, lsn, witnessOf(replies, lsn) ?? best);
+}
+
+async function noteCommit(
+  question: Pick<PointQuestion, 'send' | 'clock'>,
+  status: TimelineStatus,
+  lsn: number,
+  { termHistory, member }: CommitWitness,
+): Promise<void> {
+  const term = termBefore(termHistory ?? [], lsn as Lsn);
+  const command = { type: 'note-commit', lsn, term, storedBy: member };
   // A quorum is what it takes; the others write it down as well.
   await askReplicas<object>(question, status, command, () => true);
 }

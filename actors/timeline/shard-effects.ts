@@ -5,7 +5,7 @@
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import { type ShardTag, splitFrom } from '../../protocols/shard-layout.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
-import type { Send } from './branch-point.ts';
+import { rememberIngested, type Send } from './branch-point.ts';
 import type { TimelineCommand, TimelineEvent } from './events.ts';
 import { shardsOfTimeline, type TimelineContext } from './machine.ts';
 import { safekeepersOf } from './membership.ts';
@@ -129,6 +129,9 @@ export async function prepareShards(services: ShardServices, effect: Context): P
     await services.attached(effect.id);
     if (now().ancestor) await services.attached(now().ancestor!.timeline);
     const flushedLsn = await flushShards(services, now());
+    // The new ones have to get as far by themselves; after a crash of all safekeepers nobody may be there to tell these what is committed.
+    const point = { timeline: effect.id, lsn: flushedLsn };
+    await rememberIngested({ send: services.send, clock: effect.clock }, point);
     const context = now();
     if (isOver()) return [];
     const before = layoutOf(shardsOfTimeline(context));

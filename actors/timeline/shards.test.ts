@@ -64,6 +64,9 @@ class Timeline {
         this.sent.push('recorded');
       },
       send: async (kind, id, command) => {
+        // Which WAL is committed.
+        if (kind === 'timeline') return { timeline: ID, startLsn: 0, members: ['sk1'] };
+        if (kind === 'safekeeper') return { commitLsn: 900, flushLsn: 900, termHistory: [] };
         const { type, shard, isFace, replacedBy } = command as unknown as Sent;
         const others = replacedBy ? [' instead', ...replacedBy.map(nameOf)].join(' ') : '';
         const which = (shard ? ` ${nameOf(shard)}${isFace ? ' face' : ''}` : '') + others;

@@ -6,11 +6,10 @@ import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import type { OffloadTimings } from '../../actors/safekeeper/offloader.ts';
 import type { BranchStatus } from '../../actors/tenant/events.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
-import { nodeOf } from '../../deploy/cluster/registry.ts';
 import type { PageserverNodeOptions } from '../../deploy/node/pageserver-node.ts';
 import type { Membership } from '../../protocols/consensus/membership.ts';
 import type { NodeId } from '../../protocols/ids.ts';
-import { formatLsn, type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
+import { type Lsn, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
 import { walPageHeaderBytes } from '../../protocols/postgres/wal/page-header.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
@@ -266,13 +265,6 @@ export class BranchingCluster {
     return this.control.timelines(['active', 'archived']).filter(({ newMembers }) => newMembers);
   }
 
-  /** Timelines that still have something on a node that is drained. */
-  get undrained(): TimelineStatus[] {
-    return this.control
-      .timelines(['active', 'archived'])
-      .filter(({ members }) => members.some((member) => this.drained.has(nodeOf(member))));
-  }
-
   /** Whether a safekeeper has lost its disk, and not yet got all that it is to have. */
   get hasLostDisk(): boolean {
     return this.#lostDisk !== undefined;
@@ -286,24 +278,6 @@ export class BranchingCluster {
     return this.control
       .timelines(['placing', 'active', 'archiving', 'archived'])
       .filter(({ timeline, members }) => members.includes(lost.node) && !has.has(timeline));
-  }
-
-  /** Timelines whose safekeepers are being changed, with the replicas that they have, in words. */
-  unsettled(): string {
-    const replicas = this.safekeepers.flatMap((each) =>
-      each.probes().map(({ snapshot }) => ({ node: each.node, ...snapshot.context })),
-    );
-    return this.changing
-      .map(({ timeline, members, newMembers, membershipGeneration }) => {
-        const own = replicas
-          .filter(({ identity }) => identity.timeline === timeline)
-          .map(
-            ({ node, membership, term, commitLsn, history }) =>
-              `${node} has ${membership.generation}, term ${term}, commit ${formatLsn(commitLsn)}, ${JSON.stringify(history)}`,
-          );
-        return `${timeline} from ${members} to ${newMembers} in ${membershipGeneration}: ${own.join('; ')}`;
-      })
-      .join('\n');
   }
 
   // --- disks that are lost --------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ export class ShardOracle {
     }
     this.#leaving.add(id);
     const status = timelines().find((each) => each.timeline === timeline);
+    // Its shards go one after another.
+    if (!status) this.#deleted.add(timeline);
     if (status?.state !== 'active' || !idsOf(status).has(id)) return;
     world.fail('the shards in use stay', `${id} is deleted, and the timeline's pages are there`);
   }

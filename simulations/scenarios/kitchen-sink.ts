@@ -7,6 +7,7 @@
 import type { Membership } from '../../protocols/consensus/membership.ts';
 import { BranchingCluster, type BranchingOptions } from '../cluster/branching-cluster.ts';
 import { RegisterClients, type RegisterLoad } from '../cluster/register-clients.ts';
+import { unsettled } from '../cluster/unsettled.ts';
 import type { FaultMix } from '../faults/plan.ts';
 import { OperationHistory } from '../oracles/linearizability.ts';
 import { RARE_SITES } from '../world/rare-sites.ts';
@@ -203,12 +204,13 @@ export async function runWholeSystem(context: ScenarioContext): Promise<void> {
 
 /** Safekeepers that lost their disks have joined again, and changes of members have been made. */
 async function repaired({ world }: ScenarioContext, cluster: BranchingCluster): Promise<void> {
-  const isDone = () =>
-    !cluster.hasLostDisk && cluster.changing.length === 0 && cluster.undrained.length === 0;
+  const isDone = () => !cluster.hasLostDisk && unsettled(cluster).length === 0;
   await world.run({ untilMs: world.nowMs + REPAIR_MS, isDone });
   if (world.violation || isDone()) return;
   const lacking = cluster.lacking.map((each) => `${each.timeline} (${each.state}, missing ${each.missing})`);
-  const what = cluster.hasLostDisk ? `a safekeeper has not joined again: ${lacking}` : cluster.unsettled();
+  const what = cluster.hasLostDisk
+    ? `a safekeeper has not joined again: ${lacking}`
+    : unsettled(cluster).join('\n');
   world.fail('convergence', `${REPAIR_MS} ms after everything was mended: ${what}`);
 }
 
