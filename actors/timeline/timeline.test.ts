@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { ACTIVE, environment, fold, SPEC, testClock } from '../../test/support/branching-timeline.ts';
-import { resolveBranchPoint, type Send } from './branch-point.ts';
+import { rememberIngested, resolveBranchPoint, type Send } from './branch-point.ts';
 import { decideTimeline, timelineStatus } from './decide.ts';
 import type { TimelineCommand, TimelineEvent, TimelineStatus } from './events.ts';
 
@@ -190,6 +190,39 @@ describe('a branch point', () => {
     await expect(ask(world(all), { kind: 'lsn', lsn: 901 })).rejects.toThrow(/in the future/);
     await expect(ask(world(all), { kind: 'lsn', lsn: 99 })).rejects.toThrow(/before the beginning/);
     await expect(ask(world(all), { kind: 'time', timeMs: 9_000_000 })).rejects.toThrow(/in the future/);
+  });
+});
+
+describe('what a pageserver has ingested', () => {
+  const logs: Record<string, object> = {
+    sk1: { flushLsn: 500, commitLsn: 200, termHistory: [{ term: 1, lsn: 0 }] },
+    sk2: {
+      flushLsn: 450,
+      commitLsn: 200,
+      termHistory: [
+        { term: 1, lsn: 0 },
+        { term: 3, lsn: 300 },
+      ],
+    },
+    sk3: { flushLsn: 100, commitLsn: 100, termHistory: [{ term: 1, lsn: 0 }] },
+  };
+
+  async function remember(lsn: number) {
+    const told: unknown[] = [];
+    const send: Send = async (kind, id, command) => {
+      if (kind === 'timeline') return { timeline: 't', startLsn: 10, members: Object.keys(logs) };
+      if (command.type === 'status') return logs[id.split('-')[1]!]!;
+      told.push(command);
+      return {};
+    };
+    await rememberIngested({ send, clock: testClock() }, { timeline: 't', lsn });
+    return told[0];
+  }
+
+  it('is committed, as the best log of a quorum has it, also where no safekeeper knows that', async () => {
+    expect(await remember(400)).toEqual({ type: 'note-commit', lsn: 400, term: 3, storedBy: 'sk2' });
+    expect(await remember(200)).toMatchObject({ lsn: 200, term: 1, storedBy: 'sk1' });
+    expect(await remember(10)).toBeUndefined();
   });
 });
 
