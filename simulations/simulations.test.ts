@@ -48,7 +48,7 @@ describe('scenarios', () => {
 
   it('force what is rare, but allowed, where the seed has drawn it, and tell so', async () => {
     const happened: string[] = [];
-    for (const seed of [51, 445]) {
+    for (const seed of [42, 52]) {
       const run = { scenario: findScenario('kitchen-sink')!, seed, takeTurns };
       const { violation, marks, parameters } = await runSeed(run);
       expect(violation).toBeUndefined();
@@ -293,7 +293,7 @@ describe('known bugs', () => {
     ['upload-called-done', 34, 'what an index lists is there'],
     ['stale-page-cache', 34, 'a page at an LSN equals the model'],
     ['gc-ignores-branches', 21, 'what is leased is readable'],
-    ['end-of-another', 2, 'a compute that nobody uses is suspended'],
+    ['end-of-another', 2, 'the next compute begins where the last one stopped'],
     ['stop-told-too-far', 1, 'what stopped cleanly is committed'],
   ];
   for (const [canary, firstSeed, invariant] of ofTheWhole) {
@@ -306,7 +306,7 @@ describe('known bugs', () => {
 
   const ofShards: [string, number, string][] = [
     ['split-by-other-stripes', 2, 'a page at an LSN equals the model'],
-    ['fastest-shard-counts', 4, 'WAL is kept for the slowest shard'],
+    ['fastest-shard-counts', 7, 'WAL is kept for the slowest shard'],
   ];
   for (const [canary, firstSeed, invariant] of ofShards) {
     it(`${canary} is found`, async () => {
