@@ -29,8 +29,8 @@ const NEVER_MS = 1e9;
 /** When nobody uses it any more, what is left to do is done so much later; from then on little may happen. */
 const CALM_AFTER_MS = 5_000;
 const CALM_MS = 1_000;
-/** Collections of history that come often look at every branch each time. */
-const CALM_PER_SECOND_MAX = 4_000;
+/** Collections of history that come often look at every shard of every branch each time, and placement at every node. */
+const CALM_PER_SECOND_MAX = 8_000;
 
 const FAULTS: FaultMix = {
   crash: 4,
