@@ -124,6 +124,9 @@ export class RemoteComputes implements ComputeHosts {
     if (known) return known;
     if (compute.node === undefined) return undefined;
     const view = await this.#ask(compute.node);
+    // Who asked at the same time got a handle already: only one of two would hear of the end.
+    const quicker = this.#handles.get(compute.hostId);
+    if (quicker) return quicker;
     const running = view?.running.find((hosted) => hosted.compute.hostId === compute.hostId);
     const ended = view?.ended.find(({ hostId }) => hostId === compute.hostId);
     if (!running && !ended) return undefined;
