@@ -239,7 +239,7 @@ export async function rememberCommitted(
 ): Promise<void> {
   const status = await timelineStatusOf(question.send, timeline);
   if (lsn <= status.startLsn) return;
-  const known = witness ?? (await findWitness(question, status, lsn));
+  const known = witness ?? witnessOf(await witnesses(question, status, lsn), lsn);
   if (!known) {
     throw new PalimpsestError(
       'unavailable',
@@ -260,8 +260,7 @@ export async function rememberIngested(
 ): Promise<void> {
   const status = await timelineStatusOf(question.send, timeline);
   if (lsn <= status.startLsn) return;
-  const isEnough = (some: Head['replies']) => witnessOf(some, lsn) !== undefined;
-  const replies = await replicaStatuses(question, status, isEnough);
+  const replies = await witnesses(question, status, lsn);
   const end = ({ termHistory, flushLsn }: ReplicaStatus) => logEnd(termHistory ?? [], flushLsn as Lsn);
   const best = replies.reduce((a, b) => (compareLogEnds(end(b), end(a)) > 0 ? b : a));
   await noteCommit(question, status, lsn, witnessOf(replies, lsn) ?? best);
@@ -279,13 +278,13 @@ async function noteCommit(
   await askReplicas<object>(question, status, command, () => true);
 }
 
-async function findWitness(
+/** What replicas say, until one of them knows everything up to `lsn` to be committed. */
+function witnesses(
   question: Pick<PointQuestion, 'send' | 'clock'>,
   status: TimelineStatus,
   lsn: number,
-): Promise<CommitWitness | undefined> {
-  const isEnough = (some: Head['replies']) => witnessOf(some, lsn) !== undefined;
-  return witnessOf(await replicaStatuses(question, status, isEnough), lsn);
+): Promise<Head['replies']> {
+  return replicaStatuses(question, status, (some) => witnessOf(some, lsn) !== undefined);
 }
 
 function witnessOf(replies: Head['replies'], lsn: number): CommitWitness | undefined {

@@ -403,12 +403,13 @@ export class ControlLeader {
   }
 
   #placement(): PlacementView {
-    const { nodes, projects, computes } = this.#storage.state();
+    const state = this.#storage.state();
+    const { nodes, projects, computes } = state;
     return {
       control: { node: this.#options.node, epoch: this.#options.epoch },
       projects: projects.map((project) => ({ ...project, secondary: secondaryOf(nodes, project) })),
       computes: computes.map(({ id, node }) => ({ host: id, node })),
-      steps: plan(this.#storage.state()),
+      steps: plan(state),
     };
   }
 }

@@ -33,10 +33,9 @@ import { PageserverMachine, storeEmptyTemplate, TEMPLATE_KEY } from './pageserve
 import { SafekeeperMachine } from './safekeeper-process.ts';
 import type { ShardPlacementOptions } from './shard-placement.ts';
 import type { SimPostgresOptions, Workload } from './sim-postgres.ts';
-import type { PlacementOptions } from './storage-care.ts';
+import { NEVER_MS, type PlacementOptions } from './storage-care.ts';
 
 const PG_VERSION = 17;
-const NEVER_MS = 1e9;
 const SYSTEM_ID = 7_000_000_000_000_000_002n;
 /** For scenarios that are not about the life of computes. */
 const SUSPEND_AFTER_MS = 1500;

@@ -6,17 +6,9 @@
 import type { ComputeHosts } from '../../actors/compute/hosts.ts';
 import { chooseCompute } from '../../actors/placement/plan.ts';
 import { RemoteComputes } from '../../deploy/cluster/remote-computes.ts';
-import { Computes } from '../../deploy/node/computes.ts';
+import { Computes, type ComputesOptions } from '../../deploy/node/computes.ts';
 import type { ControlActors } from '../../deploy/node/control-actors.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import type {
-  ActorCommand,
-  ActorDefinition,
-  ActorEvent,
-  ActorHandle,
-} from '../../runtime/host/definition.ts';
-import type { Bus } from '../../runtime/ports/bus.ts';
-import type { JournalStore } from '../../runtime/ports/journal.ts';
 import type { SimProcess } from '../world/machine.ts';
 import { aliveSubject, type ComputeFleet } from './compute-fleet.ts';
 
@@ -25,17 +17,9 @@ const RECONCILE_ROUNDS = 5;
 /** A node that has been silent for so long is taken for dead. */
 const SILENT_MS = 3_000;
 
-export interface ComputeControlOptions {
+export interface ComputeControlOptions extends Pick<ComputesOptions, 'bus' | 'journals' | 'spawner'> {
   control: ControlActors;
   process: SimProcess;
-  bus: Bus;
-  journals: JournalStore;
-  spawner: {
-    spawn<C extends ActorCommand, E extends ActorEvent>(
-      definition: ActorDefinition<C, E>,
-      id: string,
-    ): Promise<ActorHandle<C>>;
-  };
   fleet: ComputeFleet;
   /** 0: computes stay until they are suspended by hand. */
   suspendAfterMs: number;

@@ -22,6 +22,9 @@ const ROUND_MS = 400;
 /** What nodes have is asked for in every so manieth round. */
 const TIDY_ROUNDS = 3;
 
+/** A time after which nothing is replaced in any run. */
+export const NEVER_MS = 1e9;
+
 /** In a cluster: what placement sees of it. */
 export interface PlacementOptions {
   safekeepers: readonly SafekeeperMachine[];

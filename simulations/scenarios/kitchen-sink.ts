@@ -7,6 +7,7 @@
 import type { Membership } from '../../protocols/consensus/membership.ts';
 import { BranchingCluster, type BranchingOptions } from '../cluster/branching-cluster.ts';
 import { RegisterClients, type RegisterLoad } from '../cluster/register-clients.ts';
+import { NEVER_MS } from '../cluster/storage-care.ts';
 import { unsettled } from '../cluster/unsettled.ts';
 import type { FaultMix } from '../faults/plan.ts';
 import { OperationHistory } from '../oracles/linearizability.ts';
@@ -25,7 +26,6 @@ const CHANGE_EVERY_MS = 250;
 const BRANCHES_MAX = 4;
 const RARE_CHANCE = 0.3;
 const REPAIR_MS = 180_000;
-const NEVER_MS = 1e9;
 /** When nobody uses it any more, what is left to do is done so much later; from then on little may happen. */
 const CALM_AFTER_MS = 5_000;
 const CALM_MS = 1_000;
