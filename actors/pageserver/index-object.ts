@@ -28,6 +28,9 @@ export interface ShardIndex {
   layers: LayerDescriptor[];
 }
 
+/** Eight hexadecimal digits of a key. */
+const GENERATION_MAX = 2 ** 32 - 1;
+
 /** Whose index it is. */
 export type IndexOwner = Pick<ShardSpec, 'tenant' | 'timeline' | 'shard' | 'generation'>;
 
@@ -72,6 +75,15 @@ export async function findIndex(objects: Objects, spec: IndexOwner): Promise<Sha
   for await (const { key } of objects.list(prefix)) if (key <= highest) found = key;
   if (found === undefined) return undefined;
   return decodeIndex(found, await objects.get(found));
+}
+
+/** The newest index of a shard, of whatever generation. */
+export function newestIndex(
+  objects: Objects,
+  { tenant, timeline, shard }: Omit<IndexOwner, 'generation'>,
+): Promise<ShardIndex | undefined> {
+  const owner = { tenant, timeline, ...(shard ? { shard } : {}) };
+  return findIndex(objects, { ...owner, generation: GENERATION_MAX });
 }
 
 export function encodeIndex(index: ShardIndex): Uint8Array {

@@ -15,7 +15,7 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { type FileTag, ownsPage, type ShardTag } from '../../protocols/shard-layout.ts';
 import type { ShardSpec } from './events.ts';
 import { FileLayer } from './file-layer.ts';
-import { findIndex, makeIndex, putIndex, type ShardIndex } from './index-object.ts';
+import { makeIndex, newestIndex, putIndex, type ShardIndex } from './index-object.ts';
 import { type LayerDescriptor, layerKey } from './layer-descriptor.ts';
 import type { LayerPlace } from './layer-file-writer.ts';
 import { copyChosenPages, mergeLayers } from './merge-layers.ts';
@@ -25,7 +25,6 @@ import type { ShardTools } from './tools.ts';
 const TARGET_BYTES = 64 * 1024 * 1024;
 /** Of the index and layers that a split makes. */
 export const SPLIT_GENERATION = 0;
-const GENERATION_MAX = 2 ** 32 - 1;
 /** The index before changes with each merge, which come minutes apart. */
 const ATTEMPTS_MAX = 8;
 
@@ -46,13 +45,13 @@ export interface SplitReport {
 /** Resolves when objects have the new shard's layers and index. Nothing at all is done for a shard that has an index. */
 export async function splitLayers(options: SplitOptions): Promise<SplitReport> {
   const { from, tools } = options;
-  const known = await findIndex(tools.objects, { ...options.spec, generation: GENERATION_MAX });
+  const known = await newestIndex(tools.objects, options.spec);
   if (known) return reportOf(known.layers);
   const spec = { ...options.spec, generation: SPLIT_GENERATION };
   const copies = new Copies({ ...options, spec });
   for (let attempt = 1; ; attempt++) {
     // Without one, all that there is comes from the WAL.
-    const source = await findIndex(tools.objects, sourceOf(spec, from));
+    const source = await newestIndex(tools.objects, { ...spec, shard: from });
     if (!source) return { layers: 0, bytes: 0 };
     try {
       const layers = await copies.of(source);
@@ -63,10 +62,6 @@ export async function splitLayers(options: SplitOptions): Promise<SplitReport> {
       if (!isGone || attempt === ATTEMPTS_MAX) throw error;
     }
   }
-}
-
-function sourceOf({ tenant, timeline }: ShardSpec, from: ShardTag | undefined) {
-  return { tenant, timeline, ...(from ? { shard: from } : {}), generation: GENERATION_MAX };
 }
 
 function reportOf(layers: readonly LayerDescriptor[]): SplitReport {

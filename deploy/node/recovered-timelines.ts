@@ -7,7 +7,7 @@
  * 2. The generation lies above every one that the replaced installation can reach: what it still writes is never looked at.
  */
 
-import { findIndex, makeIndex, putIndex } from '../../actors/pageserver/index-object.ts';
+import { makeIndex, newestIndex, putIndex } from '../../actors/pageserver/index-object.ts';
 import { layersUpTo } from '../../actors/pageserver/usable-layers.ts';
 import type { TimelineContext } from '../../actors/timeline/machine.ts';
 import { membershipOf } from '../../actors/timeline/membership.ts';
@@ -20,7 +20,6 @@ import type { RecoveredProject } from './manifests.ts';
 
 /** Attachments of one life of an installation are far fewer. */
 const GENERATIONS_PER_EPOCH = 2 ** 20;
-const GENERATION_MAX = 2 ** 32 - 1;
 const RESTORE_TIMEOUT_MS = 300_000;
 const TIMELINES_AT_A_TIME = 4;
 /** Of these there is nothing to bring back. */
@@ -105,7 +104,7 @@ async function restoreTimeline(
     const answer = await sendCommand<{ lsn: number }>(bus, 'safekeeper-node', member, command, options);
     lsn = Number(answer.lsn);
   }
-  const found = await findIndex(objects, { tenant, timeline, generation: GENERATION_MAX });
+  const found = await newestIndex(objects, { tenant, timeline });
   const layers = found ? layersUpTo(found.layers, lsn) : [];
   const own = generationOf(context, found?.generation ?? 0);
   if (found) {

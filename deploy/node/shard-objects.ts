@@ -1,12 +1,10 @@
 /** Deletes what object storage has of a shard, or of a timeline. The index goes first: what is listed must exist. */
-import { findIndex } from '../../actors/pageserver/index-object.ts';
+import { newestIndex } from '../../actors/pageserver/index-object.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { formatLsn } from '../../protocols/lsn.ts';
 import { type TimelineKey, timelinePrefix } from '../../protocols/object-keys.ts';
 import { parseShardId, type ShardTag, shardId } from '../../protocols/shard-layout.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
-
-const GENERATION_MAX = 2 ** 32 - 1;
 
 /** Throws `unavailable` while the objects of a shard reach further than those of one that takes its place. */
 export async function checkReplaced(
@@ -14,10 +12,8 @@ export async function checkReplaced(
   key: TimelineKey & { shard?: ShardTag | undefined },
   replacedBy: readonly ShardTag[],
 ): Promise<void> {
-  const endOf = async (shard: ShardTag | undefined) => {
-    const owner = { tenant: key.tenant, timeline: key.timeline, ...(shard ? { shard } : {}) };
-    return (await findIndex(objects, { ...owner, generation: GENERATION_MAX }))?.diskConsistentLsn ?? 0;
-  };
+  const endOf = async (shard: ShardTag | undefined) =>
+    (await newestIndex(objects, { ...key, shard }))?.diskConsistentLsn ?? 0;
   const [end, ...ends] = await Promise.all([endOf(key.shard), ...replacedBy.map(endOf)]);
   const at = ends.findIndex((each) => each < end!);
   if (at < 0) return;
