@@ -42,8 +42,8 @@ describe('a branch that was just created', { timeout: 120_000 }, () => {
       await system.createBranch('dev');
       const words = [
         branchArguments('dev', {}),
-        branchArguments('other', { from: 'nobody' }),
-        branchArguments('other', { at: 'FF/0' }),
+        branchArguments('astray', { from: 'nobody' }),
+        branchArguments('early', { at: 'FF/0' }),
       ];
       const answers = await Promise.all(words.map((each) => system.run(each)));
       await killAll();
