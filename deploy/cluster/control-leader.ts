@@ -151,6 +151,7 @@ export class ControlLeader {
       actors: this.#control,
       bus,
       clock,
+      random,
       log: log.child({ actor: 'gc' }),
       metrics: this.#metrics,
       intervalMs: GC_INTERVAL_MS,

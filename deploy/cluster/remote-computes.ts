@@ -40,14 +40,16 @@ class RemoteHandle implements ComputeHandle {
   readonly ended: Promise<ComputeEnd>;
   readonly #bus: Bus;
   readonly #clock: Clock;
+  readonly #random: Random;
   #resolve: (end: ComputeEnd) => void = () => {};
   #listener: ((sinceMs: number | undefined) => void) | undefined;
   /** As the node told it, and by this clock. */
   #activity: { toldMs: number | undefined; sinceMs: number | undefined } | undefined;
 
-  constructor({ bus, clock }: RemoteComputesOptions, compute: RunningCompute) {
+  constructor({ bus, clock, random }: RemoteComputesOptions, compute: RunningCompute) {
     this.#bus = bus;
     this.#clock = clock;
+    this.#random = random;
     this.compute = compute;
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -74,6 +76,7 @@ class RemoteHandle implements ComputeHandle {
     const command = { type: 'stop', hostId: this.compute.hostId, ...options };
     return sendCommand(this.#bus, COMPUTE_NODE_KIND, this.compute.node!, command, {
       timeoutMs: options.timeoutMs + GRACE_MS,
+      watch: { clock: this.#clock, random: this.#random },
     });
   }
 
@@ -110,7 +113,7 @@ export class RemoteComputes implements ComputeHosts {
     const confirming = serveCommands(bus, COMPUTE_START_KIND, id, async () => ({}));
     try {
       const command = { type: 'start', id, spec: token ? { ...spec, token } : spec, timeoutMs };
-      const limit = { timeoutMs: timeoutMs + GRACE_MS };
+      const limit = { timeoutMs: timeoutMs + GRACE_MS, watch: this.#options };
       const started = sendCommand<RunningCompute>(bus, COMPUTE_NODE_KIND, start.node, command, limit);
       return this.#keep(await Promise.race([started, start.gone.promise]));
     } finally {

@@ -7,7 +7,7 @@ import { timelineMachine } from '../../actors/timeline/machine.ts';
 import type { ActorHandle } from '../../runtime/host/definition.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
-import { Attachments } from './attachments.ts';
+import { Attachments, attachOrder } from './attachments.ts';
 
 const spec: TimelineSpec = {
   tenant: 't1',
@@ -121,5 +121,22 @@ describe('a project that moves again at once', () => {
     attachments.created('t', attachments.epoch);
     await settled();
     expect(placing.status.pageserver).toBe('ps-b');
+  });
+});
+
+describe('the timelines to attach in a new life of the pageserver', () => {
+  const placing = new TestTimeline('placing', [
+    { type: 'timeline.requested', spec, timeMs: 1 },
+    { type: 'timeline.resolved', startLsn: 8 },
+  ]).status;
+
+  it('are those, too, whose placing may have met the last one only', () => {
+    expect(placing.state).toBe('placing');
+    expect(attachOrder([placing], () => false)).toEqual(['placing']);
+  });
+
+  it('are not those that are archived or go', () => {
+    const others = (['archived', 'deleting'] as const).map((state) => ({ ...placing, state }));
+    expect(attachOrder(others, () => true)).toEqual([]);
   });
 });

@@ -151,9 +151,12 @@ function isAttached(snapshot: AnyMachineSnapshot): true | undefined {
   return attached || undefined;
 }
 
-/** The timelines to attach: those that are `needed` first, then ancestors before their descendants. */
+/**
+ * The timelines to attach: those that are `needed` first, then ancestors before their descendants. One that is just being placed may have
+ * been attached in the pageserver's last life only, so it is among them.
+ */
 export function attachOrder(all: TimelineStatus[], needed: (timeline: string) => boolean): string[] {
-  const active = all.filter(({ state }) => state === 'active');
+  const active = all.filter(({ state }) => state === 'active' || state === 'placing');
   const byId = new Map(active.map((status) => [status.timeline, status]));
   const depth = (status: TimelineStatus): number => {
     let steps = 0;

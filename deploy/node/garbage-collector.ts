@@ -16,6 +16,7 @@ import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Counter, Metrics } from '../../runtime/ports/metrics.ts';
+import type { Random } from '../../runtime/ports/random.ts';
 import type { ControlActors } from './control-actors.ts';
 
 export const GC_INTERVAL_MS = 60_000;
@@ -28,6 +29,7 @@ export interface GarbageCollectorOptions {
   actors: ControlActors;
   bus: Bus;
   clock: Clock;
+  random: Random;
   log: Log;
   metrics: Metrics;
   /** 0: only by hand. */
@@ -205,7 +207,7 @@ export class GarbageCollector {
     command: { type: string } & Record<string, unknown>,
     timeoutMs = QUESTION_TIMEOUT_MS,
   ): Promise<unknown> {
-    return sendCommand(this.#options.bus, kind, id, command, { timeoutMs });
+    return sendCommand(this.#options.bus, kind, id, command, { timeoutMs, watch: this.#options });
   }
 
   async #inTurn<T>(timeline: string, work: () => Promise<T>): Promise<T> {

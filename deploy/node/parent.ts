@@ -172,6 +172,7 @@ class EmbeddedSystem {
       actors: control,
       bus,
       clock,
+      random: this.#runtime.random,
       log: log.child({ actor: 'gc' }),
       metrics: this.#runtime.metrics,
       intervalMs: this.#options.gcIntervalSeconds * 1000,

@@ -61,7 +61,8 @@ export class TimelineActors {
     this.#options = options;
     const { bus, clock, attachments } = options;
     this.#services = {
-      send: (kind, target, command, limits) => sendCommand(bus, kind, target, command, limits),
+      send: (kind, target, command, limits) =>
+        sendCommand(bus, kind, target, command, { ...limits, watch: options }),
       attached: async (timeline) => {
         await this.#loaded.promise;
         await attachments.attached(timeline);

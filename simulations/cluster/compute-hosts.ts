@@ -41,6 +41,7 @@ export class SimComputeHosts implements ComputeHosts {
       const started = await Promise.race([
         sendCommand<StartedReply>(bus, COMPUTE_HOST_KIND, host.id, { type: 'start', spec } as never, {
           timeoutMs,
+          watch: owner.ports,
         }),
         host.ended.then((end) => failStart(end)),
       ]);
@@ -117,6 +118,7 @@ export class SimComputeHost {
 
   handle(started: StartedReply): ComputeHandle {
     const { bus } = this.#owner.ports;
+    const watch = this.#owner.ports;
     return {
       compute: { hostId: this.id, warm: false, ...started },
       ended: this.ended,
@@ -126,7 +128,7 @@ export class SimComputeHost {
       },
       stop: ({ timeoutMs, ...condition }) => {
         const command = { type: 'stop', ...condition };
-        return sendCommand(bus, COMPUTE_HOST_KIND, this.id, command as never, { timeoutMs });
+        return sendCommand(bus, COMPUTE_HOST_KIND, this.id, command as never, { timeoutMs, watch });
       },
       kill: () => this.kill(),
     };

@@ -215,6 +215,7 @@ export class ControlMachine {
       actors: control,
       bus,
       clock,
+      random,
       log,
       metrics,
       intervalMs: gcIntervalMs,

@@ -3,6 +3,7 @@
  * WAL in objects, and the configurations of its safekeepers.
  */
 import type { BranchStatus } from '../../actors/tenant/events.ts';
+import type { TimelineContext } from '../../actors/timeline/machine.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
 import { AgreedHistory } from '../oracles/agreed-history.ts';
@@ -44,6 +45,8 @@ export class KnownTimelines {
   readonly all = new Map<string, KnownTimeline>();
   readonly #options: KnownTimelinesOptions;
   readonly #configurations = new Map<string, Configurations>();
+  /** Where branches began: one that was made independent before anybody asked for it has no ancestor any more. */
+  readonly #ancestors = new Map<string, NonNullable<BranchStatus['ancestor']>>();
 
   constructor(options: KnownTimelinesOptions) {
     this.#options = options;
@@ -54,8 +57,9 @@ export class KnownTimelines {
     const found = this.all.get(branch.timeline);
     if (found) return found;
     const { world, bucket, pgVersion, safekeepers } = this.#options;
-    const ancestor = branch.ancestor && this.all.get(branch.ancestor.timeline);
-    if (branch.ancestor && !ancestor) return undefined;
+    const begunAt = branch.ancestor ?? this.#ancestors.get(branch.timeline);
+    const ancestor = begunAt && this.all.get(begunAt.timeline);
+    if (begunAt && !ancestor) return undefined;
     const startLsn = branch.startLsn as Lsn;
     if (ancestor && ancestor.history.recordEndBefore(startLsn) !== startLsn) {
       world.fail('a branch begins where a committed record of its ancestor ends', `${branch.timeline}`);
@@ -83,8 +87,14 @@ export class KnownTimelines {
     return timeline;
   }
 
-  /** A timeline's actor runs: its configurations are those that it tells. */
+  /** A timeline's actor runs: its configurations are those that it tells, and so is where it begins. */
   watch(timeline: string, actor: Parameters<Configurations['watch']>[0]): void {
+    const look = () => {
+      const { ancestor } = actor.snapshot().context as TimelineContext;
+      if (ancestor) this.#ancestors.set(timeline, ancestor);
+    };
+    actor.subscribe(look);
+    look();
     let known = this.#configurations.get(timeline);
     if (!known) {
       known = new Configurations(this.#options.world, `timeline ${timeline.slice(0, 8)}`);

@@ -75,7 +75,8 @@ export class TimelineMachine {
     await disk.makeDirectory('.');
     const journals = observedJournals(process, new FileJournalStore({ disk, clock, log }));
     const definition = timelineDefinition({
-      send: (kind, id, command, options) => sendCommand(bus, kind, id, command, options),
+      send: (kind, id, command, options) =>
+        sendCommand(bus, kind, id, command, { ...options, watch: process.ports }),
       attached: () => Promise.resolve(),
       pageserverReady: () => Promise.resolve(),
     });

@@ -57,6 +57,8 @@ export const BOUNDED_TIME = 'bounded time';
 const EVENTS_MAX = 5_000_000;
 /** No simulated second takes more work than this: the busiest, six clients with long records and five safekeepers, take three quarters of it. */
 const EVENTS_PER_SECOND_MAX = 200_000;
+/** Whether a run is done is looked at once in this time: it may take longer than an event. */
+const LOOK_US = 2_000;
 
 export class World {
   readonly seed: number;
@@ -174,6 +176,12 @@ export class World {
     const untilUs = Math.round(options.untilMs * 1000);
     // The first turn lets everything rest that was begun outside of an event.
     let isFirst = true;
+    let lookUs = this.#nowUs;
+    const isDone = () => {
+      if (!options.isDone || this.#nowUs < lookUs) return false;
+      lookUs = this.#nowUs + LOOK_US;
+      return options.isDone();
+    };
     await this.#takeTurns(
       () => {
         if (isFirst) {
@@ -181,7 +189,7 @@ export class World {
           return !this.#violation;
         }
         this.#check();
-        if (this.#violation || options.isDone?.()) return false;
+        if (this.#violation || isDone()) return false;
         const next = this.#queue.peek();
         if (!next || next.timeUs > untilUs) {
           this.#nowUs = Math.max(this.#nowUs, untilUs);
