@@ -275,19 +275,23 @@ export class PageserverNode {
     } else hosted.face ??= hosted.serve(timeline);
   }
 
-  /** An index that an earlier life of this node wrote tells nothing new about the map: the journal knows what came after it. */
+  /**
+   * An index that an earlier life of this node wrote tells nothing new about the map: the journal knows what came after it; unless the
+   * journal was lost with the disk, which shows in that it knows of no map yet.
+   */
   async #takeIndex(
     index: ShardIndex | undefined,
     actor: ActorHandle<ShardCommand>,
     record: (events: ShardEvent[]) => Promise<void>,
     replaces?: boolean,
   ): Promise<void> {
-    const { generations = [] } = (actor.snapshot() as ShardSnapshot).context;
+    const { value, context } = actor.snapshot() as ShardSnapshot;
+    const knows = value !== 'attaching' && (context.generations ?? []).includes(index?.generation ?? -1);
     await record([
       {
         type: 'attach.completed',
         layers: index?.layers ?? [],
-        replaces: replaces ?? (index !== undefined && !generations.includes(index.generation)),
+        replaces: replaces ?? (index !== undefined && !knows),
         gcCutoff: index?.gcCutoff ?? 0,
       },
     ]);
