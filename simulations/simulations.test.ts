@@ -22,7 +22,7 @@ const FIXED_SEEDS: Record<string, { first: number; effort: number }> = {
   'rolling-upgrade': { first: 3, effort: 0.5 },
   'restore-during-upload': { first: 23, effort: 0.3 },
   'shard-split': { first: 24, effort: 0.6 },
-  'kitchen-sink': { first: 427, effort: 1 },
+  'kitchen-sink': { first: 449, effort: 1 },
 };
 
 const kitchenSink = findScenario('consensus-kitchen-sink')!;
