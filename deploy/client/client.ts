@@ -13,6 +13,7 @@ import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
 import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
+import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -56,6 +57,8 @@ const DETACH_TIMEOUT_MS = 3_610_000;
 /** The end of each branch's WAL is read. */
 const IMPORT_TIMEOUT_MS = 3_600_000;
 const CONNECT_TIMEOUT_MS = 5_000;
+/** When the process that controls a cluster dies, what it was just asked for is not waited for any longer. */
+const WATCH = { clock: new SystemClock(), random: new SystemRandom() };
 const EVENTS_PER_READ = 500;
 /** Most events of a durable subscription that are handled before they are acknowledged. */
 const DURABLE_EVENTS = 50;
@@ -349,7 +352,7 @@ export class PalimpsestClient {
   async command<T = unknown>(command: ControlCommand, options: { timeoutMs?: number } = {}): Promise<T> {
     let leftMs = options.timeoutMs ?? COMMAND_TIMEOUT_MS;
     const send = (timeoutMs: number) =>
-      sendCommand<T>(this.#bus, CONTROL_KIND, CONTROL_ID, command, { timeoutMs });
+      sendCommand<T>(this.#bus, CONTROL_KIND, CONTROL_ID, command, { timeoutMs, watch: WATCH });
     if (!QUESTIONS.has(command.type)) return send(leftMs);
     // The process that controls a cluster may be suspended, and another take its place: a question can be asked again.
     for (; leftMs > QUESTION_TIMEOUT_MS; leftMs -= QUESTION_TIMEOUT_MS) {

@@ -28,6 +28,9 @@ const UNKNOWN_LOOKS = 2;
 /** Longer than a pause of the broker, or of a process that is busy. */
 const SILENT_LOOKS = 3;
 
+/** Why nobody looks any more; without a reason, one with a stack would be made each time. */
+const ANSWERED = 'answered';
+
 /** What it takes to have a command watched. */
 export interface CommandWatch {
   clock: Clock;
@@ -77,12 +80,16 @@ export async function sendCommand<T = unknown>(
     const isOver = new AbortController();
     const look = () => ask({ type: IS_UNDER_WAY, [WATCHED_AS]: name }, LOOK_MS);
     const lost = untilLost(watch.clock, look, isOver.signal).then((how) => {
-      throw new PalimpsestError('timeout', `${kind} ${id} ${how} '${command.type}'`);
+      throw new PalimpsestError(
+        'timeout',
+        `${kind} ${id} ${how} '${command.type}'`,
+        'it may have been carried out or not: look before you ask again',
+      );
     });
     try {
       answer = await Promise.race([ask({ ...command, [WATCHED_AS]: name }, timeoutMs), lost]);
     } finally {
-      isOver.abort();
+      isOver.abort(ANSWERED);
     }
   }
   if (answer.status === 'no-responders') {

@@ -56,8 +56,11 @@ export class ListedObjects {
   }
 
   #newestIndex(prefix: string): { key: string; listed: Set<string> } | undefined {
-    const keys = [...this.#bucket.objects.keys()].filter((key) => INDEX.exec(key)?.[1] === prefix).sort();
-    const key = keys.at(-1);
+    const begin = `${prefix}/index-`;
+    let key: string | undefined;
+    for (const other of this.#bucket.objects.keys()) {
+      if (other.startsWith(begin) && INDEX.test(other) && (key === undefined || other > key)) key = other;
+    }
     if (key === undefined) return undefined;
     const index = decodeIndex(key, this.#bucket.objects.get(key)!.data);
     return { key, listed: new Set(index.layers.map((layer) => layer.key)) };

@@ -6,7 +6,7 @@ import type { BranchingCluster } from '../cluster/branching-cluster.ts';
 import type { BranchUser } from './branch-user.ts';
 import type { ScenarioContext } from './scenario.ts';
 
-const CONVERGE_MS = 120_000;
+const CONVERGE_MS = 45_000;
 
 /** Mends everything, and demands it. Afterwards nobody works any more, and somebody still reads. */
 export async function convergeBranches(

@@ -2,9 +2,9 @@
 import type { BranchingCluster } from '../cluster/branching-cluster.ts';
 import type { ScenarioContext } from './scenario.ts';
 
-/** A request that was lost is given up after a minute. */
-const WAKE_MS = 100_000;
-const SUSPEND_MS = 100_000;
+/** A request that was lost is given up after some seconds, and several may be lost one after the other. */
+const WAKE_MS = 45_000;
+const SUSPEND_MS = 45_000;
 const USE_MS = 100;
 const RETRY_MS = 100;
 

@@ -25,7 +25,7 @@ const CREATE_MS = 30_000;
 const CHANGE_EVERY_MS = 250;
 const BRANCHES_MAX = 4;
 const RARE_CHANCE = 0.3;
-const REPAIR_MS = 180_000;
+const REPAIR_MS = 60_000;
 /** When nobody uses it any more, what is left to do is done so much later; from then on little may happen. */
 const CALM_AFTER_MS = 5_000;
 const CALM_MS = 1_000;

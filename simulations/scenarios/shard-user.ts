@@ -25,7 +25,7 @@ const ASK_AGAIN_MS = 150;
 const QUESTIONS = 60;
 const DATABASE = 5;
 /** Once everything is mended, a split that was begun is over within so long. */
-const SPLIT_MS = 180_000;
+const SPLIT_MS = 60_000;
 const LIST_TIMEOUT_MS = 2_000;
 /** After it was asked for, within about so long something happens to a split. */
 const DURING_MS = 150;

@@ -283,7 +283,11 @@ function takeTime(storage: SimStorage, owner: EventOwner, label: string, meanMs:
   return new Promise((resolve) => world.after(ms, owner, `disk ${label}`, resolve));
 }
 
+/** An empty, `.` or `..` part. */
+const ODD_PART = /(^|\/)\.{0,2}(\/|$)/;
+
 function resolve(path: string): string {
+  if (!ODD_PART.test(path)) return `./${path}`;
   if (path.startsWith('/') || path.split('/').includes('..')) {
     throw fault('invalid-argument', `path leaves the root of the disk: ${path}`);
   }
