@@ -6,6 +6,8 @@
  * - An orphan is removed: a layer of an older generation than the newest index of its timeline that no index lists. No
  *   pageserver can come to need it, since each begins with the newest index.
  *
+ * - So is what is left of shards that there are no more.
+ *
  * Everything is looked at once more right before.
  */
 import { decodeIndex } from '../../actors/pageserver/index-object.ts';
@@ -13,6 +15,7 @@ import { generationOf } from '../../actors/pageserver/layer-descriptor.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import { readCatalog } from './catalog.ts';
 import type { Finding } from './findings.ts';
+import { leftOvers } from './layout-check.ts';
 import type { LocalCopies } from './local-copies.ts';
 
 /** Carries out the repairs of `findings`, and notes in each what was done. Throws when what indexes list is not certain. */
@@ -23,7 +26,7 @@ export async function repair(
 ): Promise<void> {
   if (!findings.some((finding) => finding.repair)) return;
   // Whoever is an orphan now stays one, and what the newest index lists belongs there.
-  const { listed, generations } = await readListing(objects);
+  const { listed, generations, left } = await readListing(objects);
   for (const { key, repair: wanted } of findings) {
     if (!wanted || key === undefined) continue;
     if (wanted.action === 'upload') {
@@ -33,7 +36,8 @@ export async function repair(
       wanted.done = 'put back from the local copy';
     } else {
       const newest = generations.get(key.slice(0, key.lastIndexOf('/') + 1));
-      if (listed.has(key) || newest === undefined || generationOf(key) >= newest) continue;
+      const isOlder = newest !== undefined && generationOf(key) < newest;
+      if (listed.has(key) || (!isOlder && !left.has(key))) continue;
       await objects.delete(key);
       wanted.done = 'removed';
     }
@@ -45,12 +49,17 @@ interface Listing {
   listed: Map<string, number>;
   /** Generation of the newest index, by the folder of its timeline. */
   generations: Map<string, number>;
+  /** Keys of what is left of layouts that are over. */
+  left: Set<string>;
 }
 
 async function readListing(objects: Objects): Promise<Listing> {
-  const listing: Listing = { listed: new Map(), generations: new Map() };
   const catalog = await readCatalog(objects);
-  for (const { prefix, indexes } of catalog.timelines.values()) {
+  const folders = await leftOvers(objects, catalog);
+  const left = new Set([...folders.values()].flatMap((keys) => [...keys]));
+  const listing: Listing = { listed: new Map(), generations: new Map(), left };
+  for (const { prefix, timeline, indexes } of catalog.timelines.values()) {
+    if (folders.has(timeline)) continue;
     for (const { key, generation } of indexes) {
       const { layers } = decodeIndex(key, await objects.get(key));
       for (const layer of layers) listing.listed.set(layer.key, layer.bytes);

@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { ShardSpec } from '../../actors/pageserver/events.ts';
 import { makeIndex, putIndex } from '../../actors/pageserver/index-object.ts';
 import {
   FIRST_KEY_TEXT,
@@ -90,7 +91,7 @@ class Store {
   async index(
     layers: LayerDescriptor[],
     generation = 1,
-    more: { ancestor?: { timeline: string; lsn: number } } = {},
+    more: Pick<ShardSpec, 'ancestor' | 'shard'> = {},
   ): Promise<string> {
     const spec = {
       tenant: TENANT,
@@ -156,6 +157,12 @@ class Store {
   scrub(deep = false, sleep: () => Promise<void> = async () => {}): Promise<ScrubReport> {
     return scrub({ objects: this.objects, local: this.local, deep, pauseMs: 0, sleep });
   }
+}
+
+function manifest(content: object): Uint8Array {
+  const text = JSON.stringify(content);
+  const sum = crc32c(new TextEncoder().encode(text)).toString(16).padStart(8, '0');
+  return new TextEncoder().encode(`{"format":1,"crc32c":"${sum}","content":${text}}`);
 }
 
 describe('scrub', () => {
@@ -297,12 +304,32 @@ describe('scrub', () => {
     ]);
   });
 
+  it('finds what is left of shards that there are no more, and removes it, and nothing that a split is making', async () => {
+    const shards = { stripeBlocks: 4, pageservers: ['ps-a', 'ps-b'] };
+    const own = `projects/${TENANT}/timelines/${TIMELINE}.json`;
+    const told = (context: object) =>
+      store.objects.put(own, manifest({ state: { machine: { context: { id: TIMELINE, ...context } } } }));
+    const wal = await store.wal(1);
+    for (const number of [0, 1]) await store.index([], 3, { shard: { number, count: 2, stripeBlocks: 4 } });
+    await told({ shards, generation: 3 });
+    const report = await store.scrub();
+    const old = `tenants/${TENANT}/timelines/${TIMELINE}/index-00000001`;
+    const orphans = [old, layers[0]!.key, layers[1]!.key].map((key) => ['orphan', key]);
+    expect(kinds(report)).toEqual(orphans);
+    // Meanwhile it was split again.
+    await told({ shards: { ...shards, pageservers: ['ps-a'] }, next: { to: shards }, generation: 3 });
+    await repair(store.objects, report.findings, store.local);
+    expect(kinds(report)).toEqual(orphans);
+    await told({ shards, generation: 3 });
+    await repair(store.objects, report.findings, store.local);
+    expect(kinds(report)).toEqual([]);
+    const keys: string[] = [];
+    for await (const { key } of store.objects.list(`tenants/${TENANT}/timelines/${TIMELINE}/`))
+      keys.push(key);
+    expect(keys).toEqual([wal]);
+  });
+
   it('checks manifests, and that every timeline has one', async () => {
-    const manifest = (content: object) => {
-      const text = JSON.stringify(content);
-      const sum = crc32c(new TextEncoder().encode(text)).toString(16).padStart(8, '0');
-      return new TextEncoder().encode(`{"format":1,"crc32c":"${sum}","content":${text}}`);
-    };
     const other = `projects/${TENANT}/timelines/${'c'.repeat(32)}.json`;
     await store.objects.put(other, manifest({ state: { a: 1 } }));
     expect(kinds(await store.scrub())).toEqual([['missing', `tenants/${TENANT}/timelines/${TIMELINE}/`]]);

@@ -5,7 +5,8 @@
  * 1. The newest index of a timeline counts, as it does for a pageserver that takes the timeline over.
  * 2. A layer that no index of any timeline lists is an orphan once an index of a newer generation than its writer's is there:
  *    no pageserver can list it any more. Until then it may just not be listed yet.
- * 3. The system may be at work meanwhile. What looks wrong is looked at again, from the list on, and told only if it
+ * 3. Of a layout of shards that is over nothing is left (layout-check.ts).
+ * 4. The system may be at work meanwhile. What looks wrong is looked at again, from the list on, and told only if it
  *    still does.
  */
 import { decodeIndex, type ShardIndex } from '../../actors/pageserver/index-object.ts';
@@ -19,6 +20,7 @@ import { findGaps } from './coverage.ts';
 import { type Finding, sameFinding } from './findings.ts';
 import { inspectLayer, type LayerSource, openLayer } from './layer-inspection.ts';
 import { objectSource } from './layer-source.ts';
+import { leftOvers } from './layout-check.ts';
 import type { LocalCopies } from './local-copies.ts';
 
 import { checkManifests, listManifests } from './manifest-check.ts';
@@ -85,6 +87,7 @@ class ScrubWalk {
   readonly #catalog: Catalog;
   readonly #indexes = new Map<string, ReadIndexes>();
   readonly #seen = new Set<string>();
+  #left = new Map<string, Set<string>>();
   #doneBytes = 0;
 
   constructor(options: ScrubOptions, catalog: Catalog) {
@@ -101,6 +104,7 @@ class ScrubWalk {
     for (const timeline of this.#catalog.timelines.values()) {
       this.#indexes.set(timeline.timeline, await this.#readIndexesOf(timeline));
     }
+    this.#left = await leftOvers(this.#options.objects, this.#catalog);
   }
 
   /** Looks; when there is a problem, looks again after a pause, and keeps what is still there. */
@@ -119,6 +123,7 @@ class ScrubWalk {
 
   async checkTimeline(first: TimelineObjects, again: boolean): Promise<Finding[]> {
     let timeline = first;
+    if (this.#left.has(first.timeline)) return this.#checkLeft(first, again);
     if (again) {
       timeline = await readTimeline(this.#options.objects, first);
       this.#indexes.set(timeline.timeline, await this.#readIndexesOf(timeline));
@@ -140,6 +145,22 @@ class ScrubWalk {
       });
     }
     return all;
+  }
+
+  /** A folder that no shard of the timeline's layout has. */
+  async #checkLeft({ timeline }: TimelineObjects, again: boolean): Promise<Finding[]> {
+    if (again) this.#left = await leftOvers(this.#options.objects, await readCatalog(this.#options.objects));
+    const others = [...this.#indexes].filter(([name]) => !this.#left.has(name));
+    const keys = [...(this.#left.get(timeline) ?? [])];
+    const unlisted = keys.filter((key) => !others.some(([, { listed }]) => listed.has(key)));
+    return unlisted.map((key) => ({
+      severity: 'problem',
+      kind: 'orphan',
+      timeline,
+      key,
+      message: 'the pages of this timeline are on other shards',
+      repair: { action: 'delete' },
+    }));
   }
 
   async checkTemplates(again: boolean): Promise<Finding[]> {

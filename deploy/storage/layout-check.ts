@@ -1,0 +1,64 @@
+/**
+ * What is left of layouts that are over. Where a timeline's pages were spread over other shards, the objects of those that there were have
+ * gone; a pageserver that had been cut off then may have stored some of them after that.
+ *
+ * Only what an attachment before the present ones has written is taken for left over: neither what a split is just making (generation 0),
+ * nor what a newer attachment writes that the manifest does not tell of yet.
+ */
+import { generationOf } from '../../actors/pageserver/layer-descriptor.ts';
+import { shardsOfTimeline, type TimelineContext } from '../../actors/timeline/machine.ts';
+import { placesOf } from '../../actors/timeline/shards.ts';
+import { PalimpsestError } from '../../protocols/errors.ts';
+import type { Objects } from '../../runtime/ports/objects.ts';
+import { readManifest } from '../node/manifests.ts';
+import type { Catalog, TimelineObjects } from './catalog.ts';
+
+/** Where a timeline's pages are, as its manifest says. */
+interface Layout {
+  /** Names of the folders: of the shards that serve, are being made, or are about to go. */
+  folders: ReadonlySet<string>;
+  generation: number;
+}
+
+/** The keys of all objects that are left over, by the names of their folders. Reads the manifests of timelines with several folders. */
+export async function leftOvers(objects: Objects, catalog: Catalog): Promise<Map<string, Set<string>>> {
+  const byOwner = Map.groupBy(catalog.timelines.values(), ({ owner }) => owner);
+  const left = new Map<string, Set<string>>();
+  for (const [owner, folders] of byOwner) {
+    const withPages = folders.filter(({ indexes, layers }) => indexes.length > 0 || layers.size > 0);
+    if (withPages.length < 2) continue;
+    const layout = await readLayout(objects, { tenant: folders[0]!.tenant, timeline: owner });
+    if (!layout) continue;
+    for (const folder of withPages) {
+      if (!layout.folders.has(folder.timeline)) left.set(folder.timeline, leftIn(folder, layout));
+    }
+  }
+  return left;
+}
+
+function leftIn({ indexes, layers }: TimelineObjects, { generation: newest }: Layout): Set<string> {
+  const all = [
+    ...indexes.map(({ key, generation }) => ({ key, generation })),
+    ...Array.from(layers.keys(), (key) => ({ key, generation: generationOf(key) })),
+  ];
+  return new Set(all.filter(({ generation }) => generation > 0 && generation < newest).map(({ key }) => key));
+}
+
+/** Undefined where nothing is known for certain: without a manifest, or with one that cannot be read, which is told elsewhere. */
+async function readLayout(
+  objects: Objects,
+  { tenant, timeline }: { tenant: string; timeline: string },
+): Promise<Layout | undefined> {
+  try {
+    const state = await readManifest(objects, `projects/${tenant}/timelines/${timeline}.json`);
+    const context = state.machine.context as TimelineContext;
+    const all = [shardsOfTimeline(context), context.next?.to, context.retiring];
+    const places = all.flatMap((each) => (each ? placesOf(timeline, each) : []));
+    return { folders: new Set(places.map(({ id }) => id)), generation: context.generation };
+  } catch (error) {
+    const isTold =
+      error instanceof PalimpsestError && error.code !== 'unavailable' && error.code !== 'timeout';
+    if (isTold) return undefined;
+    throw error;
+  }
+}
