@@ -1,11 +1,14 @@
 /**
- * Two sets of tests. `unit`: beside the sources, pure and parallel. `system`: everything below test/ except the
- * contract suites' shared code; real processes and real Postgres, one file after another, with generous time limits.
+ * Three sets of tests. `unit`: beside the sources, pure and parallel. `storage`: pages and their redo, compared with real Postgres, parallel
+ * as well, since they compute more than they wait. `system`: everything else below test/ except the contract suites' shared code; real
+ * processes and real Postgres, one file after another, with generous time limits.
  */
 import { defineConfig } from 'vitest/config';
 
 /** Tests of minutes, named `*.long.test.ts`, run only when they are asked for. */
 const LONG = process.env.PALIMPSEST_LONG === '1';
+const WITHOUT = LONG ? [] : ['**/*.long.test.ts'];
+const STORAGE = ['test/redo', 'test/pageserver'];
 const sources = ['actors', 'protocols', 'runtime', 'deploy', 'simulations'];
 
 export default defineConfig({
@@ -30,9 +33,26 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'storage',
+          include: STORAGE.map((folder) => `${folder}/**/*.test.ts`),
+          exclude: WITHOUT,
+          pool: 'forks',
+          maxWorkers: 2,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
           name: 'system',
           include: ['test/*/**/*.test.ts'],
-          exclude: ['test/contracts/**', 'test/support/**', ...(LONG ? [] : ['**/*.long.test.ts'])],
+          exclude: [
+            'test/contracts/**',
+            'test/support/**',
+            ...STORAGE.map((folder) => `${folder}/**`),
+            ...WITHOUT,
+          ],
           globalSetup: ['test/support/shared-servers.ts'],
           pool: 'forks',
           // One file after another in one worker at a time: each may use the whole machine.
@@ -41,7 +61,7 @@ export default defineConfig({
           testTimeout: 180_000,
           hookTimeout: 180_000,
           teardownTimeout: 30_000,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
         },
       },
     ],

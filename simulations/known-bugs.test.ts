@@ -1,0 +1,215 @@
+/** What the simulator has found: seeds that once failed pass, and known bugs are found again. */
+import { describe, expect, it } from 'vitest';
+import { takeTurns } from '../runtime/adapters/event-loop-turns.ts';
+import { findCanarySeed } from './runs/canary-table.ts';
+import { runSeed } from './runs/run-seed.ts';
+import { shrink } from './runs/shrink.ts';
+import { findScenario } from './scenarios/catalog.ts';
+import { RARE_SITES } from './world/rare-sites.ts';
+
+const kitchenSink = findScenario('consensus-kitchen-sink')!;
+
+describe('seeds that once failed', () => {
+  const seeds: [string, number, number[] | undefined][] = [
+    ['a safekeeper that restarts on a full disk comes back when there is space', 11, undefined],
+    ['a journal entry whose sync failed leaves no gap', 106, undefined],
+    [
+      'recovery from a peer keeps the history of an elected proposer',
+      139,
+      [0, 1, 5, 6, 7, 13, 14, 15, 17, 21],
+    ],
+  ];
+  for (const [behaviour, seed, only] of seeds) {
+    it(behaviour, async () => {
+      const { violation } = await runSeed({ scenario: kitchenSink, seed, only, takeTurns });
+      expect(violation).toBeUndefined();
+    }, 60_000);
+  }
+
+  it('a pageserver that just got a timeline does not delete what its own index still lists', async () => {
+    const scenario = findScenario('zombie-pageserver')!;
+    const run = { scenario, seed: 238211952, only: [1, 7], simple: ['all'], takeTurns };
+    expect((await runSeed(run)).violation).toBeUndefined();
+  }, 60_000);
+
+  it('a branch can be read after a crash of everything, when nobody writes to its ancestor any more', async () => {
+    const scenario = findScenario('branches')!;
+    const simple = ['computes', 'network.latencyMs', 'workload.thinkMs', 'workload.pieceBytes'];
+    const { violation } = await runSeed({ scenario, seed: 40823990, only: [1, 2], simple, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
+  it('a branch that is being made while its project moves is served where the project is', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    for (const run of [
+      { seed: 2000416, only: [0, 1] },
+      { seed: 4160, only: [0, 1] },
+    ]) {
+      const { violation } = await runSeed({ scenario, ...run, takeTurns });
+      expect(violation, `seed ${run.seed}`).toBeUndefined();
+    }
+  }, 60_000);
+
+  it('a branch that is being made while its project moves there and back is served where the project is', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    const { violation } = await runSeed({ scenario, seed: 5000720, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 120_000);
+
+  it('a safekeeper that crashes while it joins again is soon asked again', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    const { violation } = await runSeed({ scenario, seed: 5000157, only: [1, 11], takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
+  it('a member that was never made and one that lost its disk do not wait for each other', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    const { violation } = await runSeed({ scenario, seed: 7000206, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
+  it('a change of safekeepers gets over a replica that one of the new ones has of an earlier time', async () => {
+    const scenario = findScenario('kitchen-sink')!;
+    const { violation } = await runSeed({ scenario, seed: 7000869, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
+  it('a branch of the head begins after all that a compute acknowledged, also one that is cut off since', async () => {
+    const scenario = findScenario('branches')!;
+    const run = { scenario, seed: 71042, only: [0, 1, 3, 6, 7], takeTurns };
+    const { violation } = await runSeed({ ...run, simple: ['computes', 'workload.pieceBytes'] });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
+  it('a replica that was made while its timeline was archived is found lost when its disk is', async () => {
+    const simple = RARE_SITES.map(({ name }) => `rare.${name}`);
+    const run = { scenario: findScenario('kitchen-sink')!, seed: 1161, simple, takeTurns };
+    const { violation } = await runSeed(run);
+    expect(violation).toBeUndefined();
+  }, 60_000);
+
+  it('a timeline is created also where the first answer comes too late', async () => {
+    // Mostly in its simplest form: what it needs is a very slow network.
+    const simple = [
+      'safekeepers',
+      'computes',
+      'workload.clients',
+      'workload.thinkMs',
+      'clockDrift',
+      'syncMs',
+    ];
+    const run = { scenario: kitchenSink, seed: 401_777, only: [], simple, takeTurns };
+    const { violation, story } = await runSeed(run);
+    expect(violation).toBeUndefined();
+    expect(story.some(({ text }) => text.includes('did not create'))).toBe(true);
+  }, 60_000);
+
+  it('records far longer than the pieces of a walsender leave in few pieces, when many of them wait', async () => {
+    const scenario = findScenario('lagging-safekeeper')!;
+    const run = { scenario, seed: 2_266_424_626, effort: 0.05, takeTurns };
+    const { violation, marks, events } = await runSeed(run);
+    expect(violation).toBeUndefined();
+    expect(events / marks['client: commit acknowledged']!).toBeLessThan(200);
+  }, 60_000);
+
+  it('new shards that moved before those of a branch were made, and old ones that had come further, are no harm', async () => {
+    const run = { scenario: findScenario('shard-split')!, seed: 10, takeTurns };
+    expect((await runSeed(run)).violation).toBeUndefined();
+  }, 60_000);
+
+  it('a member that voted for a rival in the same term is brought up to date all the same', async () => {
+    const scenario = findScenario('lost-disk')!;
+    const { violation } = await runSeed({ scenario, seed: 6, takeTurns });
+    expect(violation).toBeUndefined();
+  }, 60_000);
+});
+
+describe('known bugs', () => {
+  // Those that take many events are looked for by `palimpsest sim --canaries`.
+  const quick = [
+    'ack-before-fsync',
+    'vote-not-durable',
+    'quorum-of-one',
+    'ack-what-was-sent',
+    'term-of-stranger',
+    'greets-without-end',
+  ];
+  for (const canary of quick) {
+    it(`${canary} is found`, async () => {
+      const row = await findCanarySeed({
+        scenario: kitchenSink,
+        canary,
+        firstSeed: 1,
+        seedsMax: 20,
+        takeTurns,
+      });
+      expect(row.seedsToFind).toBeDefined();
+    }, 60_000);
+  }
+
+  it('tail-stored-too-early is found', async () => {
+    const scenario = findScenario('trimmed-wal')!;
+    const row = await findCanarySeed({
+      scenario,
+      canary: 'tail-stored-too-early',
+      firstSeed: 1,
+      seedsMax: 5,
+      takeTurns,
+    });
+    expect(row.seedsToFind).toBeDefined();
+  }, 60_000);
+
+  // Of the whole system, one of each kind, with the first of a few short runs.
+  const ofTheWhole: [string, number, string][] = [
+    ['quorum-of-one', 34, 'an acknowledged commit is on a quorum of disks'],
+    ['upload-called-done', 34, 'what an index lists is there'],
+    ['stale-page-cache', 34, 'a page at an LSN equals the model'],
+    ['gc-ignores-branches', 21, 'what is leased is readable'],
+    ['end-of-another', 2, 'the next compute begins where the last one stopped'],
+    ['stop-told-too-far', 1, 'what stopped cleanly is committed'],
+  ];
+  for (const [canary, firstSeed, invariant] of ofTheWhole) {
+    it(`${canary} is found in the whole system`, async () => {
+      const scenario = findScenario('kitchen-sink')!;
+      const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 3, takeTurns });
+      expect(row.invariant).toBe(invariant);
+    }, 60_000);
+  }
+
+  const ofShards: [string, number, string][] = [
+    ['split-by-other-stripes', 2, 'a page at an LSN equals the model'],
+    ['fastest-shard-counts', 7, 'WAL is kept for the slowest shard'],
+  ];
+  for (const [canary, firstSeed, invariant] of ofShards) {
+    it(`${canary} is found`, async () => {
+      const scenario = findScenario('shard-split')!;
+      const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 3, takeTurns });
+      expect(row.invariant).toBe(invariant);
+    }, 60_000);
+  }
+
+  // Each with the first seed that finds it.
+  const ofMembership: [string, number][] = [
+    ['joint-counted-over-union', 8],
+    ['old-configuration-goes-on', 4],
+  ];
+  for (const [canary, firstSeed] of ofMembership) {
+    it(`${canary} is found`, async () => {
+      const scenario = findScenario('replaced-safekeeper')!;
+      const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 1, takeTurns });
+      expect(row.invariant).toBe('an acknowledged commit is on a quorum of disks');
+    }, 60_000);
+  }
+
+  it('shrink to the few decisions that they need', async () => {
+    const run = { scenario: kitchenSink, seed: 17, canary: 'term-of-stranger', takeTurns };
+    const failed = await runSeed(run);
+    expect(failed.violation).toBeDefined();
+    const { result, only, simple, after } = await shrink({ run, failed, runsMax: 50 });
+    expect(result.violation?.invariant).toBe(failed.violation?.invariant);
+    expect(after).toBeLessThanOrEqual(4);
+    // What it says repeats the failure.
+    const repeated = await runSeed({ ...run, only, simple });
+    expect(repeated.hash).toBe(result.hash);
+  }, 60_000);
+});
