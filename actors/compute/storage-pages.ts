@@ -16,10 +16,10 @@ import type { PageSource } from './files/file-content.ts';
 
 const RETRY_MS = 20;
 /** So often it is looked whether answers come, and for so many looks there may be none. */
-const LOOK_MS = 500;
+const LOOK_MS = 250;
 const SILENT_LOOKS_MAX = 2;
 /** After so many it is asked on another channel: where packets are dropped nobody closes this one. The next time it takes twice as many. */
-const STUCK_LOOKS = 12;
+const STUCK_LOOKS = 24;
 
 export interface StoragePagesOptions {
   clock: Clock;
