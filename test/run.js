@@ -108,9 +108,12 @@ async function runChecks(patterns) {
   const totals = { passed: 0, failed: 0, skipped: 0, failures: [] };
   const problems = [];
   if (patterns.length === 0) {
-    if ((await step('Format and lint', 'biome', ['check', '--error-on-warnings', '.'])) !== 0)
-      problems.push('biome check');
-    if ((await step('Types', 'tsc', ['--noEmit'])) !== 0) problems.push('tsc');
+    const [format, types] = await Promise.all([
+      step('Format and lint', 'biome', ['check', '--error-on-warnings', '.']),
+      step('Types', 'tsc', ['--noEmit']),
+    ]);
+    if (format !== 0) problems.push('biome check');
+    if (types !== 0) problems.push('tsc');
   }
   mkdirSync(CACHE, { recursive: true });
   rmSync(REPORT, { force: true });
