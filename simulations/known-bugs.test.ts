@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { takeTurns } from '../runtime/adapters/event-loop-turns.ts';
 import { findCanarySeed } from './runs/canary-table.ts';
-import { runSeed } from './runs/run-seed.ts';
+import { type RunOptions, runSeed } from './runs/run-seed.ts';
 import { shrink } from './runs/shrink.ts';
 import { findScenario } from './scenarios/catalog.ts';
 import { RARE_SITES } from './world/rare-sites.ts';
@@ -26,67 +26,79 @@ describe('seeds that once failed', () => {
     }, 60_000);
   }
 
-  it('a pageserver that just got a timeline does not delete what its own index still lists', async () => {
-    const scenario = findScenario('zombie-pageserver')!;
-    const run = { scenario, seed: 238211952, only: [1, 7], simple: ['all'], takeTurns };
-    expect((await runSeed(run)).violation).toBeUndefined();
-  }, 60_000);
-
-  it('a branch can be read after a crash of everything, when nobody writes to its ancestor any more', async () => {
-    const scenario = findScenario('branches')!;
-    const simple = ['computes', 'network.latencyMs', 'workload.thinkMs', 'workload.pieceBytes'];
-    const { violation } = await runSeed({ scenario, seed: 40823990, only: [1, 2], simple, takeTurns });
-    expect(violation).toBeUndefined();
-  }, 60_000);
-
-  it('a branch that is being made while its project moves is served where the project is', async () => {
-    const scenario = findScenario('kitchen-sink')!;
-    for (const run of [
+  /** Of the whole system, and of scenarios of their own. */
+  const ofOthers: [string, string, Pick<RunOptions, 'seed' | 'only' | 'simple'>][] = [
+    [
+      'a pageserver that just got a timeline does not delete what its own index still lists',
+      'zombie-pageserver',
+      { seed: 238211952, only: [1, 7], simple: ['all'] },
+    ],
+    [
+      'a branch can be read after a crash of everything, when nobody writes to its ancestor any more',
+      'branches',
+      {
+        seed: 40823990,
+        only: [1, 2],
+        simple: ['computes', 'network.latencyMs', 'workload.thinkMs', 'workload.pieceBytes'],
+      },
+    ],
+    [
+      'a branch that is being made while its project moves is served where the project is',
+      'kitchen-sink',
       { seed: 2000416, only: [0, 1] },
+    ],
+    [
+      'another branch that is being made while its project moves is served where the project is',
+      'kitchen-sink',
       { seed: 4160, only: [0, 1] },
-    ]) {
-      const { violation } = await runSeed({ scenario, ...run, takeTurns });
-      expect(violation, `seed ${run.seed}`).toBeUndefined();
-    }
-  }, 60_000);
-
-  it('a branch that is being made while its project moves there and back is served where the project is', async () => {
-    const scenario = findScenario('kitchen-sink')!;
-    const { violation } = await runSeed({ scenario, seed: 5000720, takeTurns });
-    expect(violation).toBeUndefined();
-  }, 120_000);
-
-  it('a safekeeper that crashes while it joins again is soon asked again', async () => {
-    const scenario = findScenario('kitchen-sink')!;
-    const { violation } = await runSeed({ scenario, seed: 5000157, only: [1, 11], takeTurns });
-    expect(violation).toBeUndefined();
-  }, 60_000);
-
-  it('a member that was never made and one that lost its disk do not wait for each other', async () => {
-    const scenario = findScenario('kitchen-sink')!;
-    const { violation } = await runSeed({ scenario, seed: 7000206, takeTurns });
-    expect(violation).toBeUndefined();
-  }, 60_000);
-
-  it('a change of safekeepers gets over a replica that one of the new ones has of an earlier time', async () => {
-    const scenario = findScenario('kitchen-sink')!;
-    const { violation } = await runSeed({ scenario, seed: 7000869, takeTurns });
-    expect(violation).toBeUndefined();
-  }, 60_000);
-
-  it('a branch of the head begins after all that a compute acknowledged, also one that is cut off since', async () => {
-    const scenario = findScenario('branches')!;
-    const run = { scenario, seed: 71042, only: [0, 1, 3, 6, 7], takeTurns };
-    const { violation } = await runSeed({ ...run, simple: ['computes', 'workload.pieceBytes'] });
-    expect(violation).toBeUndefined();
-  }, 60_000);
-
-  it('a replica that was made while its timeline was archived is found lost when its disk is', async () => {
-    const simple = RARE_SITES.map(({ name }) => `rare.${name}`);
-    const run = { scenario: findScenario('kitchen-sink')!, seed: 1161, simple, takeTurns };
-    const { violation } = await runSeed(run);
-    expect(violation).toBeUndefined();
-  }, 60_000);
+    ],
+    [
+      'a branch that is being made while its project moves there and back is served where the project is',
+      'kitchen-sink',
+      { seed: 5000720 },
+    ],
+    [
+      'a safekeeper that crashes while it joins again is soon asked again',
+      'kitchen-sink',
+      { seed: 5000157, only: [1, 11] },
+    ],
+    [
+      'a member that was never made and one that lost its disk do not wait for each other',
+      'kitchen-sink',
+      { seed: 7000206 },
+    ],
+    [
+      'a change of safekeepers gets over a replica that one of the new ones has of an earlier time',
+      'kitchen-sink',
+      { seed: 7000869 },
+    ],
+    [
+      'a branch of the head begins after all that a compute acknowledged, also one that is cut off since',
+      'branches',
+      { seed: 71042, only: [0, 1, 3, 6, 7], simple: ['computes', 'workload.pieceBytes'] },
+    ],
+    [
+      'a replica that was made while its timeline was archived is found lost when its disk is',
+      'kitchen-sink',
+      { seed: 1161, simple: RARE_SITES.map(({ name }) => `rare.${name}`) },
+    ],
+    [
+      'new shards that moved before those of a branch were made, and old ones that had come further, are no harm',
+      'shard-split',
+      { seed: 10 },
+    ],
+    [
+      'a member that voted for a rival in the same term is brought up to date all the same',
+      'lost-disk',
+      { seed: 6 },
+    ],
+  ];
+  for (const [behaviour, name, run] of ofOthers) {
+    it(behaviour, async () => {
+      const { violation } = await runSeed({ scenario: findScenario(name)!, ...run, takeTurns });
+      expect(violation).toBeUndefined();
+    }, 60_000);
+  }
 
   it('a timeline is created also where the first answer comes too late', async () => {
     // Mostly in its simplest form: what it needs is a very slow network.
@@ -110,17 +122,6 @@ describe('seeds that once failed', () => {
     const { violation, marks, events } = await runSeed(run);
     expect(violation).toBeUndefined();
     expect(events / marks['client: commit acknowledged']!).toBeLessThan(200);
-  }, 60_000);
-
-  it('new shards that moved before those of a branch were made, and old ones that had come further, are no harm', async () => {
-    const run = { scenario: findScenario('shard-split')!, seed: 10, takeTurns };
-    expect((await runSeed(run)).violation).toBeUndefined();
-  }, 60_000);
-
-  it('a member that voted for a rival in the same term is brought up to date all the same', async () => {
-    const scenario = findScenario('lost-disk')!;
-    const { violation } = await runSeed({ scenario, seed: 6, takeTurns });
-    expect(violation).toBeUndefined();
   }, 60_000);
 });
 

@@ -38,18 +38,14 @@ export interface RemoteComputesOptions {
 class RemoteHandle implements ComputeHandle {
   readonly compute: RunningCompute;
   readonly ended: Promise<ComputeEnd>;
-  readonly #bus: Bus;
-  readonly #clock: Clock;
-  readonly #random: Random;
+  readonly #options: RemoteComputesOptions;
   #resolve: (end: ComputeEnd) => void = () => {};
   #listener: ((sinceMs: number | undefined) => void) | undefined;
   /** As the node told it, and by this clock. */
   #activity: { toldMs: number | undefined; sinceMs: number | undefined } | undefined;
 
-  constructor({ bus, clock, random }: RemoteComputesOptions, compute: RunningCompute) {
-    this.#bus = bus;
-    this.#clock = clock;
-    this.#random = random;
+  constructor(options: RemoteComputesOptions, compute: RunningCompute) {
+    this.#options = options;
     this.compute = compute;
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -62,7 +58,7 @@ class RemoteHandle implements ComputeHandle {
 
   activity({ sinceMs: toldMs, idleMs }: Pick<HostedCompute, 'sinceMs' | 'idleMs'>): void {
     if (this.#activity && this.#activity.toldMs === toldMs) return;
-    const sinceMs = idleMs === undefined ? toldMs : this.#clock.now() - idleMs;
+    const sinceMs = idleMs === undefined ? toldMs : this.#options.clock.now() - idleMs;
     this.#activity = { toldMs, sinceMs };
     this.#listener?.(sinceMs);
   }
@@ -74,16 +70,16 @@ class RemoteHandle implements ComputeHandle {
 
   stop(options: { ifIdleForMs?: number; timeoutMs: number }): Promise<StoppedReply> {
     const command = { type: 'stop', hostId: this.compute.hostId, ...options };
-    return sendCommand(this.#bus, COMPUTE_NODE_KIND, this.compute.node!, command, {
+    return sendCommand(this.#options.bus, COMPUTE_NODE_KIND, this.compute.node!, command, {
       timeoutMs: options.timeoutMs + GRACE_MS,
-      watch: { clock: this.#clock, random: this.#random },
+      watch: this.#options,
     });
   }
 
   kill(): void {
     const command = { type: 'kill', hostId: this.compute.hostId };
     // A node that does not answer is dead, or is asked again when it is seen to run what nobody wants.
-    void sendCommand(this.#bus, COMPUTE_NODE_KIND, this.compute.node!, command, {
+    void sendCommand(this.#options.bus, COMPUTE_NODE_KIND, this.compute.node!, command, {
       timeoutMs: ASK_TIMEOUT_MS,
     }).catch(() => {});
   }

@@ -156,15 +156,15 @@ function isAttached(snapshot: AnyMachineSnapshot): true | undefined {
  * been attached in the pageserver's last life only, so it is among them.
  */
 export function attachOrder(all: TimelineStatus[], needed: (timeline: string) => boolean): string[] {
-  const active = all.filter(({ state }) => state === 'active' || state === 'placing');
-  const byId = new Map(active.map((status) => [status.timeline, status]));
+  const wanted = all.filter(({ state }) => state === 'active' || state === 'placing');
+  const byId = new Map(wanted.map((status) => [status.timeline, status]));
   const depth = (status: TimelineStatus): number => {
     let steps = 0;
     for (let at = byId.get(status.ancestor?.timeline ?? ''); at; at = byId.get(at.ancestor?.timeline ?? ''))
       steps++;
     return steps;
   };
-  return active
+  return wanted
     .map((status) => ({ timeline: status.timeline, rank: needed(status.timeline) ? -1 : depth(status) }))
     .sort((a, b) => a.rank - b.rank)
     .map(({ timeline }) => timeline);

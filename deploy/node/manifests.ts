@@ -282,7 +282,7 @@ function projectKey(tenant: string): string {
   return `${MANIFESTS_PREFIX}${tenant}/project.json`;
 }
 
-function timelineKey(tenant: string, timeline: string): string {
+export function timelineKey(tenant: string, timeline: string): string {
   return `${MANIFESTS_PREFIX}${tenant}/timelines/${timeline}.json`;
 }
 

@@ -286,12 +286,13 @@ export class PageserverNode {
     replaces?: boolean,
   ): Promise<void> {
     const { value, context } = actor.snapshot() as ShardSnapshot;
-    const knows = value !== 'attaching' && (context.generations ?? []).includes(index?.generation ?? -1);
+    const { generations = [] } = context;
+    const isNews = index !== undefined && (value === 'attaching' || !generations.includes(index.generation));
     await record([
       {
         type: 'attach.completed',
         layers: index?.layers ?? [],
-        replaces: replaces ?? (index !== undefined && !knows),
+        replaces: replaces ?? isNews,
         gcCutoff: index?.gcCutoff ?? 0,
       },
     ]);

@@ -6,12 +6,13 @@
  * nor what a newer attachment writes that the manifest does not tell of yet.
  */
 import { generationOf } from '../../actors/pageserver/layer-descriptor.ts';
-import { shardsOfTimeline, type TimelineContext } from '../../actors/timeline/machine.ts';
+import { shardsOfTimeline } from '../../actors/timeline/machine.ts';
 import { placesOf } from '../../actors/timeline/shards.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
-import { readManifest } from '../node/manifests.ts';
-import type { Catalog, TimelineObjects } from './catalog.ts';
+import { readManifest, timelineKey } from '../node/manifests.ts';
+import { contextOf } from '../node/recovered-timelines.ts';
+import type { TimelineObjects } from './catalog.ts';
 
 /** Where a timeline's pages are, as its manifest says. */
 interface Layout {
@@ -21,13 +22,15 @@ interface Layout {
 }
 
 /** The keys of all objects that are left over, by the names of their folders. Reads the manifests of timelines with several folders. */
-export async function leftOvers(objects: Objects, catalog: Catalog): Promise<Map<string, Set<string>>> {
-  const byOwner = Map.groupBy(catalog.timelines.values(), ({ owner }) => owner);
+export async function leftOvers(
+  objects: Objects,
+  folders: Iterable<TimelineObjects>,
+): Promise<Map<string, Set<string>>> {
   const left = new Map<string, Set<string>>();
-  for (const [owner, folders] of byOwner) {
-    const withPages = folders.filter(({ indexes, layers }) => indexes.length > 0 || layers.size > 0);
+  for (const [owner, all] of Map.groupBy(folders, (folder) => folder.owner)) {
+    const withPages = all.filter(({ indexes, layers }) => indexes.length > 0 || layers.size > 0);
     if (withPages.length < 2) continue;
-    const layout = await readLayout(objects, { tenant: folders[0]!.tenant, timeline: owner });
+    const layout = await readLayout(objects, { tenant: all[0]!.tenant, timeline: owner });
     if (!layout) continue;
     for (const folder of withPages) {
       if (!layout.folders.has(folder.timeline)) left.set(folder.timeline, leftIn(folder, layout));
@@ -50,8 +53,7 @@ async function readLayout(
   { tenant, timeline }: { tenant: string; timeline: string },
 ): Promise<Layout | undefined> {
   try {
-    const state = await readManifest(objects, `projects/${tenant}/timelines/${timeline}.json`);
-    const context = state.machine.context as TimelineContext;
+    const context = contextOf(await readManifest(objects, timelineKey(tenant, timeline)));
     const all = [shardsOfTimeline(context), context.next?.to, context.retiring];
     const places = all.flatMap((each) => (each ? placesOf(timeline, each) : []));
     return { folders: new Set(places.map(({ id }) => id)), generation: context.generation };

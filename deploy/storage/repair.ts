@@ -55,7 +55,7 @@ interface Listing {
 
 async function readListing(objects: Objects): Promise<Listing> {
   const catalog = await readCatalog(objects);
-  const folders = await leftOvers(objects, catalog);
+  const folders = await leftOvers(objects, catalog.timelines.values());
   const left = new Set([...folders.values()].flatMap((keys) => [...keys]));
   const listing: Listing = { listed: new Map(), generations: new Map(), left };
   for (const { prefix, timeline, indexes } of catalog.timelines.values()) {

@@ -316,6 +316,11 @@ describe('scrub', () => {
     const old = `tenants/${TENANT}/timelines/${TIMELINE}/index-00000001`;
     const orphans = [old, layers[0]!.key, layers[1]!.key].map((key) => ['orphan', key]);
     expect(kinds(report)).toEqual(orphans);
+    // The WAL in the same folder is looked at as ever.
+    const sound = await store.objects.get(wal);
+    await store.objects.put(wal, sound.slice(0, 10));
+    expect(kinds(await store.scrub(true))).toEqual([...orphans, ['corrupt', wal]]);
+    await store.objects.put(wal, sound);
     // Meanwhile it was split again.
     await told({ shards: { ...shards, pageservers: ['ps-a'] }, next: { to: shards }, generation: 3 });
     await repair(store.objects, report.findings, store.local);

@@ -104,7 +104,7 @@ class ScrubWalk {
     for (const timeline of this.#catalog.timelines.values()) {
       this.#indexes.set(timeline.timeline, await this.#readIndexesOf(timeline));
     }
-    this.#left = await leftOvers(this.#options.objects, this.#catalog);
+    this.#left = await leftOvers(this.#options.objects, this.#catalog.timelines.values());
   }
 
   /** Looks; when there is a problem, looks again after a pause, and keeps what is still there. */
@@ -123,11 +123,11 @@ class ScrubWalk {
 
   async checkTimeline(first: TimelineObjects, again: boolean): Promise<Finding[]> {
     let timeline = first;
-    if (this.#left.has(first.timeline)) return this.#checkLeft(first, again);
     if (again) {
       timeline = await readTimeline(this.#options.objects, first);
       this.#indexes.set(timeline.timeline, await this.#readIndexesOf(timeline));
     }
+    if (this.#left.has(timeline.timeline)) return this.#checkLeft(timeline, again);
     const { newest, findings } = this.#indexes.get(timeline.timeline)!;
     const all = [...findings];
     if (newest) {
@@ -147,20 +147,30 @@ class ScrubWalk {
     return all;
   }
 
-  /** A folder that no shard of the timeline's layout has. */
-  async #checkLeft({ timeline }: TimelineObjects, again: boolean): Promise<Finding[]> {
-    if (again) this.#left = await leftOvers(this.#options.objects, await readCatalog(this.#options.objects));
+  /** A folder that no shard of the timeline's layout has; the timeline's own has its WAL all the same. */
+  async #checkLeft(folder: TimelineObjects, again: boolean): Promise<Finding[]> {
+    const { timeline, owner } = folder;
+    const { objects } = this.#options;
+    let left = this.#left;
+    if (again) {
+      const own = [...this.#catalog.timelines.values()].filter((each) => each.owner === owner);
+      left = await leftOvers(objects, await Promise.all(own.map((each) => readTimeline(objects, each))));
+    }
     const others = [...this.#indexes].filter(([name]) => !this.#left.has(name));
-    const keys = [...(this.#left.get(timeline) ?? [])];
+    const keys = [...(left.get(timeline) ?? [])];
     const unlisted = keys.filter((key) => !others.some(([, { listed }]) => listed.has(key)));
-    return unlisted.map((key) => ({
-      severity: 'problem',
-      kind: 'orphan',
-      timeline,
-      key,
-      message: 'the pages of this timeline are on other shards',
-      repair: { action: 'delete' },
-    }));
+    const wal = timeline === owner ? await this.#checkWal(folder, undefined) : [];
+    const findings = unlisted.map(
+      (key): Finding => ({
+        severity: 'problem',
+        kind: 'orphan',
+        timeline,
+        key,
+        message: 'the pages of this timeline are on other shards',
+        repair: { action: 'delete' },
+      }),
+    );
+    return [...findings, ...wal];
   }
 
   async checkTemplates(again: boolean): Promise<Finding[]> {

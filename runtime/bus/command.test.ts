@@ -106,3 +106,16 @@ describe('a command that is watched', () => {
     expect(result.text).toBe('"done"');
   });
 });
+
+it('what is no command is refused, whatever it is', async () => {
+  const { bus } = start();
+  serveCommands(bus, 'worker', 'one', async () => 'done');
+  for (const message of [null, 5, 'work', {}]) {
+    const limit = { timeoutMs: 100 };
+    const answer = await bus.request(commandSubject('worker', 'one'), packMessage(message), limit);
+    expect(answer.status === 'ok' && unpackMessage(answer.data)).toMatchObject({
+      ok: false,
+      error: { code: 'invalid-argument', message: 'a command needs a type' },
+    });
+  }
+});

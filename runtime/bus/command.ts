@@ -70,28 +70,10 @@ export async function sendCommand<T = unknown>(
   command: { type: string },
   { timeoutMs, watch }: CommandOptions,
 ): Promise<T> {
-  const subject = commandSubject(kind, id);
-  const ask = (message: object, limitMs: number) =>
-    bus.request(subject, packMessage(message), { timeoutMs: limitMs });
-  let answer: BusReply;
-  if (!watch || timeoutMs < WATCHED_FROM_MS) answer = await ask(command, timeoutMs);
-  else {
-    const name = hexId(watch.random.bytes(NAME_BYTES));
-    const isOver = new AbortController();
-    const look = () => ask({ type: IS_UNDER_WAY, [WATCHED_AS]: name }, LOOK_MS);
-    const lost = untilLost(watch.clock, look, isOver.signal).then((how) => {
-      throw new PalimpsestError(
-        'timeout',
-        `${kind} ${id} ${how} '${command.type}'`,
-        'it may have been carried out or not: look before you ask again',
-      );
-    });
-    try {
-      answer = await Promise.race([ask({ ...command, [WATCHED_AS]: name }, timeoutMs), lost]);
-    } finally {
-      isOver.abort(ANSWERED);
-    }
-  }
+  const isWatched = watch && timeoutMs >= WATCHED_FROM_MS;
+  const answer = isWatched
+    ? await requestWatched(bus, { kind, id, command, timeoutMs }, watch)
+    : await bus.request(commandSubject(kind, id), packMessage(command), { timeoutMs });
   if (answer.status === 'no-responders') {
     throw new PalimpsestError(
       'unavailable',
@@ -108,6 +90,35 @@ export async function sendCommand<T = unknown>(
   const reply = unpackMessage<CommandReply>(answer.data);
   if (!reply.ok) throw PalimpsestError.fromWire(reply.error);
   return reply.value as T;
+}
+
+/** The answer to a command. Throws `timeout` before its time is over when it is not carried out any more. */
+async function requestWatched(
+  bus: Bus,
+  sent: { kind: string; id: string; command: { type: string }; timeoutMs: number },
+  { clock, random }: CommandWatch,
+): Promise<BusReply> {
+  const { kind, id, command, timeoutMs } = sent;
+  const subject = commandSubject(kind, id);
+  const name = { [WATCHED_AS]: hexId(random.bytes(NAME_BYTES)) };
+  const question = packMessage({ type: IS_UNDER_WAY, ...name });
+  const look = () => bus.request(subject, question, { timeoutMs: LOOK_MS });
+  const isOver = new AbortController();
+  const lost = untilLost(clock, look, isOver.signal).then((how) => {
+    throw new PalimpsestError(
+      'timeout',
+      `${kind} ${id} ${how} '${command.type}'`,
+      'it may have been carried out or not: look before you ask again',
+    );
+  });
+  try {
+    return await Promise.race([
+      bus.request(subject, packMessage({ ...command, ...name }), { timeoutMs }),
+      lost,
+    ]);
+  } finally {
+    isOver.abort(ANSWERED);
+  }
 }
 
 /** Resolves, in words, when whoever took a command does not carry it out any more; never when the wait for it is over. */
@@ -147,23 +158,22 @@ async function answer<C extends { type: string }>(
   handle: (command: C, id: string) => Promise<unknown>,
 ): Promise<void> {
   let reply: CommandReply;
+  let name: string | undefined;
   try {
-    const { [WATCHED_AS]: name, ...command } = unpackMessage<C & { [WATCHED_AS]?: string }>(message.data);
-    if (typeof command.type !== 'string')
-      throw new PalimpsestError('invalid-argument', 'a command needs a type');
+    const { [WATCHED_AS]: watchedAs, ...command } =
+      unpackMessage<{ [WATCHED_AS]?: string } | null>(message.data) ?? {};
+    const { type } = command as Partial<C>;
+    if (typeof type !== 'string') throw new PalimpsestError('invalid-argument', 'a command needs a type');
+    if (type === IS_UNDER_WAY) return send(message, { ok: true, value: underWay.has(watchedAs ?? '') });
+    name = watchedAs;
+    if (name !== undefined) underWay.add(name);
     // The kind is one token; whatever stands after it is the id.
     const id = message.subject.split('.').slice(3).join('.');
-    const isQuestion = command.type === IS_UNDER_WAY;
-    if (name !== undefined && !isQuestion) underWay.add(name);
-    try {
-      const value = isQuestion ? underWay.has(String(name)) : await handle(command as unknown as C, id);
-      reply = { ok: true, value };
-    } finally {
-      if (name !== undefined && !isQuestion) underWay.delete(name);
-    }
+    reply = { ok: true, value: await handle(command as C, id) };
   } catch (error) {
     reply = { ok: false, error: toWireError(error) };
   }
+  if (name !== undefined) underWay.delete(name);
   send(message, reply);
 }
 

@@ -117,8 +117,7 @@ export class SimComputeHost {
   }
 
   handle(started: StartedReply): ComputeHandle {
-    const { bus } = this.#owner.ports;
-    const watch = this.#owner.ports;
+    const { ports } = this.#owner;
     return {
       compute: { hostId: this.id, warm: false, ...started },
       ended: this.ended,
@@ -128,7 +127,10 @@ export class SimComputeHost {
       },
       stop: ({ timeoutMs, ...condition }) => {
         const command = { type: 'stop', ...condition };
-        return sendCommand(bus, COMPUTE_HOST_KIND, this.id, command as never, { timeoutMs, watch });
+        return sendCommand(ports.bus, COMPUTE_HOST_KIND, this.id, command as never, {
+          timeoutMs,
+          watch: ports,
+        });
       },
       kill: () => this.kill(),
     };
