@@ -29,8 +29,8 @@ export class PageserverMoves {
   readonly #options: PageserverMovesOptions;
   /** Which life of each pageserver has its timelines attached. */
   readonly #lives = new Map<string, string>();
-  /** Pageservers of projects whose move has been decided. */
-  readonly #moved = new Map<string, string>();
+  /** The pageservers of what moves by itself, since a move was decided or this holder of the lease has begun. */
+  readonly #places = new Map<string, string>();
   /** Moves under way, by project. */
   readonly #moving = new Map<string, Promise<void>>();
 
@@ -38,9 +38,9 @@ export class PageserverMoves {
     this.#options = options;
   }
 
-  /** The pageserver that a project is to have; undefined unless it was moved. */
+  /** The pageserver that a project is to have; undefined where it is new, and was not moved. */
   movedTo(tenant: string): string | undefined {
-    return this.#moved.get(tenant);
+    return this.#places.get(tenant);
   }
 
   /** The pageservers that the shards of a project are to have, where it has `count` of them, or is about to. */
@@ -51,7 +51,7 @@ export class PageserverMoves {
       if (!known) continue;
       return {
         pageservers: known.pageservers.map(
-          (pageserver, number) => this.#moved.get(slotOf(tenant, `${number}of${count}`)) ?? pageserver,
+          (pageserver, number) => this.#places.get(slotOf(tenant, `${number}of${count}`)) ?? pageserver,
         ),
       };
     }
@@ -96,7 +96,7 @@ export class PageserverMoves {
     const which = shard === undefined ? {} : { shard };
     this.#options.log.info({ tenant, ...which, from, to, why }, 'the pages of a project move');
     const slot = slotOf(tenant, shard);
-    this.#moved.set(slot, pageserverNode(to));
+    this.#places.set(slot, pageserverNode(to));
     const moving = this.#reattach((timeline) => timeline.tenant === tenant);
     this.#moving.set(slot, moving);
     await moving;
@@ -128,6 +128,7 @@ export class PageserverMoves {
     for (const { name, pageserverLife } of nodes) {
       if (pageserverLife !== undefined) this.#lives.set(name, pageserverLife);
     }
+    this.#findPlaces();
     const found = await hostedTimelines(bus, nodes);
     const hosted = new Set(found.map(({ pageserver, timeline }) => `${pageserver}/${timeline}`));
     const missing = new Set<string>();
@@ -140,6 +141,26 @@ export class PageserverMoves {
     }
     const ordered = control.activeTimelines(() => false).filter((timeline) => missing.has(timeline));
     void control.attachments.attachAll(ordered);
+  }
+
+  /**
+   * Now, while what an archived timeline remembers cannot be taken for it: the others may have moved since. Where a move was not made to its
+   * end, all follow one that is attached.
+   */
+  #findPlaces(): void {
+    const statuses = this.#options.control.timelineStatuses();
+    for (const status of statuses.toSorted((a, b) => Number(b.attached) - Number(a.attached))) {
+      const { tenant, pageserver, shards, nextShards } = status;
+      for (const { pageservers } of [
+        shards ?? { pageservers: [pageserver] },
+        nextShards ?? { pageservers: [] },
+      ]) {
+        pageservers.forEach((place, number) => {
+          const slot = slotOf(tenant, `${number}of${pageservers.length}`);
+          if (!this.#places.has(slot)) this.#places.set(slot, place);
+        });
+      }
+    }
   }
 
   #reattach(which: (timeline: TimelineStatus) => boolean): Promise<void> {

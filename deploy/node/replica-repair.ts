@@ -2,8 +2,8 @@
  * Notices safekeepers that have lost their disk, and has them join their timelines again.
  *
  * Now and then, and soon after a safekeeper was started again, every safekeeper is asked which timelines it has. One that lacks a
- * timeline of which it is a member, and which it was given once, has lost it. One timeline is repaired at a time; what does not succeed is
- * tried again with the next look. How a replica joins again without harm: actors/safekeeper/rejoin.ts.
+ * timeline of which it is a member, and which it was given once, has lost it. One timeline is repaired at a time; after one that did not
+ * succeed the next look comes soon, and later each time. How a replica joins again without harm: actors/safekeeper/rejoin.ts.
  */
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
@@ -35,6 +35,8 @@ export class ReplicaRepair {
   /** The safekeeper that a repair is waiting for; `answerIsLost` ends the wait. */
   #waiting: { node: string; answerIsLost(): void } | undefined;
   #nextLookMs = LOOK_MS;
+  /** After a look that left something to do. */
+  #retryMs = SOON_MS;
   #stopped = false;
 
   constructor(options: ReplicaRepairOptions) {
@@ -60,15 +62,19 @@ export class ReplicaRepair {
     if (this.#stopped) return;
     this.#timer = this.#options.clock.setTimer(delayMs, () => {
       this.#nextLookMs = LOOK_MS;
-      this.#working = this.#look().finally(() => {
+      this.#working = this.#look().then((areAllWhole) => {
         this.#working = undefined;
-        this.#arm(this.#nextLookMs);
+        const retryMs = this.#retryMs;
+        this.#retryMs = areAllWhole ? SOON_MS : Math.min(retryMs * 2, LOOK_MS);
+        this.#arm(areAllWhole ? this.#nextLookMs : Math.min(retryMs, this.#nextLookMs));
       });
     });
   }
 
-  async #look(): Promise<void> {
+  /** Resolves with whether every replica that was found lost could join again. */
+  async #look(): Promise<boolean> {
     const { bus, safekeepers } = this.#options;
+    let areAllWhole = true;
     for (const node of safekeepers) {
       // What was created since is not taken for lost.
       const timelines = this.#options.timelines();
@@ -82,12 +88,14 @@ export class ReplicaRepair {
       for (const status of timelines) {
         const { timeline, members, missing } = status;
         const isLost = members.includes(node) && !missing.includes(node) && !known.has(timeline);
-        if (isLost && members.length > 1 && !this.#stopped) await this.#rejoin(node, status);
+        if (!isLost || members.length === 1) continue;
+        if (this.#stopped || !(await this.#rejoin(node, status))) areAllWhole = false;
       }
     }
+    return areAllWhole;
   }
 
-  async #rejoin(node: string, status: TimelineStatus) {
+  async #rejoin(node: string, status: TimelineStatus): Promise<boolean> {
     const { bus, log } = this.#options;
     const { timeline, tenant, startLsn, pgVersion, systemId, members, membershipGeneration } = status;
     const spec = {
@@ -109,8 +117,10 @@ export class ReplicaRepair {
       const options = { timeoutMs: REJOIN_TIMEOUT_MS };
       await Promise.race([sendCommand(bus, 'safekeeper-node', node, command, options), lost]);
       log.info({ node, timeline }, 'the safekeeper has joined the timeline again');
+      return true;
     } catch (error) {
       log.warn({ node, timeline, error }, 'the safekeeper could not join again; it will be tried again');
+      return false;
     } finally {
       this.#waiting = undefined;
     }
