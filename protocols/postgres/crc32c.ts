@@ -1,11 +1,18 @@
 /**
  * CRC-32C (Castagnoli), the checksum of WAL records, pg_control and two-phase files.
  *
- * Slicing by eight tables: about 1.6 GB/s in JavaScript at any length. `updateCrc32c` works on the raw register
- * (start with CRC32C_INIT, finish with `finishCrc32c`) so that a checksum can run over several ranges; `recordCrc32c` is the
- * path of WAL records, which lie at whole words.
+ * Short ranges by slicing with eight tables, because a call into native code costs more than they do; long ones by the processor's own
+ * instruction, several times as fast. `updateCrc32c` works on the raw register (start with CRC32C_INIT, finish with `finishCrc32c`) so
+ * that a checksum can run over several ranges; `recordCrc32c` is the path of WAL records, which lie at whole words.
  */
+import { crc32c as nativeCrc32c } from '@node-rs/crc32';
+
 export const CRC32C_INIT = -1;
+
+/** From so many bytes on, native code is faster. */
+const NATIVE_BYTES = 512;
+/** The same for a record, whose bytes need a view of their own first. */
+const NATIVE_RECORD_BYTES = 1024;
 
 const TABLES = buildTables();
 
@@ -27,6 +34,7 @@ function buildTables(): Int32Array {
 
 /** Runs the register over `bytes[offset, end)`. */
 export function updateCrc32c(register: number, bytes: Uint8Array, offset: number, end: number): number {
+  if (end - offset >= NATIVE_BYTES) return ~nativeCrc32c(bytes.subarray(offset, end), ~register >>> 0);
   const t = TABLES;
   let crc = register | 0;
   let at = offset;
@@ -53,6 +61,10 @@ export function updateCrc32c(register: number, bytes: Uint8Array, offset: number
 export function recordCrc32c(words: Int32Array, offset: number, length: number): number {
   const t = TABLES;
   let crc = CRC32C_INIT;
+  if (length >= NATIVE_RECORD_BYTES) {
+    const payload = new Uint8Array(words.buffer, words.byteOffset + offset + 24, length - 24);
+    return ~crcOfHeader(~nativeCrc32c(payload), words, offset);
+  }
   let word = (offset + 24) >> 2;
   const payload = length - 24;
   const last = word + ((payload >> 3) << 1);
@@ -67,9 +79,13 @@ export function recordCrc32c(words: Int32Array, offset: number, length: number):
     else if (left === 2) crc = (crc >>> 16) ^ t[256 + (low & 255)]! ^ t[(low >>> 8) & 255]!;
     else crc = (crc >>> 24) ^ t[512 + (low & 255)]! ^ t[256 + ((low >>> 8) & 255)]! ^ t[(low >>> 16) & 255]!;
   }
-  word = offset >> 2;
-  crc = crcOfPairs(crc, words, word, word + 4);
-  return ~crcOfWord(crc, words[word + 4]!);
+  return ~crcOfHeader(crc, words, offset);
+}
+
+/** Over a record's header up to the checksum in it. */
+function crcOfHeader(crc: number, words: Int32Array, offset: number): number {
+  const word = offset >> 2;
+  return crcOfWord(crcOfPairs(crc, words, word, word + 4), words[word + 4]!);
 }
 
 /** Over an even number of words, two at a time. */
