@@ -104,12 +104,22 @@ export function checkShardCount(count: number): void {
   );
 }
 
+/** The name of a shard among those of its layout. */
+export function shardName(number: number, count: number): string {
+  return `${number}of${count}`;
+}
+
+/** How many shards there are in the layout of one with such a name. */
+export function countOfShardName(name: string): number {
+  return Number(name.slice(name.indexOf('of') + 2));
+}
+
 /**
  * The name of a timeline's shard, in subjects, journals and objects: the timeline's own while it has one shard, else
  * `<timeline>-<number>of<count>`.
  */
 export function shardId(timeline: string, shard: ShardTag | undefined): string {
-  return shard === undefined ? timeline : `${timeline}-${shard.number}of${shard.count}`;
+  return shard === undefined ? timeline : `${timeline}-${shardName(shard.number, shard.count)}`;
 }
 
 const SHARD_ID = /^([0-9a-f]{32})(?:-([0-7])of([248]))?$/;

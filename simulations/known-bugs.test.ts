@@ -58,6 +58,16 @@ describe('seeds that once failed', () => {
       { seed: 5000720 },
     ],
     [
+      'a branch that comes back from the archive after its project moved and control was started anew is served',
+      'kitchen-sink',
+      { seed: 514 },
+    ],
+    [
+      'a safekeeper without its disk that cannot join again yet is tried again soon',
+      'kitchen-sink',
+      { seed: 986 },
+    ],
+    [
       'a safekeeper that crashes while it joins again is soon asked again',
       'kitchen-sink',
       { seed: 5000157, only: [1, 11] },

@@ -10,6 +10,7 @@
  *    with it when it comes back, which one that is being stopped is expected to do soon. The one in its place is in a zone where the timeline has no other, if there is such a node.
  */
 
+import { countOfShardName } from '../../protocols/shard-layout.ts';
 import { bestByScore } from './secondary.ts';
 
 export type Role = 'safekeeper' | 'pageserver' | 'compute' | 'gateway' | 'control';
@@ -190,9 +191,9 @@ function pageserverSteps(state: PlacementState): Step[] {
 
 /** Where the other shards of the same number of shards are. */
 function stayingBeside(place: PlacedShard, shards: readonly PlacedShard[]): string[] {
-  const count = (shard: string) => shard.slice(shard.indexOf('of'));
+  const count = countOfShardName(place.shard);
   return shards
-    .filter((other) => other !== place && count(other.shard) === count(place.shard))
+    .filter((other) => other !== place && countOfShardName(other.shard) === count)
     .map(({ node }) => node);
 }
 

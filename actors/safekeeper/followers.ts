@@ -7,6 +7,7 @@
  */
 import type { WalFeedback } from '../../protocols/consensus/wal-frames.ts';
 import type { Lsn } from '../../protocols/lsn.ts';
+import { countOfShardName, shardName } from '../../protocols/shard-layout.ts';
 
 export type ShardLsns = Readonly<Record<string, Lsn>>;
 
@@ -46,7 +47,7 @@ export class Followers<Connection> {
       this.#whole = Math.max(this.#whole, remoteLsn) as Lsn;
       return;
     }
-    const name = `${shard.number}of${shard.count}`;
+    const name = shardName(shard.number, shard.count);
     this.#shards[name] = Math.max(this.#shards[name] ?? 0, remoteLsn) as Lsn;
   }
 
@@ -63,12 +64,12 @@ export function slowestShard(heard: readonly (ShardLsns | undefined)[]): Lsn {
       lsns.set(name, Math.max(lsns.get(name) ?? 0, lsn));
     }
   }
-  const counts = new Set([...lsns.keys()].map((name) => Number(name.slice(name.indexOf('of') + 2))));
+  const counts = new Set([...lsns.keys()].map(countOfShardName));
   let best = 0;
   for (const count of counts) {
     let slowest = Number.POSITIVE_INFINITY;
     for (let number = 0; number < count; number++) {
-      slowest = Math.min(slowest, lsns.get(`${number}of${count}`) ?? 0);
+      slowest = Math.min(slowest, lsns.get(shardName(number, count)) ?? 0);
     }
     if (Number.isFinite(slowest)) best = Math.max(best, slowest);
   }

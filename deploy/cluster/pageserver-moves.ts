@@ -4,6 +4,7 @@
  */
 import type { PlacedProject, PlacedShard, Step } from '../../actors/placement/plan.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
+import { countOfShardName, shardName } from '../../protocols/shard-layout.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { ControlActors } from '../node/control-actors.ts';
@@ -22,7 +23,7 @@ type Move = Extract<Step, { type: 'move-pageserver' }>;
 
 /** What moves by itself: a project with one shard, or a shard of several. */
 function slotOf(tenant: string, shard: string | undefined): string {
-  return shard === undefined || shard === '0of1' ? tenant : `${tenant}/${shard}`;
+  return shard === undefined || countOfShardName(shard) === 1 ? tenant : `${tenant}/${shard}`;
 }
 
 export class PageserverMoves {
@@ -51,7 +52,7 @@ export class PageserverMoves {
       if (!known) continue;
       return {
         pageservers: known.pageservers.map(
-          (pageserver, number) => this.#places.get(slotOf(tenant, `${number}of${count}`)) ?? pageserver,
+          (pageserver, number) => this.#places.get(slotOf(tenant, shardName(number, count))) ?? pageserver,
         ),
       };
     }
@@ -70,7 +71,7 @@ export class PageserverMoves {
         if (count > 1) areSeveral = true;
         const now = (count > 1 && this.placesOf(tenant, count)) || places;
         now?.pageservers.forEach((pageserver, number) => {
-          found.set(`${number}of${count}`, nodeOf(pageserver));
+          found.set(shardName(number, count), nodeOf(pageserver));
         });
       }
     }
@@ -156,7 +157,7 @@ export class PageserverMoves {
         nextShards ?? { pageservers: [] },
       ]) {
         pageservers.forEach((place, number) => {
-          const slot = slotOf(tenant, `${number}of${pageservers.length}`);
+          const slot = slotOf(tenant, shardName(number, pageservers.length));
           if (!this.#places.has(slot)) this.#places.set(slot, place);
         });
       }
