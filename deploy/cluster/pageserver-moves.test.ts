@@ -7,7 +7,8 @@ import type { Log } from '../../runtime/ports/log.ts';
 import type { ControlActors } from '../node/control-actors.ts';
 import { PageserverMoves } from './pageserver-moves.ts';
 
-type Known = Pick<TimelineStatus, 'timeline' | 'pageserver' | 'attached' | 'shards'>;
+type Known = Pick<TimelineStatus, 'timeline' | 'pageserver' | 'attached'> &
+  Partial<Pick<TimelineStatus, 'shards'>>;
 
 /** What a holder that has just begun makes of these timelines of one project; they can be changed afterwards. */
 async function adopted(timelines: Known[]): Promise<PageserverMoves> {

@@ -19,6 +19,7 @@ import { TestSystem } from '../support/system.ts';
 import { type BenchOptions, best, type Figure, median } from './figures.ts';
 import { type PageTable, tableOf, timePages } from './get-page.ts';
 import { directTarget } from './pair.ts';
+import { timeRoundTrips } from './round-trip.ts';
 
 const SCALE = 5;
 const INSERT = "insert into log (body) values (repeat('x', 100));\n";
@@ -155,8 +156,12 @@ async function pages({ long, say }: BenchOptions, bus: Bus, table: PageTable): P
   const count = long ? 30_000 : 6_000;
   const hot = { among: Math.min(HOT_PAGES, table.blocks) };
   await timePages(bus, table, count, hot);
+  const bareBefore = await timeRoundTrips(count);
   const cached = await timePages(bus, table, count, hot);
+  const bare = median([...bareBefore, ...(await timeRoundTrips(count))]) * 1000;
   const apart = await timePages(bus, table, count);
+  const beside = (floor: number, times: number[]) =>
+    `${((median(times) * 1000) / floor).toFixed(2)}x of the same bytes between two bare processes, ${floor.toFixed(0)} µs; target 60`;
   const figure = (name: string, times: number[], note: string): Figure => ({
     name,
     unit: 'µs',
@@ -164,7 +169,7 @@ async function pages({ long, say }: BenchOptions, bus: Bus, table: PageTable): P
     note,
   });
   return [
-    figure('GetPage, page cache, over TCP, p50', cached, 'target 60'),
+    figure('GetPage, page cache, over TCP, p50', cached, beside(bare, cached)),
     figure('GetPage, far apart, over TCP, p50', apart, 'with redo where the page is not cached'),
   ];
 }
