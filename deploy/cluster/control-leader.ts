@@ -339,7 +339,10 @@ export class ControlLeader {
     const imports = new ProjectImports({
       ...this.#options,
       control: this.#control,
-      place: () => placeProject(this.#storage.state()),
+      place: (shards) => {
+        const { safekeepers, pageserver, shards: several } = placeProject(this.#storage.state(), shards);
+        return { safekeepers, pageservers: several?.pageservers ?? [pageserver] };
+      },
     });
     const service = new ControlService({
       actors: this.#control,

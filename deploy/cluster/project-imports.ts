@@ -9,7 +9,6 @@ import type { TenantContext } from '../../actors/tenant/machine.ts';
 import type { TimelineContext } from '../../actors/timeline/machine.ts';
 import { TIMELINE_KIND } from '../../actors/timeline/timeline.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import type { KeptState } from '../../runtime/host/actor-state.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { JournalStore } from '../../runtime/ports/journal.ts';
@@ -18,6 +17,7 @@ import type { Objects } from '../../runtime/ports/objects.ts';
 import type { ControlActors } from '../node/control-actors.ts';
 import { importPrefix, type RecoveredProject, readManifests } from '../node/manifests.ts';
 import { nameTaken } from '../node/move.ts';
+import { type NewPlace, placedAt, shardCount } from '../node/placed-project.ts';
 import { type RecoveredBranch, reviewBranches } from '../node/recovered-branches.ts';
 import { generationAbove, restoreTimelines } from '../node/recovered-timelines.ts';
 import { seedProject } from '../node/recovery.ts';
@@ -29,11 +29,9 @@ export interface ProjectImportsOptions {
   bus: Bus;
   clock: Clock;
   log: Log;
-  /** Where a new project is put. Throws `unavailable` when there are too few nodes. */
-  place(): { safekeepers: string[]; pageserver: string };
+  /** Where a new project with so many shards is put. Throws `unavailable` when there are too few nodes. */
+  place(shards: number): NewPlace;
 }
-
-type Place = ReturnType<ProjectImportsOptions['place']>;
 
 export class ProjectImports {
   readonly #options: ProjectImportsOptions;
@@ -65,7 +63,7 @@ export class ProjectImports {
     for (const project of found) this.#refuseKnown(project);
     const branches: RecoveredBranch[] = [];
     for (const project of found) {
-      const where = place();
+      const where = place(shardCount(project));
       const placed = placedAt(project, where);
       const timelines = [...placed.timelines.keys()];
       const generationOf = ({ generation }: TimelineContext, newest: number) =>
@@ -76,7 +74,7 @@ export class ProjectImports {
       for (const timeline of timelines) await journals.remove(TIMELINE_KIND, timeline);
       await seedProject(journals, placed, (timeline) => ({
         generation: (restored.get(timeline)?.generation ?? 0) + 1,
-        pageserver: where.pageserver,
+        pageserver: where.pageservers[0]!,
       }));
       await control.adoptProject(project.tenant, timelines);
       branches.push(...(await reviewBranches(restored, { bus, clock, control, logs: new Map() })));
@@ -92,28 +90,4 @@ export class ProjectImports {
       .find((project) => project.name === name || project.tenant === tenant);
     if (known) throw nameTaken(known.name);
   }
-}
-
-/** The same project with the nodes that it has in this cluster. */
-export function placedAt({ tenant, state, timelines }: RecoveredProject, place: Place): RecoveredProject {
-  const placed = (kept: KeptState) => withNodes(kept, place) as KeptState;
-  return {
-    tenant,
-    state: placed(state),
-    timelines: new Map([...timelines].map(([id, kept]) => [id, placed(kept)])),
-  };
-}
-
-/** Also what is under way names nodes: they stand in fields of these names, however deep. */
-function withNodes(value: unknown, place: Place): unknown {
-  if (Array.isArray(value)) return value.map((item) => withNodes(item, place));
-  if (value === null || typeof value !== 'object') return value;
-  const fields = Object.entries(value).map(([name, field]): [string, unknown] => {
-    if ((name === 'members' || name === 'safekeepers') && Array.isArray(field))
-      return [name, place.safekeepers];
-    if (name === 'missing' && Array.isArray(field)) return [name, []];
-    if (name === 'pageserver' && typeof field === 'string') return [name, place.pageserver];
-    return [name, withNodes(field, place)];
-  });
-  return Object.fromEntries(fields);
 }

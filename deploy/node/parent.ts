@@ -47,13 +47,12 @@ import { claimObjects } from './objects-mark.ts';
 import { ParentRuntime } from './parent-runtime.ts';
 import { ReplicaRepair } from './replica-repair.ts';
 import { busAddress } from './run-paths.ts';
-import { type PageserverLimits, StorageProcesses } from './storage-processes.ts';
+import { PAGESERVER, type PageserverLimits, StorageProcesses } from './storage-processes.ts';
 import { Subscriptions } from './subscriptions.ts';
 import { Templates } from './templates.ts';
 import { UndoStack } from './undo-stack.ts';
 
 const HOST = '127.0.0.1';
-const PAGESERVER = 'ps1';
 const STORAGE_READY_TIMEOUT_MS = 30_000;
 const STORAGE_POLL_MS = 5;
 /** A WAL segment must fit, on every safekeeper, or commits stop. */

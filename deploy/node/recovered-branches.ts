@@ -73,7 +73,7 @@ async function reviewBranch(
   const lsn = formatLsn(timeline.lsn);
   try {
     await services.control.attachments.attached(branch.timeline);
-    await untilRead(branch.timeline, timeline.lsn, services);
+    for (const shard of timeline.shards) await untilRead(shard, timeline.lsn, services);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     return { ...about, outcome: 'lost', lsn, reason };
@@ -125,15 +125,15 @@ async function restart(
   }
 }
 
-/** Resolves when the pageserver has read all WAL of the timeline. */
-async function untilRead(timeline: string, lsn: number, { bus, clock }: ReviewServices): Promise<void> {
+/** Resolves when the pageserver has read all WAL for this shard of a timeline. */
+async function untilRead(shard: string, lsn: number, { bus, clock }: ReviewServices): Promise<void> {
   const deadline = clock.monotonic() + READ_TIMEOUT_MS;
   for (;;) {
     const options = { timeoutMs: COMMAND_TIMEOUT_MS };
     const status = await sendCommand<{ lastLsn: number }>(
       bus,
       'pageserver',
-      timeline,
+      shard,
       { type: 'status' },
       options,
     );

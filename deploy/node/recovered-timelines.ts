@@ -7,10 +7,12 @@
  * 2. The generation lies above every one that the replaced installation can reach: what it still writes is never looked at.
  */
 
-import { makeIndex, newestIndex, putIndex } from '../../actors/pageserver/index-object.ts';
+import { makeIndex, newestIndex, putIndex, type ShardIndex } from '../../actors/pageserver/index-object.ts';
 import { layersUpTo } from '../../actors/pageserver/usable-layers.ts';
 import type { TimelineContext } from '../../actors/timeline/machine.ts';
 import { membershipOf } from '../../actors/timeline/membership.ts';
+import { currentPlaces } from '../../actors/timeline/shard-effects.ts';
+import { placesOf } from '../../actors/timeline/shards.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { KeptState } from '../../runtime/host/actor-state.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
@@ -35,6 +37,8 @@ export interface RestoredTimeline {
   hasData: boolean;
   /** Of its index now; attachments come after it. */
   generation: number;
+  /** Names of those that serve it. */
+  shards: string[];
 }
 
 /** The generation of a recovery's own index objects; attachments come after it. */
@@ -59,7 +63,7 @@ export function isRestorable(state: KeptState): boolean {
 export interface RestoreServices {
   bus: Bus;
   objects: Objects;
-  /** Of a timeline's index object, above every one that there was: `newest` is that of the index in objects. */
+  /** Of a timeline's index objects, above every one that there was: `newest` is that of the newest index in objects. */
   generationOf(context: TimelineContext, newest: number): number;
 }
 
@@ -104,13 +108,21 @@ async function restoreTimeline(
     const answer = await sendCommand<{ lsn: number }>(bus, 'safekeeper-node', member, command, options);
     lsn = Number(answer.lsn);
   }
-  const found = await newestIndex(objects, { tenant, timeline });
-  const layers = found ? layersUpTo(found.layers, lsn) : [];
-  const own = generationOf(context, found?.generation ?? 0);
-  if (found) {
-    const spec = { ...found.spec, generation: own, safekeepers: members };
-    await putIndex(objects, makeIndex(spec, layers, found.gcCutoff));
+  const serving = currentPlaces(context);
+  // A split that is under way goes on.
+  const places = [...serving, ...(context.next ? placesOf(timeline, context.next.to) : [])];
+  const found: ShardIndex[] = [];
+  for (const { shard } of places) {
+    const index = await newestIndex(objects, { tenant, timeline, ...(shard ? { shard } : {}) });
+    if (index) found.push(index);
   }
-  const hasData = lsn > startLsn || layers.length > 0;
-  return { timeline, startLsn, ancestor, lsn, hasData, generation: own };
+  const own = generationOf(context, Math.max(0, ...found.map(({ generation }) => generation)));
+  let hasData = lsn > startLsn;
+  for (const { spec, layers, gcCutoff } of found) {
+    const usable = layersUpTo(layers, lsn);
+    if (usable.length > 0) hasData = true;
+    await putIndex(objects, makeIndex({ ...spec, generation: own, safekeepers: members }, usable, gcCutoff));
+  }
+  const shards = serving.map(({ id }) => id);
+  return { timeline, startLsn, ancestor, lsn, hasData, generation: own, shards };
 }

@@ -12,7 +12,9 @@ import type { ProjectSpec } from '../../actors/tenant/events.ts';
 import type { TenantContext } from '../../actors/tenant/machine.ts';
 import { TENANT_KIND } from '../../actors/tenant/tenant.ts';
 import { timelineMachine } from '../../actors/timeline/machine.ts';
+import { membershipOf } from '../../actors/timeline/membership.ts';
 import { TIMELINE_KIND } from '../../actors/timeline/timeline.ts';
+import type { Membership } from '../../protocols/consensus/membership.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import { FileJournalStore } from '../../runtime/adapters/file-journal.ts';
 import { NodeDisk } from '../../runtime/adapters/node-disk.ts';
@@ -33,13 +35,16 @@ import { MARK_TRUST_MS } from './fenced-objects.ts';
 import { type RecoveredProject, readManifests } from './manifests.ts';
 import { type ObjectsMark, readMark, takeOver } from './objects-mark.ts';
 import { startSystem } from './parent.ts';
+import { placedAt } from './placed-project.ts';
 import { type RecoveredBranch, reviewBranches } from './recovered-branches.ts';
 import {
+  contextOf,
   isRestorable,
   type RestoredTimeline,
   recoveryGeneration,
   restoreTimelines,
 } from './recovered-timelines.ts';
+import { PAGESERVER, safekeeperNames } from './storage-processes.ts';
 import { bringBackLogs, type LogKnowledge } from './surviving-logs.ts';
 import { findSafekeepers, type SafekeeperFolder } from './surviving-safekeepers.ts';
 
@@ -72,9 +77,10 @@ export async function recoverSystem(options: RecoveryOptions): Promise<RecoveryR
   const survivors = await findSafekeepers(options.safekeepers ?? []);
   options.onStep?.(`reading what ${place} knows of projects and branches`);
   const mark = await existingMark(objects, place);
-  const projects = await existingProjects(objects, place);
+  const lost = await existingProjects(objects, place);
   const epoch = mark.epoch + 1;
-  const { safekeepers, pgVersion } = layoutOf(projects);
+  const { safekeepers, pgVersion } = layoutOf(lost);
+  const projects = lost.map(onThisMachine);
   const directory = await openDataDirectory(options.dataDir, {
     safekeepers,
     objects: options.objects,
@@ -89,7 +95,7 @@ export async function recoverSystem(options: RecoveryOptions): Promise<RecoveryR
     await seedJournals(root, projects, epoch);
     if (survivors.length > 0) {
       options.onStep?.('reading what safekeepers have');
-      logs = await bringBackSurvivors(root, { projects, survivors, objects }, options);
+      logs = await bringBackSurvivors(root, { lost, projects, survivors, objects }, options);
     }
   } finally {
     await directory.release();
@@ -132,7 +138,12 @@ export async function recoverSystem(options: RecoveryOptions): Promise<RecoveryR
 
 async function bringBackSurvivors(
   root: string,
-  found: { projects: RecoveredProject[]; survivors: SafekeeperFolder[]; objects: Objects },
+  found: {
+    lost: RecoveredProject[];
+    projects: RecoveredProject[];
+    survivors: SafekeeperFolder[];
+    objects: Objects;
+  },
   { onStep }: RecoveryOptions,
 ): Promise<Map<string, LogKnowledge>> {
   const clock = new SystemClock();
@@ -140,6 +151,7 @@ async function bringBackSurvivors(
   try {
     return await bringBackLogs(found.projects, found.survivors, {
       root,
+      memberships: membershipsOf(found.lost),
       objects: found.objects,
       services: { bus, clock, random: new SystemRandom(), log: recoveryLog(root) },
       onProgress: (done, all) => onStep?.(`bringing back WAL from safekeepers: ${done} of ${all}`),
@@ -167,23 +179,11 @@ async function existingMark(objects: Objects, place: string): Promise<ObjectsMar
 
 async function existingProjects(objects: Objects, place: string): Promise<RecoveredProject[]> {
   const projects = await readManifests(objects);
-  for (const { state } of projects) refuseShards(state.machine.context as TenantContext);
   if (projects.length > 0) return projects;
   throw new PalimpsestError(
     'not-found',
     `${place} has no manifest of any project`,
     'they are written by a version of Palimpsest that has `palimpsest recover`, at its next start',
-  );
-}
-
-/** On one machine a project has one shard: layers of several have each a part of the pages. */
-function refuseShards({ spec, shards, splitting }: TenantContext): void {
-  const places = splitting?.to ?? shards ?? spec?.shards;
-  if (!places) return;
-  throw new PalimpsestError(
-    'unsupported',
-    `the pages of project "${spec?.name}" are spread over ${places.pageservers.length} shards: a recovery onto one machine cannot bring it back`,
-    'start nodes of its cluster with the same NATS servers and objects: they take over what there is',
   );
 }
 
@@ -196,6 +196,18 @@ function layoutOf(projects: RecoveredProject[]): { safekeepers: number; pgVersio
     safekeepers: Math.max(1, ...specs.map((spec) => spec.safekeepers.length)),
     pgVersion: specs[0]?.pgVersion ?? 17,
   };
+}
+
+/** With the processes of this machine in place of those that it had, which may have been nodes of a cluster. */
+function onThisMachine(project: RecoveredProject): RecoveredProject {
+  const { spec } = project.state.machine.context as TenantContext;
+  const safekeepers = Math.max(1, spec?.safekeepers.length ?? 0);
+  return placedAt(project, { safekeepers: safekeeperNames(safekeepers), pageservers: [PAGESERVER] });
+}
+
+function membershipsOf(projects: RecoveredProject[]): Map<string, Membership> {
+  const timelines = projects.flatMap((project) => [...project.timelines]);
+  return new Map(timelines.map(([id, state]) => [id, membershipOf(contextOf(state))]));
 }
 
 async function seedJournals(root: string, projects: RecoveredProject[], epoch: number): Promise<void> {

@@ -161,6 +161,14 @@ export interface StorageProcessesOptions {
   onRestart(node: string): void;
 }
 
+/** The pageserver of an installation on one machine. */
+export const PAGESERVER = 'ps1';
+
+/** Its safekeepers. */
+export function safekeeperNames(count: number): string[] {
+  return Array.from({ length: count }, (_, index) => `sk${index + 1}`);
+}
+
 /** The safekeepers and the pageserver of one installation. */
 export class StorageProcesses {
   readonly safekeeperNodes: string[];
@@ -168,7 +176,7 @@ export class StorageProcesses {
 
   constructor(options: StorageProcessesOptions) {
     const { root, runDirectory, objects, owner, pageserver, pageserverLimits, ...rest } = options;
-    this.safekeeperNodes = Array.from({ length: options.safekeepers }, (_, index) => `sk${index + 1}`);
+    this.safekeeperNodes = safekeeperNames(options.safekeepers);
     const runDir = runDirectory;
     const specs: StorageProcessSpec[] = this.safekeeperNodes.map((node) => ({
       node,

@@ -29,7 +29,7 @@ import {
   type TermHistory,
   termBefore,
 } from '../../protocols/consensus/history.ts';
-import { isQuorum, type Membership } from '../../protocols/consensus/membership.ts';
+import { everyMember, isQuorum, type Membership } from '../../protocols/consensus/membership.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { NodeId, Term } from '../../protocols/ids.ts';
 import { formatLsn, type Lsn, segmentStart, WAL_SEGMENT_BYTES } from '../../protocols/lsn.ts';
@@ -61,6 +61,8 @@ export interface LogKnowledge {
 export interface SurvivingLogsOptions {
   /** Of the new installation; its safekeepers do not run yet. */
   root: string;
+  /** Of the lost one, by timeline: of its safekeepers a majority has everything. */
+  memberships: ReadonlyMap<string, Membership>;
   objects: Objects;
   services: Omit<HostServices, 'journals'>;
   onProgress(done: number, all: number): void;
@@ -70,12 +72,13 @@ type Identity = Omit<CreateReplica, 'type' | 'node' | 'members' | 'restored'>;
 
 interface LostTimeline {
   identity: Identity;
+  /** That it had. */
   membership: Membership;
   /** Safekeepers of the new installation that are to have it. */
   members: NodeId[];
 }
 
-/** By timeline. Throws `conflict` when none of the safekeepers knows any of the timelines. */
+/** By timeline of `projects`, which have the nodes of the new installation. Throws `conflict` when none of the safekeepers knows any of the timelines. */
 export async function bringBackLogs(
   projects: RecoveredProject[],
   folders: SafekeeperFolder[],
@@ -84,7 +87,7 @@ export async function bringBackLogs(
   const lost = projects.flatMap(({ timelines }) =>
     [...timelines]
       .filter(([, state]) => isRestorable(state))
-      .map(([id, state]) => lostTimeline(id, contextOf(state))),
+      .map(([id, state]) => lostTimeline(id, contextOf(state), options.memberships.get(id)!)),
   );
   if (!lost.some(({ identity }) => folders.some(({ timelines }) => timelines.has(identity.timeline)))) {
     throw new PalimpsestError(
@@ -105,11 +108,14 @@ export async function bringBackLogs(
   return known;
 }
 
-function lostTimeline(timeline: string, context: ReturnType<typeof contextOf>): LostTimeline {
+function lostTimeline(
+  timeline: string,
+  context: ReturnType<typeof contextOf>,
+  membership: Membership,
+): LostTimeline {
   const { tenant, pgVersion, systemId } = context.spec!;
-  const membership = membershipOf(context);
   const startLsn = context.startLsn as Lsn;
-  const { generation, members } = membership;
+  const { generation, members } = membershipOf(context);
   return {
     identity: { tenant, timeline, startLsn, pgVersion, systemId: String(systemId), generation },
     membership,
@@ -257,7 +263,7 @@ async function layDown(
 }
 
 function knowledge(
-  { membership, members }: LostTimeline,
+  { membership }: LostTimeline,
   found: { survivors: OpenSurvivor[]; isBehind: boolean; storedLsn: Lsn; faults: string[] },
 ): LogKnowledge {
   const { survivors, isBehind, storedLsn, faults } = found;
@@ -268,6 +274,6 @@ function knowledge(
   const doubt =
     isBehind && has.size > 0
       ? `what was given of ${names} is older than what objects hold`
-      : `${names} of ${members.join(', ')} ${has.size > 1 ? 'are' : 'is'} there, which is no majority`;
+      : `${names} of ${everyMember(membership).join(', ')} ${has.size > 1 ? 'are' : 'is'} there, which is no majority`;
   return { complete: false, certainLsn, doubt: [doubt, ...faults].join('; ') };
 }
