@@ -9,9 +9,12 @@
  *    those that its newer index lists; what is copied already is kept.
  * 3. The copy begins and ends where the index does that it is made of; the WAL after it is read like after any attachment.
  * 4. What is made has generation 0, which no attachment has: whoever is attached first takes all of it over, as from another node.
- * 5. Small state is copied whole: every shard tells all sizes and values.
+ * 5. An index is what remains of another attempt when its layers are not all there: that one was given up, and what it had made was deleted
+ *    while it still went on. It is made anew.
+ * 6. Small state is copied whole: every shard tells all sizes and values.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { shardPrefix } from '../../protocols/object-keys.ts';
 import { type FileTag, ownsPage, type ShardTag } from '../../protocols/shard-layout.ts';
 import type { ShardSpec } from './events.ts';
 import { FileLayer } from './file-layer.ts';
@@ -34,6 +37,8 @@ export interface SplitOptions {
   /** The shard that has its pages until now; undefined when that one has all. */
   from: ShardTag | undefined;
   tools: ShardTools;
+  /** Given up: what is there stays, and no more comes. */
+  signal?: AbortSignal;
 }
 
 /** What was done for a shard. */
@@ -42,11 +47,11 @@ export interface SplitReport {
   bytes: number;
 }
 
-/** Resolves when objects have the new shard's layers and index. Nothing at all is done for a shard that has an index. */
+/** Resolves when objects have the new shard's layers and index. Nothing at all is done for a shard that has both. */
 export async function splitLayers(options: SplitOptions): Promise<SplitReport> {
-  const { from, tools } = options;
+  const { from, tools, signal } = options;
   const known = await newestIndex(tools.objects, options.spec);
-  if (known) return reportOf(known.layers);
+  if (known && (await isWhole(known, tools))) return reportOf(known.layers);
   const spec = { ...options.spec, generation: SPLIT_GENERATION };
   const copies = new Copies({ ...options, spec });
   for (let attempt = 1; ; attempt++) {
@@ -55,13 +60,23 @@ export async function splitLayers(options: SplitOptions): Promise<SplitReport> {
     if (!source) return { layers: 0, bytes: 0 };
     try {
       const layers = await copies.of(source);
+      signal?.throwIfAborted();
       await putIndex(tools.objects, makeIndex(spec, layers, source.gcCutoff));
       return reportOf(layers);
     } catch (error) {
       const isGone = error instanceof PalimpsestError && error.code === 'not-found';
+      if (signal?.aborted) throw new PalimpsestError('unavailable', 'the new shard was given up');
       if (!isGone || attempt === ATTEMPTS_MAX) throw error;
     }
   }
+}
+
+/** An index that an attachment has written since speaks for itself. */
+async function isWhole({ spec, layers }: ShardIndex, { objects }: ShardTools): Promise<boolean> {
+  if (spec.generation !== SPLIT_GENERATION) return true;
+  const there = new Set<string>();
+  for await (const { key } of objects.list(`${shardPrefix(spec)}/`)) there.add(key);
+  return layers.every(({ key }) => there.has(key));
 }
 
 function reportOf(layers: readonly LayerDescriptor[]): SplitReport {
@@ -73,18 +88,21 @@ class Copies {
   readonly #spec: ShardSpec;
   readonly #place: LayerPlace;
   readonly #pacer: Pacer;
+  readonly #signal: AbortSignal | undefined;
   readonly #keeps: (relation: FileTag, block: number) => boolean;
   /** By what they are copies of. */
   readonly #made = new Map<string, LayerDescriptor[]>();
   readonly #keys = new Set<string>();
 
-  constructor({ spec, tools }: SplitOptions) {
+  constructor({ spec, tools, signal }: SplitOptions) {
     const { shard } = spec;
     if (!shard) throw new PalimpsestError('invalid-argument', 'only a shard of several is made by a split');
     this.#tools = tools;
     this.#spec = spec;
     this.#keeps = (relation, block) => ownsPage(shard, relation, block);
     this.#pacer = new Pacer(tools.clock, () => false);
+    this.#signal = signal;
+    signal?.addEventListener('abort', () => this.#pacer.stop());
     this.#place = { ...tools, spec, isTaken: (key) => this.#keys.has(key) };
   }
 
@@ -108,7 +126,10 @@ class Copies {
     if (known) return known;
     const made = await make();
     for (const layer of made) this.#keys.add(layer.key);
-    for (const { key } of made) await this.#tools.objects.putFile(key, this.#tools.store.pathOf(key));
+    for (const { key } of made) {
+      this.#signal?.throwIfAborted();
+      await this.#tools.objects.putFile(key, this.#tools.store.pathOf(key));
+    }
     this.#made.set(name, made);
     return made;
   }

@@ -29,7 +29,7 @@ export interface TenantServices {
   splitTimeline(id: string, to: ShardPlaces): Promise<WireError | undefined>;
   /** The new shards take over; resolves when nothing is left of the old ones. */
   switchTimeline(id: string): Promise<void>;
-  /** The new shards are given up. */
+  /** The new shards are given up; resolves when nothing is left of them. */
   abandonSplit(id: string): Promise<void>;
   /** Stops the timeline's compute, if one runs; its clients are disconnected. */
   stopCompute(timeline: string): Promise<void>;
@@ -131,7 +131,10 @@ export function tenantEffects(services: TenantServices) {
       for (const { timeline } of context.branches) {
         if (effect.snapshot().value !== 'active') return [];
         const error = await services.splitTimeline(timeline, to);
-        if (error) return [{ type: 'project.split-failed', error }];
+        if (!error) continue;
+        // Before anybody hears of it: who asks for another split must not meet what is left of this one.
+        await abandonSplit(services, context);
+        return [{ type: 'project.split-failed', error }];
       }
       return [{ type: 'project.split', to }];
     },
@@ -142,8 +145,10 @@ export function tenantEffects(services: TenantServices) {
       return [{ type: 'project.split-completed' }];
     },
 
-    async abandonSplit({ context }: TenantEffectParams): Promise<TenantEvent[]> {
-      for (const { timeline } of [...context.branches].reverse()) await services.abandonSplit(timeline);
+    /** Only of a split that failed in an earlier version is there something left by now. */
+    async abandonSplit({ context }: TenantEffectParams, effect: Context): Promise<TenantEvent[]> {
+      const isAnotherOne = (effect.snapshot().context as TenantContext).splitting !== undefined;
+      if (!isAnotherOne) await abandonSplit(services, context);
       return [];
     },
 
@@ -174,6 +179,11 @@ async function sweep(services: TenantServices, effect: Context): Promise<void> {
   if (timelines.length > 0 && effect.snapshot().value === 'active') {
     await effect.dispatch({ type: 'branch.sweep', timelines });
   }
+}
+
+/** Descendants first: they read from the new shards of their parents. */
+async function abandonSplit(services: TenantServices, { branches }: TenantContext): Promise<void> {
+  for (const { timeline } of [...branches].reverse()) await services.abandonSplit(timeline);
 }
 
 function shardsOf({ shards, spec }: TenantContext): Pick<TimelineSpec, 'shards'> {

@@ -46,7 +46,8 @@ export function decideTimeline(
       if (!context.next.isReady) return rejected('conflict', 'the new shards do not serve yet');
       return { events: [{ type: 'shards.switched', generation: context.generation + 1 }] };
     case 'abandon-split':
-      return { events: context.next ? [{ type: 'shards.split-abandoned' }] : [] };
+      if (!context.next || context.next.isGivenUp) return { events: [] };
+      return { events: [{ type: 'shards.split-given-up' }] };
     case 'hold-branch-point':
       return decideHold(state, context, command);
     case 'release-branch-point':
@@ -139,6 +140,12 @@ function decideSplit(state: string, context: TimelineContext, to: ShardPlaces): 
   if (state !== 'active') return rejected('conflict', `timeline ${context.id} is ${state}, not active`);
   const now = shardsOfTimeline(context).pageservers.length;
   const wanted = to.pageservers.length;
+  if (context.next?.isGivenUp) {
+    return rejected(
+      'conflict',
+      `new shards of timeline ${context.id} that were given up are just being removed`,
+    );
+  }
   if (now === wanted || context.next?.to.pageservers.length === wanted) return { events: [] };
   if (context.next || context.retiring) {
     return rejected('conflict', `the shards of timeline ${context.id} are being split already`);

@@ -186,6 +186,7 @@ export const timelineMachine = setup({
   },
   guards: {
     isResolved: ({ event }) => event.type === 'timeline.requested' && event.isResolved === true,
+    isGivenUp: ({ context }) => context.next?.isGivenUp === true,
     isOfChange: ({ context, event }) => isOfChange(context, event),
     someMissing: ({ event }) => event.type === 'timeline.activated' && event.missing.length > 0,
   },
@@ -261,9 +262,13 @@ export const timelineMachine = setup({
         'shards.prepared': { actions: ['takeShards', { type: 'attach', params: own }] },
         'shards.switched': { actions: ['takeShards', { type: 'retireShards', params: own }] },
         'shards.retired': { actions: 'takeShards' },
-        // The effect sees those that there were to be.
+        'shards.split-given-up': { actions: ['takeShards', { type: 'dropShards', params: own }] },
+        // Of earlier versions; the effect sees the shards that there were to be.
         'shards.split-failed': { actions: [{ type: 'dropShards', params: own }, 'takeShards'] },
-        'shards.split-abandoned': { actions: [{ type: 'dropShards', params: own }, 'takeShards'] },
+        'shards.split-abandoned': [
+          { guard: 'isGivenUp', actions: 'takeShards' },
+          { actions: [{ type: 'dropShards', params: own }, 'takeShards'] },
+        ],
         'timeline.archive-requested': { target: 'archiving', actions: { type: 'archive', params: own } },
       },
     },

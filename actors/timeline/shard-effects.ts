@@ -122,8 +122,10 @@ export async function copyAncestors(
 /** The new shards get the layers of those that there are, are attached beside them, and catch up with them. */
 export async function prepareShards(services: ShardServices, effect: Context): Promise<TimelineEvent[]> {
   const now = () => effect.snapshot().context as TimelineContext;
-  const isOver = () =>
-    effect.snapshot().value !== 'active' || now().next === undefined || now().next!.isReady;
+  const isOver = () => {
+    const { next } = now();
+    return effect.snapshot().value !== 'active' || !next || next.isReady || next.isGivenUp === true;
+  };
   if (isOver()) return [];
   try {
     await services.attached(effect.id);
@@ -216,16 +218,22 @@ export async function retireShards(services: ShardServices, effect: Context): Pr
   return [{ type: 'shards.retired' }];
 }
 
-/** The split is given up: the new shards go, with what they have. */
+/**
+ * The split is given up: the new shards go, with what they have. `before`: the state when that was decided, which in journals of earlier
+ * versions is the only one that knows of them.
+ */
 export async function dropShards(
   services: ShardServices,
-  context: TimelineContext,
+  before: TimelineContext,
   effect: Context,
 ): Promise<TimelineEvent[]> {
-  if (!context.next || isBeingDeleted(effect)) return [];
-  await leave(services, context, placesOf(context.id, context.next.to));
-  await deleteShards(services, context, context.next.to);
-  return [];
+  const now = effect.snapshot().context as TimelineContext;
+  const isGivenUp = now.next?.isGivenUp === true;
+  const next = isGivenUp ? now.next : before.next;
+  if (!next || isBeingDeleted(effect)) return [];
+  await leave(services, now, placesOf(now.id, next.to));
+  await deleteShards(services, now, next.to);
+  return isGivenUp ? [{ type: 'shards.split-abandoned' }] : [];
 }
 
 /** Which shard of which timeline a pageserver is told something of. */

@@ -135,14 +135,19 @@ it('stays as it was when new shards cannot be made, and takes away what there is
   timeline.command({ type: 'split', to: places('ps1', 'ps2') });
   timeline.refuse = ({ type, node }) =>
     type === 'split' && node === 'ps2' ? new PalimpsestError('corrupt', 'a layer is damaged') : undefined;
-  const context = { ...timeline.snapshot.context };
   const [failed] = await timeline.effect('prepareShards');
-  expect(failed).toMatchObject({ type: 'shards.split-failed', error: { code: 'corrupt' } });
-  timeline.sent.length = 0;
-  const dropped = timeline.effect('dropShards');
+  expect(failed).toMatchObject({ type: 'shards.split-given-up', error: { code: 'corrupt' } });
   expect(timeline.fold(failed!)).toEqual(['dropShards']);
-  await dropped;
-  expect(context.next).toBeDefined();
+  // Until they are gone, others of the same names may not be made.
+  expect(timelineStatus(timeline.snapshot)).toMatchObject({
+    nextReady: false,
+    splitError: { code: 'corrupt' },
+  });
+  expect(() => timeline.command({ type: 'split', to: places('ps1', 'ps2') })).toThrow('just being removed');
+  expect(timeline.command({ type: 'abandon-split' })).toEqual([]);
+  expect(await timeline.effect('prepareShards')).toEqual([]);
+  timeline.sent.length = 0;
+  for (const event of await timeline.effect('dropShards')) expect(timeline.fold(event)).toEqual([]);
   expect(timeline.sent).toEqual([
     'detach ps1 0of2',
     'detach ps2 1of2',
@@ -154,6 +159,16 @@ it('stays as it was when new shards cannot be made, and takes away what there is
     nextShards: undefined,
     splitError: { code: 'corrupt' },
   });
+  expect(timeline.command({ type: 'split', to: places('ps1', 'ps2') })).toEqual(['prepareShards']);
+});
+
+it('takes away what an earlier version gave up, whose journal says so once', async () => {
+  const timeline = new Timeline();
+  timeline.command({ type: 'split', to: places('ps1', 'ps2') });
+  const dropped = timeline.effect('dropShards');
+  expect(timeline.fold({ type: 'shards.split-abandoned' })).toEqual(['dropShards']);
+  expect(await dropped).toEqual([]);
+  expect(timeline.sent).toContain('delete-shard ps1 1of2');
 });
 
 it('tries again what may pass, and takes new shards elsewhere when a node is lost', async () => {

@@ -6,7 +6,10 @@
  *   shards.prepared           they serve, and nobody asks them yet
  *   shards.switched           they are the timeline's; the old ones go            retire
  *   shards.retired
- *   shards.split-failed, shards.split-abandoned    instead of the switch          the new ones go
+ *   shards.split-given-up     instead of the switch                               drop
+ *   shards.split-abandoned    the new ones are gone
+ *
+ * Another split can be asked for only when nothing is left of one that was given up: the new shards would have the names of the old ones.
  */
 import { toWireError, type WireError } from '../../protocols/errors.ts';
 import {
@@ -28,9 +31,12 @@ export type ShardsEvent = ActorEvent &
   (
     | { type: 'shards.split-requested'; to: ShardPlaces }
     | { type: 'shards.prepared'; count: number }
-    /** It would fail again. */
-    | { type: 'shards.split-failed'; error: WireError }
+    /** The new shards are to go: nobody wants them any more, or making them would fail again. */
+    | { type: 'shards.split-given-up'; error?: WireError }
+    /** They are gone. Of earlier versions: they are to go, without another event for it. */
     | { type: 'shards.split-abandoned' }
+    /** Of earlier versions: given up because of an error, and abandoned. */
+    | { type: 'shards.split-failed'; error: WireError }
     /** `generation`: of the attachment that tells the new ones that they are it. */
     | { type: 'shards.switched'; generation: number }
     | { type: 'shards.retired' }
@@ -41,7 +47,7 @@ export interface Sharded {
   /** Absent: one, on the timeline's pageserver. */
   shards?: ShardPlaces | undefined;
   /** Those that are being made. */
-  next?: { to: ShardPlaces; isReady: boolean } | undefined;
+  next?: { to: ShardPlaces; isReady: boolean; isGivenUp?: boolean } | undefined;
   /** Those that there were. */
   retiring?: ShardPlaces | undefined;
   splitError?: WireError | undefined;
@@ -73,7 +79,11 @@ export function foldShards(before: ShardPlaces, context: Sharded, event: ActorEv
     case 'shards.split-requested':
       return { next: { to: known.to, isReady: false }, splitError: undefined };
     case 'shards.prepared':
-      return context.next ? { next: { ...context.next, isReady: true } } : {};
+      return context.next && !context.next.isGivenUp ? { next: { ...context.next, isReady: true } } : {};
+    case 'shards.split-given-up': {
+      const error = known.error === undefined ? {} : { splitError: known.error };
+      return context.next ? { next: { ...context.next, isReady: false, isGivenUp: true }, ...error } : {};
+    }
     case 'shards.split-failed':
       return { next: undefined, splitError: known.error };
     case 'shards.split-abandoned':
@@ -89,5 +99,5 @@ export function foldShards(before: ShardPlaces, context: Sharded, event: ActorEv
 
 /** Why an attempt failed, in the form of an event. */
 export function splitFailed(error: unknown): ShardsEvent {
-  return { type: 'shards.split-failed', error: toWireError(error) };
+  return { type: 'shards.split-given-up', error: toWireError(error) };
 }

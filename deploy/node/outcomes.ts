@@ -92,6 +92,12 @@ export function timelineSplit(count: number): Look<{ error: WireError | undefine
   };
 }
 
+/** A timeline that goes, or is gone, takes its shards with it. */
+export const timelineNotSplitting: Look<true> = (snapshot) => {
+  const { nextShards, state } = timelineStatus(snapshot);
+  return nextShards && state === 'active' ? undefined : true;
+};
+
 export const timelineSwitched: Look<true> = (snapshot) => {
   const { nextShards, retiringShards } = timelineStatus(snapshot);
   return nextShards || retiringShards ? undefined : true;

@@ -49,6 +49,12 @@ const TICK_MS = 500;
 /** At a stop an open layer of at least this size is written; less is quickly ingested again. */
 const STOP_FLUSH_BYTES_MIN = 8 * 1024 * 1024;
 
+/** A shard whose objects are being made. */
+interface Split {
+  report: Promise<SplitReport>;
+  stop: AbortController;
+}
+
 type DetachCommand = Extract<PageserverNodeCommand, { type: 'detach' | 'delete' | 'delete-shard' }>;
 
 export interface PageserverNodeOptions {
@@ -92,7 +98,7 @@ export class PageserverNode {
   readonly #copies = new Map<string, Promise<string>>();
   readonly #secondary: SecondaryLayers;
   /** New shards that are being made. */
-  readonly #splits = new Map<string, Promise<SplitReport>>();
+  readonly #splits = new Map<string, Split>();
   #tick: Timer | undefined;
 
   constructor(options: PageserverNodeOptions) {
@@ -360,6 +366,9 @@ export class PageserverNode {
   async #detach(command: DetachCommand): Promise<void> {
     const { timeline, shard } = { shard: undefined, ...command };
     const id = shardId(timeline, shard);
+    const split = this.#splits.get(id);
+    split?.stop.abort();
+    await split?.report.catch(() => {});
     const isDeleted = command.type !== 'detach';
     const { tools, journals } = this.#options;
     if (command.type === 'delete-shard' && command.replacedBy)
@@ -387,12 +396,14 @@ export class PageserverNode {
   async #split({ type: _, from, ...spec }: Extract<PageserverNodeCommand, { type: 'split' }>) {
     const id = shardId(spec.timeline, spec.shard);
     const known = this.#splits.get(id);
-    if (known) return known;
+    if (known) return known.report;
     const { tools } = this.#options;
     const before = shardId(spec.timeline, from);
-    const splitting = splitLayers({ spec, from, tools }).finally(() => this.#splits.delete(id));
-    this.#splits.set(id, splitting);
-    const report = await splitting;
+    const stop = new AbortController();
+    const splitting = splitLayers({ spec, from, tools, signal: stop.signal });
+    const ended = splitting.finally(() => this.#splits.delete(id));
+    this.#splits.set(id, { report: ended, stop });
+    const report = await ended;
     tools.log.info({ shard: id, from: before, ...report }, 'a shard was made of another one');
     // What was fetched of one that is elsewhere is of no use here any more.
     const isInUse = this.#hosted.has(before) || this.#splits.size > 0;

@@ -23,6 +23,7 @@ import {
   timelineCreated,
   timelineDeleted,
   timelineDetached,
+  timelineNotSplitting,
   timelineSplit,
   timelineSwitched,
 } from './outcomes.ts';
@@ -211,8 +212,15 @@ export class TimelineActors {
     await waitForState(actor, timelineSwitched, this.#limits(`switching timeline ${id}`, SPLIT_TIMEOUT_MS));
   }
 
+  /** Resolves when nothing is left of the new shards. */
   async abandonSplit(id: string): Promise<void> {
-    await (await this.#actor(id)).dispatch({ type: 'abandon-split' });
+    const actor = await this.#actor(id);
+    await actor.dispatch({ type: 'abandon-split' });
+    await waitForState(
+      actor,
+      timelineNotSplitting,
+      this.#limits(`giving up a split of timeline ${id}`, SPLIT_TIMEOUT_MS),
+    );
   }
 
   async #placed(id: string): Promise<ActorHandle<TimelineCommand>> {

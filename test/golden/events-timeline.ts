@@ -44,6 +44,7 @@ export const TIMELINE_EVENTS = {
   'shards.prepared': { type: 'shards.prepared', count: 4 },
   'shards.switched': { type: 'shards.switched', generation: 3 },
   'shards.retired': { type: 'shards.retired' },
+  'shards.split-given-up': { type: 'shards.split-given-up', error },
   'shards.split-failed': { type: 'shards.split-failed', error },
   'shards.split-abandoned': { type: 'shards.split-abandoned' },
   'branch-point.held': { type: 'branch-point.held', child: T3, lsn: 0x1700000 },

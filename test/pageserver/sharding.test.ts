@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { TimelinePages } from '../../actors/compute/timeline-pages.ts';
 import { copyAncestor } from '../../actors/pageserver/copy-ancestor.ts';
+import { newestIndex } from '../../actors/pageserver/index-object.ts';
 import { PageService } from '../../actors/pageserver/page-service.ts';
 import type { Shard } from '../../actors/pageserver/shard.ts';
 import { splitLayers } from '../../actors/pageserver/split-layers.ts';
@@ -226,6 +227,15 @@ test.each([
     const spec = specOf(world, tag);
     const report = await splitLayers({ spec, from, tools: world.tools });
     expect(report.layers).toBeGreaterThan(1);
+    expect(await splitLayers({ spec, from, tools: world.tools })).toEqual(report);
+    // An attempt that was given up went on while what it had made was deleted.
+    const made = await newestIndex(world.tools.objects, spec);
+    await world.tools.objects.delete(made!.layers[0]!.key);
+    const stop = new AbortController();
+    stop.abort();
+    const givenUp = splitLayers({ spec, from, tools: world.tools, signal: stop.signal });
+    await expect(givenUp).rejects.toMatchObject({ code: 'unavailable' });
+    expect(await world.tools.objects.head(made!.layers[0]!.key)).toBeUndefined();
     expect(await splitLayers({ spec, from, tools: world.tools })).toEqual(report);
     const part = await world.open(spec);
     expect(part.lastLsn).toBe(reference.moments.at(-3)!.lsn);
