@@ -208,4 +208,26 @@ describe('a project', () => {
       splitError: { message: 'damaged' },
     });
   });
+
+  it('stays as it was when a split is cancelled, until the new shards take over', () => {
+    const project = new Project();
+    const timeline = project.create();
+    project.fold({ type: 'branch.created', name: 'main', timeline, startLsn: 4096 });
+    const split = { type: 'split' as const, to: { stripeBlocks: 2048, pageservers: ['ps1', 'ps2'] } };
+    expect(() => project.command({ type: 'cancel-split' })).toThrow('are not being spread');
+    project.command(split);
+    project.command({ type: 'cancel-split' });
+    project.command({ type: 'cancel-split' });
+    expect(project.effects.filter((name) => name === 'cancelSplit')).toHaveLength(1);
+    expect(() => project.command(split)).toThrow('are just being removed');
+    // It was about to be told.
+    project.fold({ type: 'project.split', to: split.to });
+    project.fold({ type: 'project.split-failed', error: { code: 'corrupt', message: 'damaged' } });
+    expect(tenantStatus(project.snapshot)).toMatchObject({ shards: 1, splitting: { isCancelled: true } });
+    project.fold({ type: 'project.split-cancelled' });
+    expect(tenantStatus(project.snapshot)).toMatchObject({ splitting: undefined, splitError: undefined });
+    project.command(split);
+    project.fold({ type: 'project.split', to: split.to });
+    expect(() => project.command({ type: 'cancel-split' })).toThrow('cannot be cancelled any more');
+  });
 });

@@ -54,6 +54,8 @@ export function decideTenant(
   switch (command.type) {
     case 'split':
       return decideSplit(context, command.to);
+    case 'cancel-split':
+      return decideCancel(context);
     case 'delete':
       return { events: [{ type: 'project.delete-requested' }] };
     case 'branch.create':
@@ -80,9 +82,16 @@ export function decideTenant(
 }
 
 /** What changes no timeline, or nothing at all. */
-const DURING_SPLIT = new Set<string>(['split', 'branch.rename', 'set-history']);
+const DURING_SPLIT = new Set<string>(['split', 'cancel-split', 'branch.rename', 'set-history']);
 
 function isBeingSplit({ spec, splitting }: TenantContext): TenantDecision {
+  if (splitting!.isCancelled) {
+    return reject(
+      'conflict',
+      `new shards of project "${spec!.name}" are just being removed, because their split was cancelled`,
+      'try again in a moment',
+    );
+  }
   return reject(
     'conflict',
     `the pages of project "${spec!.name}" are just being spread over ${splitting!.to.pageservers.length} shards`,
@@ -100,7 +109,8 @@ function decideSplit(context: TenantContext, to: ShardPlaces): TenantDecision {
   const now = shardCountOf(context);
   const wanted = to.pageservers.length;
   if (context.splitting) {
-    return context.splitting.to.pageservers.length === wanted ? { events: [] } : isBeingSplit(context);
+    const isTheSame = context.splitting.to.pageservers.length === wanted && !context.splitting.isCancelled;
+    return isTheSame ? { events: [] } : isBeingSplit(context);
   }
   if (wanted === now) return { events: [] };
   if (wanted < now || wanted % now !== 0) {
@@ -116,6 +126,18 @@ function decideSplit(context: TenantContext, to: ShardPlaces): TenantDecision {
     return reject('conflict', `branch "${waiting.name ?? waiting.timeline}" is ${waiting.phase}`, hint);
   }
   return { events: [{ type: 'project.split-requested', to }] };
+}
+
+/** Asked again, it changes nothing. */
+function decideCancel({ spec, splitting }: TenantContext): TenantDecision {
+  if (!splitting) {
+    return reject('conflict', `the pages of project "${spec!.name}" are not being spread over more shards`);
+  }
+  if (splitting.isSwitching) {
+    const what = `the ${splitting.to.pageservers.length} shards of project "${spec!.name}" are just taking over`;
+    return reject('conflict', `${what}: their split cannot be cancelled any more`);
+  }
+  return { events: splitting.isCancelled ? [] : [{ type: 'project.split-cancel-requested' }] };
 }
 
 function decideCreate(
@@ -318,6 +340,7 @@ export function tenantStatus(snapshot: AnyMachineSnapshot): TenantStatus {
     splitting: context.splitting && {
       to: context.splitting.to.pageservers.length,
       isSwitching: context.splitting.isSwitching,
+      ...(context.splitting.isCancelled ? { isCancelled: true } : {}),
     },
     splitError: context.splitError,
     branches: context.branches.flatMap((branch) =>

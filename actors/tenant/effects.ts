@@ -41,8 +41,12 @@ export interface TenantServices {
 
 type Context = EffectContext<TenantCommand>;
 
+const CANCEL_AGAIN_MS = 1_000;
+
 /** The effects by their names in the machine. */
 export function tenantEffects(services: TenantServices) {
+  /** Attempts to split, which are under way. */
+  const splits = new Set<Promise<unknown>>();
   return {
     async createTimeline({ branch, context }: BranchEffectParams): Promise<TenantEvent[]> {
       const { timeline } = branch;
@@ -128,15 +132,40 @@ export function tenantEffects(services: TenantServices) {
     /** Ancestors first: a shard of a branch reads what is before it from the same shard of its parent. */
     async splitProject({ context }: TenantEffectParams, effect: Context): Promise<TenantEvent[]> {
       const { to } = context.splitting!;
-      for (const { timeline } of context.branches) {
-        if (effect.snapshot().value !== 'active') return [];
-        const error = await services.splitTimeline(timeline, to);
-        if (!error) continue;
-        // Before anybody hears of it: who asks for another split must not meet what is left of this one.
+      const isOver = () => {
+        const { value, context: now } = effect.snapshot();
+        const { splitting } = now as TenantContext;
+        const isUnderWay = splitting && !splitting.isSwitching && !splitting.isCancelled;
+        return (
+          value !== 'active' || !isUnderWay || String(splitting.to.pageservers) !== String(to.pageservers)
+        );
+      };
+      const split = async (): Promise<TenantEvent[]> => {
+        for (const { timeline } of context.branches) {
+          if (isOver()) return [];
+          const error = await services.splitTimeline(timeline, to);
+          if (isOver()) return [];
+          if (!error) continue;
+          // Before anybody hears of it: who asks for another split must not meet what is left of this one.
+          await abandonSplit(services, context);
+          return [{ type: 'project.split-failed', error }];
+        }
+        return [{ type: 'project.split', to }];
+      };
+      const attempt = split();
+      splits.add(attempt);
+      return attempt.finally(() => splits.delete(attempt));
+    },
+
+    /** Again and again, until nobody makes new shards any more: who is about to may have asked before it was cancelled. */
+    async cancelSplit({ context }: TenantEffectParams, effect: Context): Promise<TenantEvent[]> {
+      for (;;) {
+        const ended = Promise.allSettled(splits);
+        const wereAny = splits.size > 0;
         await abandonSplit(services, context);
-        return [{ type: 'project.split-failed', error }];
+        if (!wereAny) return [{ type: 'project.split-cancelled' }];
+        await Promise.race([ended, effect.clock.sleep(CANCEL_AGAIN_MS)]);
       }
-      return [{ type: 'project.split', to }];
     },
 
     /** Descendants first: until they are switched they read from the old shards of their parents. */

@@ -56,6 +56,8 @@ export type TenantCommand =
   | { type: 'branch.list' }
   /** Spreads the pages of all timelines over more shards. */
   | { type: 'split'; to: ShardPlaces }
+  /** Until the new shards take over. */
+  | { type: 'cancel-split' }
   | { type: 'status' };
 
 export type TenantEvent = ActorEvent &
@@ -69,6 +71,10 @@ export type TenantEvent = ActorEvent &
     | { type: 'project.split-completed' }
     /** Everything is as it was. */
     | { type: 'project.split-failed'; error: WireError }
+    /** The new shards are to go. */
+    | { type: 'project.split-cancel-requested' }
+    /** Everything is as it was, because somebody wanted it so. */
+    | { type: 'project.split-cancelled' }
     | { type: 'project.delete-requested' }
     | { type: 'project.deleted' }
     | {
@@ -169,7 +175,7 @@ export interface TenantStatus {
   /** How many shards its timelines have. */
   shards: number;
   /** While there are going to be more: how many, and whether all have been made. */
-  splitting: { to: number; isSwitching: boolean } | undefined;
+  splitting: { to: number; isSwitching: boolean; isCancelled?: boolean } | undefined;
   /** Why the last split failed. */
   splitError: WireError | undefined;
   branches: BranchStatus[];

@@ -23,7 +23,7 @@ export interface TenantContext {
   history?: HistoryWindow;
   /** As a split has made them; absent: those of the spec. */
   shards?: ShardPlaces;
-  splitting?: { to: ShardPlaces; isSwitching: boolean } | undefined;
+  splitting?: { to: ShardPlaces; isSwitching: boolean; isCancelled?: boolean } | undefined;
   splitError?: WireError | undefined;
   /** By timeline, in the order of creation: each after what it grew from. */
   branches: Branch[];
@@ -101,6 +101,7 @@ export const tenantMachine = setup({
     splitProject: (_, _params: TenantEffectParams) => {},
     switchProject: (_, _params: TenantEffectParams) => {},
     abandonSplit: (_, _params: TenantEffectParams) => {},
+    cancelSplit: (_, _params: TenantEffectParams) => {},
     setPassword: (_, _params: TenantEffectParams) => {},
     deleteProject: (_, _params: TenantEffectParams) => {},
     takeProject: assign(({ event }) =>
@@ -112,7 +113,7 @@ export const tenantMachine = setup({
     takeHistory: assign(({ event }) =>
       event.type === 'project.history-set' ? { history: event.history } : {},
     ),
-    takeSplit: assign(({ event }): Partial<TenantContext> => {
+    takeSplit: assign(({ context, event }): Partial<TenantContext> => {
       switch (event.type) {
         case 'project.split-requested':
           return { splitting: { to: event.to, isSwitching: false }, splitError: undefined };
@@ -122,6 +123,10 @@ export const tenantMachine = setup({
           return { splitting: undefined };
         case 'project.split-failed':
           return { splitting: undefined, splitError: event.error };
+        case 'project.split-cancel-requested':
+          return context.splitting ? { splitting: { ...context.splitting, isCancelled: true } } : {};
+        case 'project.split-cancelled':
+          return { splitting: undefined };
         default:
           return {};
       }
@@ -234,6 +239,8 @@ export const tenantMachine = setup({
     ),
   },
   guards: {
+    isCancelled: ({ context }) => context.splitting?.isCancelled === true,
+    isWanted: ({ context }) => context.splitting?.isCancelled !== true,
     isFirstBranch: ({ context, event }) =>
       event.type === 'branch.created' && event.ancestor === undefined && !context.passwordSet,
   },
@@ -289,9 +296,18 @@ export const tenantMachine = setup({
         'project.history-set': { actions: 'takeHistory' },
         'project.password-set': { actions: 'takePassword' },
         'project.split-requested': { actions: ['takeSplit', { type: 'splitProject', params: own }] },
-        'project.split': { actions: ['takeSplit', { type: 'switchProject', params: own }] },
+        // How it would have ended does not count any more once it is cancelled.
+        'project.split': {
+          guard: 'isWanted',
+          actions: ['takeSplit', { type: 'switchProject', params: own }],
+        },
         'project.split-completed': { actions: 'takeSplit' },
-        'project.split-failed': { actions: ['takeSplit', { type: 'abandonSplit', params: own }] },
+        'project.split-failed': {
+          guard: 'isWanted',
+          actions: ['takeSplit', { type: 'abandonSplit', params: own }],
+        },
+        'project.split-cancel-requested': { actions: ['takeSplit', { type: 'cancelSplit', params: own }] },
+        'project.split-cancelled': { guard: 'isCancelled', actions: 'takeSplit' },
         'project.delete-requested': {
           target: 'deleting',
           actions: { type: 'deleteProject', params: own },

@@ -21,7 +21,8 @@ function project(splitting?: TenantContext['splitting']) {
     },
   };
   const effects = tenantEffects(services as TenantServices);
-  const effect = { snapshot: () => ({ value: 'active', context }) } as never;
+  const clock = { sleep: () => new Promise(() => {}) };
+  const effect = { snapshot: () => ({ value: 'active', context }), clock } as never;
   return { context, done, effects, effect };
 }
 
@@ -44,4 +45,27 @@ it('those of another split stay, which was asked for since', async () => {
   const { context, done, effects, effect } = project({ to: TO, isSwitching: false });
   await effects.abandonSplit({ context }, effect);
   expect(done).toEqual([]);
+});
+
+it('is cancelled while it is under way, and what would have been its end does not count', async () => {
+  const { done, effect, context } = project({ to: TO, isSwitching: false });
+  const waiting = Promise.withResolvers<void>();
+  const services: Partial<TenantServices> = {
+    splitTimeline: async (id) => {
+      done.push(`split ${id}`);
+      await waiting.promise;
+      return { code: 'conflict', message: 'the split was given up' };
+    },
+    abandonSplit: async (id) => {
+      done.push(`nothing left of ${id}`);
+      if (id === 'main') waiting.resolve();
+    },
+  };
+  const own = tenantEffects(services as TenantServices);
+  const splitting = own.splitProject({ context }, effect);
+  context.splitting = { to: TO, isSwitching: false, isCancelled: true };
+  expect(await own.cancelSplit({ context }, effect)).toEqual([{ type: 'project.split-cancelled' }]);
+  expect(await splitting).toEqual([]);
+  const all = ['third', 'dev', 'main'].map((id) => `nothing left of ${id}`);
+  expect(done).toEqual(['split main', ...all, ...all]);
 });

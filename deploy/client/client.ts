@@ -172,6 +172,11 @@ export class PalimpsestClient {
     return this.command({ type: 'project.split', name: project, shards });
   }
 
+  /** Gives up a split whose shards do not take over yet: everything stays as it was. `projects` tells when nothing is left of it. */
+  cancelSplit(project: string): Promise<ProjectView> {
+    return this.command({ type: 'project.split-cancel', name: project });
+  }
+
   async deleteProject(name: string): Promise<void> {
     await this.command({ type: 'project.delete', name });
   }

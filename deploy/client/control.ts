@@ -27,6 +27,7 @@ export type ControlCommand =
     }
   /** Of a cluster: begins to spread the pages over more shards. */
   | { type: 'project.split'; name: string; shards: number }
+  | { type: 'project.split-cancel'; name: string }
   | { type: 'project.set'; name: string; history: Partial<HistoryView> }
   | { type: 'project.list' }
   | { type: 'project.delete'; name: string }
@@ -132,7 +133,7 @@ export interface ProjectView {
   /** Over how many shards its pages are spread. */
   shards: number;
   /** While there are going to be more; `isSwitching`: all have been made and take over. */
-  splitting?: { to: number; isSwitching: boolean };
+  splitting?: { to: number; isSwitching: boolean; isCancelled?: boolean };
   /** Why the last attempt to have more failed. */
   splitError?: string;
 }

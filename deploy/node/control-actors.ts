@@ -348,6 +348,14 @@ export class ControlActors {
     return this.project(name);
   }
 
+  /** Begins to take away the new shards; `project` tells when nothing is left of them. */
+  async cancelSplit(name: string): Promise<TenantStatus> {
+    const actor = this.#tenant(this.project(name).tenant);
+    await actor.dispatch({ type: 'cancel-split' });
+    await this.#record(actor.id);
+    return this.project(name);
+  }
+
   async renameBranch(project: string | undefined, name: string, to: string): Promise<BranchStatus> {
     const actor = this.#tenant(this.project(project).tenant);
     await actor.dispatch({ type: 'branch.rename', name, to });

@@ -84,6 +84,8 @@ export class ControlService {
         return projectView(await actors.setHistory(command.name, windowChange(command.history)));
       case 'project.split':
         return this.#splitProject(command.name, command.shards);
+      case 'project.split-cancel':
+        return projectView(await actors.cancelSplit(command.name));
       case 'project.list':
         return { projects: actors.projects().map(projectView) };
       case 'project.delete':

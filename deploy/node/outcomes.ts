@@ -88,7 +88,8 @@ export function timelineSplit(count: number): Look<{ error: WireError | undefine
     const { shards, nextShards, nextReady, splitError, state } = timelineStatus(snapshot);
     if (state !== 'active') throw new PalimpsestError('conflict', `the timeline is ${state}`);
     if (shards?.pageservers.length === count || (nextShards && nextReady)) return { error: undefined };
-    return !nextShards && splitError ? { error: splitError } : undefined;
+    if (nextShards) return undefined;
+    return { error: splitError ?? { code: 'conflict', message: 'the split was given up' } };
   };
 }
 

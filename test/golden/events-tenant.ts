@@ -39,6 +39,8 @@ export const TENANT_EVENTS = {
   'project.split': { type: 'project.split', to: FOUR },
   'project.split-completed': { type: 'project.split-completed' },
   'project.split-failed': { type: 'project.split-failed', error },
+  'project.split-cancel-requested': { type: 'project.split-cancel-requested' },
+  'project.split-cancelled': { type: 'project.split-cancelled' },
   'branch.renamed': { type: 'branch.renamed', name: 'dev', to: 'work', timeline: T2 },
   'branch.archive-requested': { type: 'branch.archive-requested', name: 'work', timeline: T2 },
   'branch.archived': { type: 'branch.archived', name: 'work', timeline: T2 },

@@ -1,7 +1,7 @@
 /** `palimpsest project create | list | set | split | delete` */
 import type { Command } from 'commander';
 import { PalimpsestError } from '../../../protocols/errors.ts';
-import type { HistoryView, ProjectView } from '../../client/index.ts';
+import type { HistoryView, PalimpsestClient, ProjectView } from '../../client/index.ts';
 import { type CommonOptions, parser, runWithClient, withCommonOptions } from '../command.ts';
 import { Progress, table } from '../output.ts';
 import {
@@ -43,6 +43,7 @@ function windowText({ seconds, bytes }: HistoryView): string {
 
 function shardsText({ shards, splitting }: ProjectView): string {
   if (!splitting) return String(shards);
+  if (splitting.isCancelled) return `${shards}, cancelling ${splitting.to}`;
   return splitting.isSwitching ? `${shards}, switching` : `${shards}, to be ${splitting.to}`;
 }
 
@@ -108,38 +109,15 @@ export function addProjectCommands(program: Command): void {
     project
       .command('split <name>')
       .description('spread the pages of a project over more shards, while it is used (in a cluster)')
-      .requiredOption(
-        '--shards <number>',
-        'twice, four or eight times as many as there are',
-        parser(parseShards),
-      )
+      .option('--shards <number>', 'twice, four or eight times as many as there are', parser(parseShards))
+      .option('--cancel', 'give up a split that is under way: everything stays as it was')
       .option('--no-wait', 'do not wait until it is done'),
-  ).action((name: string, options: CommonOptions & { shards: number; wait: boolean }) =>
+  ).action((name: string, options: SplitOptions) =>
     runWithClient(options, async (client, output) => {
-      const progress = new Progress(output);
-      let now = await client.splitProject(name, options.shards);
-      for (let told = ''; options.wait && now.splitting; ) {
-        const { to, isSwitching } = now.splitting;
-        const text = isSwitching ? `${to} shards take over` : `making ${to} shards`;
-        if (text !== told) progress.step(text);
-        told = text;
-        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-        const found = (await client.projects()).find((one) => one.name === name);
-        if (!found) throw new PalimpsestError('not-found', `project "${name}" was deleted meanwhile`);
-        now = found;
-      }
-      progress.done();
-      if (now.splitError !== undefined) {
-        throw new PalimpsestError(
-          'unavailable',
-          `the pages stay where they were: ${now.splitError}`,
-          'look at `palimpsest scrub`, and try again',
-        );
-      }
-      const text = now.splitting
-        ? `project ${name} is being split into ${now.splitting.to} shards`
-        : `project ${name} has ${now.shards} shards`;
-      output.result(now, text);
+      const begun = await beginSplit(client, name, options);
+      const now = options.wait ? await untilSplit(client, begun, new Progress(output)) : begun;
+      if (options.shards !== undefined) checkSplit(now, options.shards);
+      output.result(now, splitText(now));
       return 0;
     }),
   );
@@ -153,4 +131,65 @@ export function addProjectCommands(program: Command): void {
       return 0;
     }),
   );
+}
+
+interface SplitOptions extends CommonOptions {
+  shards?: number;
+  cancel?: boolean;
+  wait: boolean;
+}
+
+function beginSplit(
+  client: PalimpsestClient,
+  name: string,
+  { shards, cancel }: SplitOptions,
+): Promise<ProjectView> {
+  if ((shards === undefined) !== (cancel === true)) {
+    throw new PalimpsestError('invalid-argument', 'name the number of shards with --shards, or --cancel');
+  }
+  return shards === undefined ? client.cancelSplit(name) : client.splitProject(name, shards);
+}
+
+/** Throws what became of a split that is over, when the project does not have the shards that it was to have. */
+function checkSplit({ shards, splitting, splitError }: ProjectView, wanted: number): void {
+  if (splitting || shards === wanted) return;
+  if (splitError === undefined) {
+    throw new PalimpsestError('conflict', 'the split was cancelled: the pages stay where they were');
+  }
+  throw new PalimpsestError(
+    'unavailable',
+    `the pages stay where they were: ${splitError}`,
+    'look at `palimpsest scrub`, and try again',
+  );
+}
+
+/** Resolves when no split of the project is under way. */
+async function untilSplit(
+  client: PalimpsestClient,
+  begun: ProjectView,
+  progress: Progress,
+): Promise<ProjectView> {
+  let now = begun;
+  for (let told = ''; now.splitting; ) {
+    const text = stepText(now.splitting);
+    if (text !== told) progress.step(text);
+    told = text;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    const found = (await client.projects()).find((one) => one.name === now.name);
+    if (!found) throw new PalimpsestError('not-found', `project "${now.name}" was deleted meanwhile`);
+    now = found;
+  }
+  progress.done();
+  return now;
+}
+
+function stepText({ to, isSwitching, isCancelled }: NonNullable<ProjectView['splitting']>): string {
+  if (isCancelled) return `removing ${to} shards`;
+  return isSwitching ? `${to} shards take over` : `making ${to} shards`;
+}
+
+function splitText({ name, shards, splitting }: ProjectView): string {
+  if (!splitting) return `project ${name} has ${shards} ${shards === 1 ? 'shard' : 'shards'}`;
+  if (splitting.isCancelled) return `the split of project ${name} is being cancelled`;
+  return `project ${name} is being split into ${splitting.to} shards`;
 }
