@@ -8,7 +8,7 @@ import type { ControlActors } from '../node/control-actors.ts';
 import { PageserverMoves } from './pageserver-moves.ts';
 
 type Known = Pick<TimelineStatus, 'timeline' | 'pageserver' | 'attached'> &
-  Partial<Pick<TimelineStatus, 'shards'>>;
+  Partial<Pick<TimelineStatus, 'shards' | 'nextShards'>>;
 
 /** What a holder that has just begun makes of these timelines of one project; they can be changed afterwards. */
 async function adopted(timelines: Known[]): Promise<PageserverMoves> {
@@ -56,5 +56,16 @@ describe('a project', () => {
       shards: shards('ps-a', 'ps-c'),
     });
     expect(moves.placesOf('t', 2)).toEqual({ pageservers: ['ps-b', 'ps-c'] });
+  });
+
+  it('does not have new shards where those were of a split that was given up', async () => {
+    const to = (...pageservers: string[]) => ({ nextShards: { stripeBlocks: 8, pageservers } });
+    const main = { timeline: 'main', pageserver: 'ps-a', attached: true };
+    const timelines: Known[] = [{ ...main, ...to('ps-b', 'ps-c') }];
+    const moves = await adopted(timelines);
+    timelines[0] = main;
+    expect(moves.placesOf('t', 2)).toBeUndefined();
+    timelines[0] = { ...main, ...to('ps-c', 'ps-a') };
+    expect(moves.placesOf('t', 2)).toEqual({ pageservers: ['ps-c', 'ps-a'] });
   });
 });

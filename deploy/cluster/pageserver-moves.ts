@@ -56,6 +56,12 @@ export class PageserverMoves {
         ),
       };
     }
+    // Of a split that was given up: those of another one are not where these were.
+    if (count > 1) {
+      for (let number = 0; number < count; number++) {
+        this.#places.delete(slotOf(tenant, shardName(number, count)));
+      }
+    }
     return undefined;
   }
 

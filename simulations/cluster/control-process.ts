@@ -38,6 +38,7 @@ export type ControlRequest =
       shards?: number;
     }
   | { type: 'split-project'; name: string; shards: number }
+  | { type: 'cancel-split'; name: string }
   | { type: 'create-branch'; command: Extract<TenantCommand, { type: 'branch.create' }> }
   | { type: 'restore-branch'; command: Extract<TenantCommand, { type: 'branch.restore' | 'branch.reset' }> }
   | {
@@ -235,6 +236,8 @@ export class ControlMachine {
         if (!shards) throw new PalimpsestError('unsupported', 'on one machine a project has one shard');
         return control.splitProject(request.name, shards.next(request.shards));
       }
+      case 'cancel-split':
+        return control.cancelSplit(request.name);
       case 'create-branch':
         return control.createBranch(undefined, request.command);
       case 'restore-branch':

@@ -22,6 +22,7 @@ export const SHARD_SPLIT: Scenario = {
     'shards: a project began with several',
     'shards: a read by an old layout was redirected',
     'shards: a split was begun',
+    'shards: a split was cancelled',
     'shards: a split was finished',
     'shards: a split was refused',
     'shards: nothing of an old layout was left',

@@ -29,6 +29,8 @@ const SPLIT_MS = 60_000;
 const LIST_TIMEOUT_MS = 2_000;
 /** After it was asked for, within about so long something happens to a split. */
 const DURING_MS = 150;
+/** A split that is cancelled is so within about so long. */
+const CANCEL_MS = 400;
 const RESTART_MS = 200;
 const PAGESERVER_AWAY_MS = 1500;
 
@@ -40,6 +42,8 @@ export interface ShardPlan {
   splits: { to: number; atMs: number }[];
   stripeBlocks: number;
   pageservers: number;
+  /** Some splits are cancelled, and asked for once more. */
+  cancels: boolean;
   /** What happens while the pages are split, beside the faults of the run. */
   during: DuringSplit | undefined;
 }
@@ -74,6 +78,7 @@ export function drawShards(context: ScenarioContext, safetyMs: number): ShardPla
     stripeBlocks: pick('stripeBlocks', [4, 16, 2048], 2048),
     pageservers: pick('pageservers', [2, 3, 4], 2),
     during: pick('during', [undefined, ...DURING], undefined),
+    cancels: decide('shards.cancels', () => world.random('shard cancels').chance(0.4), false),
   };
   return isSharded ? plan : undefined;
 }
@@ -83,11 +88,13 @@ export class ShardUser {
   readonly #cluster: BranchingCluster;
   readonly #random: SimRandom;
   readonly #plan: ShardPlan;
+  readonly #cancels: SimRandom;
 
   constructor(context: ScenarioContext, cluster: BranchingCluster, plan: ShardPlan) {
     this.#context = context;
     this.#cluster = cluster;
     this.#random = context.world.random('shard user');
+    this.#cancels = context.world.random('shard user cancels');
     this.#plan = plan;
     if (plan.first > 1) context.world.mark('shards: a project began with several');
   }
@@ -148,10 +155,37 @@ export class ShardUser {
     const beganMs = world.nowMs;
     for (const { to, atMs } of this.#plan.splits) {
       await clock.sleep(Math.max(0, beganMs + atMs - world.nowMs));
-      while (!(await this.#split(process, to))) {
-        await clock.sleep(this.#random.exponential(ASK_AGAIN_MS));
-        if (world.nowMs >= untilMs) return;
-      }
+      do {
+        while (!(await this.#split(process, to))) {
+          await clock.sleep(this.#random.exponential(ASK_AGAIN_MS));
+          if (world.nowMs >= untilMs) return;
+        }
+      } while (await this.#cancelled(process, to));
+    }
+  }
+
+  /** Resolves with whether a split was cancelled: then nothing is left of it. */
+  async #cancelled(process: SimProcess, shards: number): Promise<boolean> {
+    if (!this.#plan.cancels || !this.#cancels.chance(0.6)) return false;
+    const { world } = this.#context;
+    const { clock } = process.ports;
+    await clock.sleep(this.#cancels.exponential(CANCEL_MS));
+    try {
+      await this.#cluster.ask(process, { type: 'cancel-split', name: 'default' });
+    } catch (error) {
+      // It takes over already; or nobody knows, because the answer was lost.
+      if (!(error instanceof PalimpsestError)) throw error;
+      return false;
+    }
+    world.tell('user', `the project is not to have ${shards} shards`);
+    for (;;) {
+      await clock.sleep(LOOK_MS);
+      const [project] = this.#cluster.control.projects();
+      if (!project || project.splitting) continue;
+      if (project.shards === shards)
+        world.fail('a cancelled split changes nothing', `there are ${shards} shards`);
+      world.mark('shards: a split was cancelled');
+      return true;
     }
   }
 
@@ -185,6 +219,7 @@ export class ShardUser {
   async #watch(process: SimProcess): Promise<void> {
     const { world } = this.#context;
     let wasSplitting = false;
+    let wasCancelled = false;
     while (!process.isDead) {
       await process.ports.clock.sleep(LOOK_MS);
       this.#cluster.shards.checkWal();
@@ -192,7 +227,8 @@ export class ShardUser {
       if (!project) continue;
       const isSplitting = project.splitting !== undefined;
       if (isSplitting && !wasSplitting) world.mark('shards: a split was begun');
-      if (!isSplitting && wasSplitting) world.mark('shards: a split was finished');
+      if (!isSplitting && wasSplitting && !wasCancelled) world.mark('shards: a split was finished');
+      wasCancelled = project.splitting?.isCancelled === true;
       wasSplitting = isSplitting;
       this.#cluster.isSplitting = isSplitting;
       if (project.splitError)

@@ -63,6 +63,12 @@ describe('pages over shards', () => {
     expected = await text(await cluster.url(), SUM);
     await first.close();
     ledger = await ClusterLedger.begin(cluster);
+    await client.splitProject('default', 2);
+    const cancelled = await cluster.cli('project', 'split', 'default', '--cancel');
+    expect(cancelled.stdout + cancelled.stderr).toContain('project default has 1 shard');
+    const again = await cluster.cli('project', 'split', 'default', '--cancel');
+    expect(again.stderr).toContain('are not being spread over more shards');
+    await expectCleanObjects();
     const split = await cluster.cli('project', 'split', 'default', '--shards', '2');
     expect(split.stdout + split.stderr).toContain('project default has 2 shards');
     const nodes = await shardNodes();
