@@ -19,7 +19,7 @@ const FIXED_SEEDS: Record<string, { first: number; effort: number }> = {
   'client-transactions': { first: 6, effort: 0.3 },
   'rolling-upgrade': { first: 3, effort: 0.5 },
   'restore-during-upload': { first: 23, effort: 0.3 },
-  'shard-split': { first: 24, effort: 0.6 },
+  'shard-split': { first: 40, effort: 0.6 },
   'kitchen-sink': { first: 449, effort: 1 },
 };
 
