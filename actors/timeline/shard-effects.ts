@@ -229,8 +229,9 @@ export async function dropShards(
 ): Promise<TimelineEvent[]> {
   const now = effect.snapshot().context as TimelineContext;
   const isGivenUp = now.next?.isGivenUp === true;
-  const next = isGivenUp ? now.next : before.next;
-  if (!next || isBeingDeleted(effect)) return [];
+  const isAnotherOne = now.next !== undefined && !isGivenUp;
+  const next = now.next ?? before.next;
+  if (!next || isAnotherOne || isBeingDeleted(effect)) return [];
   await leave(services, now, placesOf(now.id, next.to));
   await deleteShards(services, now, next.to);
   return isGivenUp ? [{ type: 'shards.split-abandoned' }] : [];

@@ -56,7 +56,7 @@ class Timeline {
     return decision.events.flatMap((event) => this.fold(event));
   }
 
-  async effect(name: string): Promise<TimelineEvent[]> {
+  async effect(name: string, before?: object): Promise<TimelineEvent[]> {
     const effects = timelineEffects({
       attached: async () => {},
       pageserverReady: async () => {},
@@ -77,7 +77,7 @@ class Timeline {
         return { lastLsn: 900 };
       },
     });
-    const context = { ...this.snapshot.context };
+    const context = { ...this.snapshot.context, ...before };
     return effects[name]!({ context }, {
       id: ID,
       snapshot: () => this.snapshot,
@@ -165,10 +165,15 @@ it('stays as it was when new shards cannot be made, and takes away what there is
 it('takes away what an earlier version gave up, whose journal says so once', async () => {
   const timeline = new Timeline();
   timeline.command({ type: 'split', to: places('ps1', 'ps2') });
-  const dropped = timeline.effect('dropShards');
+  const { next } = timeline.snapshot.context as { next: object };
   expect(timeline.fold({ type: 'shards.split-abandoned' })).toEqual(['dropShards']);
-  expect(await dropped).toEqual([]);
+  expect(await timeline.effect('dropShards', { next })).toEqual([]);
   expect(timeline.sent).toContain('delete-shard ps1 1of2');
+  // Not of another one that was asked for since.
+  timeline.sent.length = 0;
+  timeline.command({ type: 'split', to: places('ps2', 'ps3') });
+  expect(await timeline.effect('dropShards', { next })).toEqual([]);
+  expect(timeline.sent).toEqual([]);
 });
 
 it('tries again what may pass, and takes new shards elsewhere when a node is lost', async () => {
