@@ -1,7 +1,8 @@
 /**
- * Three sets of tests. `unit`: beside the sources, pure and parallel. `storage`: pages and their redo, compared with real Postgres, parallel
+ * Four sets of tests. `unit`: beside the sources, pure and parallel. `storage`: pages and their redo, compared with real Postgres, parallel
  * as well, since they compute more than they wait. `system`: everything else below test/ except the contract suites' shared code; real
- * processes and real Postgres, one file after another, with generous time limits.
+ * processes and real Postgres, one file after another, with generous time limits. `simulations`: the simulator, in which time is of its
+ * own, so that `npm test` runs it with what the others leave of the machine (test/run.js).
  */
 import { defineConfig } from 'vitest/config';
 
@@ -9,7 +10,7 @@ import { defineConfig } from 'vitest/config';
 const LONG = process.env.PALIMPSEST_LONG === '1';
 const WITHOUT = LONG ? [] : ['**/*.long.test.ts'];
 const STORAGE = ['test/redo', 'test/pageserver'];
-const sources = ['actors', 'protocols', 'runtime', 'deploy', 'simulations'];
+const sources = ['actors', 'protocols', 'runtime', 'deploy'];
 
 export default defineConfig({
   test: {
@@ -29,6 +30,18 @@ export default defineConfig({
           sequence: { groupOrder: 0 },
           // Sizes that fit a two-core machine, so that a run is the same everywhere.
           maxWorkers: 2,
+        },
+      },
+      {
+        test: {
+          name: 'simulations',
+          include: ['simulations/**/*.test.ts'],
+          pool: 'forks',
+          maxWorkers: 2,
+          // Beside the others it may have to wait long for a processor.
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
+          sequence: { groupOrder: 3 },
         },
       },
       {

@@ -23,7 +23,7 @@ describe('seeds that once failed', () => {
     it(behaviour, async () => {
       const { violation } = await runSeed({ scenario: kitchenSink, seed, only, takeTurns });
       expect(violation).toBeUndefined();
-    }, 60_000);
+    });
   }
 
   /** Of the whole system, and of scenarios of their own. */
@@ -107,7 +107,7 @@ describe('seeds that once failed', () => {
     it(behaviour, async () => {
       const { violation } = await runSeed({ scenario: findScenario(name)!, ...run, takeTurns });
       expect(violation).toBeUndefined();
-    }, 60_000);
+    });
   }
 
   it('a timeline is created also where the first answer comes too late', async () => {
@@ -124,7 +124,7 @@ describe('seeds that once failed', () => {
     const { violation, story } = await runSeed(run);
     expect(violation).toBeUndefined();
     expect(story.some(({ text }) => text.includes('did not create'))).toBe(true);
-  }, 60_000);
+  });
 
   it('records far longer than the pieces of a walsender leave in few pieces, when many of them wait', async () => {
     const scenario = findScenario('lagging-safekeeper')!;
@@ -132,7 +132,7 @@ describe('seeds that once failed', () => {
     const { violation, marks, events } = await runSeed(run);
     expect(violation).toBeUndefined();
     expect(events / marks['client: commit acknowledged']!).toBeLessThan(200);
-  }, 60_000);
+  });
 });
 
 describe('known bugs', () => {
@@ -155,7 +155,7 @@ describe('known bugs', () => {
         takeTurns,
       });
       expect(row.seedsToFind).toBeDefined();
-    }, 60_000);
+    });
   }
 
   it('tail-stored-too-early is found', async () => {
@@ -168,7 +168,7 @@ describe('known bugs', () => {
       takeTurns,
     });
     expect(row.seedsToFind).toBeDefined();
-  }, 60_000);
+  });
 
   // Of the whole system, one of each kind, with the first of a few short runs.
   const ofTheWhole: [string, number, string][] = [
@@ -184,7 +184,7 @@ describe('known bugs', () => {
       const scenario = findScenario('kitchen-sink')!;
       const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 3, takeTurns });
       expect(row.invariant).toBe(invariant);
-    }, 60_000);
+    });
   }
 
   const ofShards: [string, number, string][] = [
@@ -196,7 +196,7 @@ describe('known bugs', () => {
       const scenario = findScenario('shard-split')!;
       const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 3, takeTurns });
       expect(row.invariant).toBe(invariant);
-    }, 60_000);
+    });
   }
 
   // Each with the first seed that finds it.
@@ -209,7 +209,7 @@ describe('known bugs', () => {
       const scenario = findScenario('replaced-safekeeper')!;
       const row = await findCanarySeed({ scenario, canary, firstSeed, seedsMax: 1, takeTurns });
       expect(row.invariant).toBe('an acknowledged commit is on a quorum of disks');
-    }, 60_000);
+    });
   }
 
   it('shrink to the few decisions that they need', async () => {
@@ -222,5 +222,5 @@ describe('known bugs', () => {
     // What it says repeats the failure.
     const repeated = await runSeed({ ...run, only, simple });
     expect(repeated.hash).toBe(result.hash);
-  }, 60_000);
+  });
 });

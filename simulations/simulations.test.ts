@@ -41,7 +41,7 @@ describe('scenarios', () => {
       }
       // A mark that no seed reaches: the scenario does not test what it says.
       expect([...missing]).toEqual([]);
-    }, 120_000);
+    });
   }
 
   it('force what is rare, but allowed, where the seed has drawn it, and tell so', async () => {
@@ -56,7 +56,7 @@ describe('scenarios', () => {
     }
     const expected = ['object-request-slow', 'snapshot-at-once', 'sync-slow', 'timer-late', 'wal-in-crumbs'];
     expect(happened.sort()).toEqual(expected.map((name) => `rare: ${name}`));
-  }, 60_000);
+  });
 
   it('differ from seed to seed', async () => {
     const hashes = new Set<string>();
