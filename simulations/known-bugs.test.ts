@@ -68,6 +68,13 @@ describe('seeds that once failed', () => {
       { seed: 986 },
     ],
     [
+      'a project that was just moving shard by shard when control ended is in one place afterwards',
+      'kitchen-sink',
+      { seed: 354 },
+    ],
+    ['a branch is restored although the answer of its compute was lost', 'kitchen-sink', { seed: 1988 }],
+    ['shards that take over while the pages move are attached', 'shard-split', { seed: 225 }],
+    [
       'a safekeeper that crashes while it joins again is soon asked again',
       'kitchen-sink',
       { seed: 5000157, only: [1, 11] },

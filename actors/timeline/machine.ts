@@ -186,6 +186,7 @@ export const timelineMachine = setup({
   },
   guards: {
     isResolved: ({ event }) => event.type === 'timeline.requested' && event.isResolved === true,
+    isAttached: ({ context }) => context.attached,
     isGivenUp: ({ context }) => context.next?.isGivenUp === true,
     isOfChange: ({ context, event }) => isOfChange(context, event),
     someMissing: ({ event }) => event.type === 'timeline.activated' && event.missing.length > 0,
@@ -260,7 +261,13 @@ export const timelineMachine = setup({
         'shards.split-requested': { actions: ['takeShards', { type: 'prepareShards', params: own }] },
         // Who had one of them and was started anew meanwhile has forgotten it.
         'shards.prepared': { actions: ['takeShards', { type: 'attach', params: own }] },
-        'shards.switched': { actions: ['takeShards', { type: 'retireShards', params: own }] },
+        // An attachment that is under way is of the shards before: those that there are now are to be attached, too.
+        'shards.switched': [
+          { guard: 'isAttached', actions: ['takeShards', { type: 'retireShards', params: own }] },
+          {
+            actions: ['takeShards', { type: 'retireShards', params: own }, { type: 'attach', params: own }],
+          },
+        ],
         'shards.retired': { actions: 'takeShards' },
         'shards.split-given-up': { actions: ['takeShards', { type: 'dropShards', params: own }] },
         // Of earlier versions; the effect sees the shards that there were to be.

@@ -162,6 +162,19 @@ it('stays as it was when new shards cannot be made, and takes away what there is
   expect(timeline.command({ type: 'split', to: places('ps1', 'ps2') })).toEqual(['prepareShards']);
 });
 
+it('attaches shards that take over while an attachment of those before is under way', async () => {
+  const timeline = new Timeline();
+  timeline.command({ type: 'split', to: places('ps1', 'ps2') });
+  timeline.fold({ type: 'shards.prepared', count: 2 });
+  expect(timeline.command({ type: 'attach', next: ['ps1', 'ps3'] })).toEqual(['attach']);
+  expect(timeline.command({ type: 'switch-shards' })).toEqual(['retireShards', 'attach']);
+  // Of the attachment before: it says nothing about those that there are now.
+  timeline.fold({ type: 'attach.completed', generation: 2 });
+  expect(timelineStatus(timeline.snapshot)).toMatchObject({ attached: false, generation: 3 });
+  for (const event of await timeline.effect('attach')) timeline.fold(event);
+  expect(timelineStatus(timeline.snapshot)).toMatchObject({ attached: true, shards: places('ps1', 'ps3') });
+});
+
 it('takes away what an earlier version gave up, whose journal says so once', async () => {
   const timeline = new Timeline();
   timeline.command({ type: 'split', to: places('ps1', 'ps2') });

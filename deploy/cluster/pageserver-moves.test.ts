@@ -15,7 +15,12 @@ async function adopted(timelines: Known[]): Promise<PageserverMoves> {
   const control = {
     timelineStatuses: () => timelines.map((each) => ({ tenant: 't', ...each })),
     activeTimelines: () => [],
-    attachments: { epoch: new Map(), created: () => {}, attachAll: () => Promise.resolve() },
+    attachments: {
+      epoch: new Map(),
+      created: () => {},
+      forget: () => {},
+      attachAll: () => Promise.resolve(),
+    },
   };
   const moves = new PageserverMoves({
     control: control as unknown as ControlActors,

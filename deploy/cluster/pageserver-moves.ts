@@ -144,7 +144,11 @@ export class PageserverMoves {
       const { timeline, attached } = status;
       const isThere = shardOwners(status).every(({ id, pageserver }) => hosted.has(`${pageserver}/${id}`));
       if (attached && isThere) control.attachments.created(timeline, epoch);
-      else missing.add(timeline);
+      else {
+        // Who needed it sooner had it attached where it thought that it is.
+        control.attachments.forget(timeline);
+        missing.add(timeline);
+      }
     }
     const ordered = control.activeTimelines(() => false).filter((timeline) => missing.has(timeline));
     void control.attachments.attachAll(ordered);

@@ -356,6 +356,11 @@ export class ControlActors {
     return this.project(name);
   }
 
+  /** Resolves when a compute runs, or does not run any more. */
+  async tellCompute(id: string, type: 'wake' | 'suspend', timeoutMs: number): Promise<void> {
+    await sendCommand(this.#options.bus, 'compute', id, { type }, { timeoutMs, watch: this.#options });
+  }
+
   async renameBranch(project: string | undefined, name: string, to: string): Promise<BranchStatus> {
     const actor = this.#tenant(this.project(project).tenant);
     await actor.dispatch({ type: 'branch.rename', name, to });
@@ -404,10 +409,7 @@ export class ControlActors {
     const definition = tenantDefinition({
       createTimeline: (timeline, spec) => this.#timelines.create(timeline, spec),
       deleteTimeline: (timeline) => this.#timelines.delete(timeline),
-      stopCompute: async (timeline) => {
-        const options = { timeoutMs: TIMELINE_TIMEOUT_MS };
-        await sendCommand(this.#options.bus, 'compute', timeline, { type: 'suspend' }, options);
-      },
+      stopCompute: (timeline) => this.tellCompute(timeline, 'suspend', TIMELINE_TIMEOUT_MS),
       isInUse: async (timeline) => this.#isLeased(timeline),
       archiveTimeline: (timeline) => this.#timelines.archive(timeline),
       unarchiveTimeline: (timeline) => this.#timelines.unarchive(timeline),
@@ -419,15 +421,7 @@ export class ControlActors {
       },
       abandonSplit: (timeline) => this.#timelines.abandonSplit(timeline),
       // A compute sets the owner's password when it starts, as long as Postgres does not know it.
-      setPassword: async (timeline) => {
-        await sendCommand(
-          this.#options.bus,
-          'compute',
-          timeline,
-          { type: 'wake' },
-          { timeoutMs: TIMELINE_TIMEOUT_MS },
-        );
-      },
+      setPassword: (timeline) => this.tellCompute(timeline, 'wake', TIMELINE_TIMEOUT_MS),
     });
     const actor = await this.#options.spawner.spawn(definition, id);
     this.#tenants.set(id, actor);

@@ -259,12 +259,12 @@ export class ControlService {
     type: 'suspend' | 'wake',
     timeoutMs: number,
   ): Promise<BranchView> {
-    const { actors, bus } = this.#options;
+    const { actors } = this.#options;
     const branch = actors.branch(command.project, command.name);
     if (branch.state !== 'ready')
       throw new PalimpsestError('conflict', `branch "${branch.name}" is ${branch.state}`);
     if (type === 'wake') await actors.attachments.attached(branch.timeline);
-    await sendCommand(bus, 'compute', branch.timeline, { type }, { timeoutMs });
+    await actors.tellCompute(branch.timeline, type, timeoutMs);
     return this.#view(actors.project(command.project).name, branch);
   }
 
@@ -274,11 +274,11 @@ export class ControlService {
     type: 'suspend' | 'wake',
     timeoutMs: number,
   ): Promise<MomentView> {
-    const { actors, moments, bus } = this.#options;
+    const { actors, moments } = this.#options;
     const { timeline } = actors.branch(command.project, command.name);
     const moment = await moments.resolve(timeline, branchPoint(command.at));
     const target = { timeline: moment.timeline, fixedLsn: moment.lsn };
-    await sendCommand(bus, 'compute', computeId(target), { type }, { timeoutMs });
+    await actors.tellCompute(computeId(target), type, timeoutMs);
     return this.#momentView({ ...target, state: await this.#computeState(computeId(target)) });
   }
 
