@@ -9,7 +9,7 @@
  * 4. Only files that were fetched here are removed while the timeline may be attached at the same time (`release`): what an index
  *    once listed and the newest does not is needed by nobody who attaches from now on.
  */
-import { toWireError } from '../../protocols/errors.ts';
+import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import { timelinePrefix } from '../../protocols/object-keys.ts';
 import { eventSubject } from '../../protocols/subjects.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
@@ -208,7 +208,9 @@ export class SecondaryLayers {
       try {
         await this.#copy(kept);
       } catch (error) {
-        nextMs = RETRY_MS;
+        // What it listed has been merged since, or removed: there is a newer index.
+        const isGone = error instanceof PalimpsestError && error.code === 'not-found';
+        nextMs = isGone ? LOOK_PAUSE_MS : RETRY_MS;
         const { timeline } = kept;
         this.#options.log.warn(
           { timeline, error: toWireError(error) },
