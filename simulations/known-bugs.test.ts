@@ -73,6 +73,11 @@ describe('seeds that once failed', () => {
       { seed: 354 },
     ],
     ['a branch is restored although the answer of its compute was lost', 'kitchen-sink', { seed: 1988 }],
+    [
+      'a deletion of a stored tail that is carried out late harms no tail that was stored since',
+      'kitchen-sink',
+      { seed: 1453 },
+    ],
     ['shards that take over while the pages move are attached', 'shard-split', { seed: 225 }],
     [
       'a safekeeper that crashes while it joins again is soon asked again',

@@ -70,11 +70,14 @@ export function storedPartial(state: OffloadState): PartialTail | undefined {
   return state.partials.findLast(({ stored }) => stored);
 }
 
-/** Tails that nobody needs: older than the newest stored one, or of a segment that is in objects whole. */
+/**
+ * Tails that nobody needs: older than the newest stored one, or of a segment that is in objects whole. None of their names is ever used
+ * again: a deletion may be carried out long after it was asked for.
+ */
 export function obsoletePartials(state: OffloadState): string[] {
-  const newest = storedPartial(state);
+  const newest = state.partials.findLastIndex(({ stored }) => stored);
   return state.partials
-    .filter((partial) => partial !== newest || partial.to <= state.backupLsn)
+    .filter((partial, index) => index < newest || partial.to <= state.backupLsn)
     .map(({ key }) => key);
 }
 

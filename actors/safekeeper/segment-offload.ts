@@ -99,10 +99,10 @@ export class SegmentOffload {
   }
 }
 
-/** Whether the committed tail is in objects up to its last byte. */
+/** Whether the committed tail is in objects up to its last byte. After a restart more may be there than is known to be committed. */
 export function isTailStored(replica: Replica): boolean {
   const { commitLsn, positions } = replica;
-  return positions.backupLsn >= commitLsn || storedPartial(positions)?.to === commitLsn;
+  return Math.max(positions.backupLsn, storedPartial(positions)?.to ?? 0) >= commitLsn;
 }
 
 /** Stores the segment that the committed WAL ends in, up to there; the tails before it go. `signal` ends a wait for others' uploads. */
