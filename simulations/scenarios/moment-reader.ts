@@ -29,7 +29,9 @@ export function isBeforeWindow(
 ): boolean {
   if (!(error instanceof PalimpsestError) || !/before the history window/.test(error.message)) return false;
   const cutoff = cluster.control.cutoffOf(timeline);
-  if (cutoff !== undefined && lsn >= cutoff) {
+  // Of one that was deleted, which somebody serves who has not heard of it yet, nothing is kept.
+  const isThere = cluster.control.timelines().some((each) => each.timeline === timeline);
+  if (isThere && cutoff !== undefined && lsn >= cutoff) {
     world.fail(
       'what is kept is readable',
       `${formatLsn(lsn)} is refused, the window begins at ${formatLsn(cutoff)}`,
