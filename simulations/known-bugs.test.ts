@@ -78,6 +78,11 @@ describe('seeds that once failed', () => {
       'kitchen-sink',
       { seed: 1453 },
     ],
+    [
+      'a timeline that is placed while the pageserver loses its disk is attached afterwards',
+      'kitchen-sink',
+      { seed: 3936 },
+    ],
     ['shards that take over while the pages move are attached', 'shard-split', { seed: 225 }],
     [
       'a safekeeper that crashes while it joins again is soon asked again',

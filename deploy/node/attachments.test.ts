@@ -132,7 +132,8 @@ describe('the timelines to attach in a new life of the pageserver', () => {
 
   it('are those, too, whose placing may have met the last one only', () => {
     expect(placing.state).toBe('placing');
-    expect(attachOrder([placing], () => false)).toEqual(['placing']);
+    const active = timeline('active', true).status;
+    expect(attachOrder([placing, active], () => false)).toEqual(['active', 'placing']);
   });
 
   it('are not those that are archived or go', () => {

@@ -153,7 +153,7 @@ function isAttached(snapshot: AnyMachineSnapshot): true | undefined {
 
 /**
  * The timelines to attach: those that are `needed` first, then ancestors before their descendants. One that is just being placed may have
- * been attached in the pageserver's last life only, so it is among them.
+ * been attached in the pageserver's last life only, so it is among them; at the end, because it may take long until it is placed.
  */
 export function attachOrder(all: TimelineStatus[], needed: (timeline: string) => boolean): string[] {
   const wanted = all.filter(({ state }) => state === 'active' || state === 'placing');
@@ -164,8 +164,12 @@ export function attachOrder(all: TimelineStatus[], needed: (timeline: string) =>
       steps++;
     return steps;
   };
+  const rank = (status: TimelineStatus): number => {
+    if (status.state === 'placing') return Number.MAX_VALUE;
+    return needed(status.timeline) ? -1 : depth(status);
+  };
   return wanted
-    .map((status) => ({ timeline: status.timeline, rank: needed(status.timeline) ? -1 : depth(status) }))
+    .map((status) => ({ timeline: status.timeline, rank: rank(status) }))
     .sort((a, b) => a.rank - b.rank)
     .map(({ timeline }) => timeline);
 }

@@ -114,9 +114,9 @@ export class ControlActors {
     await this.#manifests?.record(tenant);
   }
 
-  /** Timelines that exist: those that are `needed` first, then ancestors before their descendants. */
+  /** Timelines to attach: those that are `needed` first, then ancestors before their descendants. */
   activeTimelines(needed: (timeline: string) => boolean): string[] {
-    return attachOrder(this.timelineStatuses(), needed);
+    return attachOrder(this.timelineStatuses(['placing', 'active']), needed);
   }
 
   /** The states of timelines that exist; with `states`, of those in one of them. */
