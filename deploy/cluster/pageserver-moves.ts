@@ -162,10 +162,7 @@ export class PageserverMoves {
     const statuses = this.#options.control.timelineStatuses();
     for (const status of statuses.toSorted((a, b) => Number(b.attached) - Number(a.attached))) {
       const { tenant, pageserver, shards, nextShards } = status;
-      for (const { pageservers } of [
-        shards ?? { pageservers: [pageserver] },
-        nextShards ?? { pageservers: [] },
-      ]) {
+      for (const pageservers of [shards?.pageservers ?? [pageserver], nextShards?.pageservers ?? []]) {
         pageservers.forEach((place, number) => {
           const slot = slotOf(tenant, shardName(number, pageservers.length));
           if (!this.#places.has(slot)) this.#places.set(slot, place);
@@ -184,7 +181,6 @@ export class PageserverMoves {
       affected.add(status.timeline);
     }
     const ordered = control.activeTimelines(isRunning).filter((timeline) => affected.has(timeline));
-    const placing = [...affected].filter((timeline) => !ordered.includes(timeline));
-    return control.attachments.attachAll([...ordered, ...placing]);
+    return control.attachments.attachAll(ordered);
   }
 }
