@@ -2,7 +2,8 @@
  * Keys of objects, as far as more than one actor names them.
  *
  *   tenants/<tenant>/timelines/<timeline>/…                        all objects of a timeline
- *   tenants/<tenant>/timelines/<timeline>-<k>of<n>/…               layers and indexes of its shard k, where it has n > 1
+ *   tenants/<tenant>/timelines/<timeline>-<k>of<n>/…               layers and indexes of its shard k, where it has n > 1;
+ *                                                                  all names of shards: shard-layout.ts
  *   …/wal/0000000100000000000000NN                                 a whole WAL segment, as Postgres names it
  *   …/wal/<segment>_<term>_<flush>_<commit>_<node>.partial         the segment that a replica's committed WAL ends in;
  *                                                                  term, flush and commit LSN in hexadecimal

@@ -98,7 +98,11 @@ it('names shards, and reads the names', () => {
   expect(shardId(TIMELINE, { ...layout(4), number: 3 })).toBe(`${TIMELINE}-3of4`);
   expect(parseShardId(TIMELINE)).toEqual({ timeline: TIMELINE, number: 0, count: 1 });
   expect(parseShardId(`${TIMELINE}-3of4`)).toEqual({ timeline: TIMELINE, number: 3, count: 4 });
-  for (const wrong of ['', 'x', `${TIMELINE}-4of4`, `${TIMELINE}-0of3`, `${TIMELINE}-1of2x`]) {
+  const again = `${TIMELINE}-3of4-12`;
+  expect(shardId(TIMELINE, { ...layout(4), attempt: 12, number: 3 })).toBe(again);
+  expect(parseShardId(again)).toEqual({ timeline: TIMELINE, number: 3, count: 4, attempt: 12 });
+  const wrongEnds = ['-4of4', '-0of3', '-1of2x', '-1of2-0', '-1of2-', '-1'].map((end) => TIMELINE + end);
+  for (const wrong of ['', 'x', ...wrongEnds]) {
     expect(parseShardId(wrong)).toBeUndefined();
   }
 });

@@ -12,6 +12,8 @@
  *    moves no page between the shards that there were.
  * 3. The pages of status logs are on shard 0. What is no page is on all shards. Shard 0 answers for both: a basebackup is made of them.
  * 4. None of this ever changes: objects are named by it.
+ * 5. The shards of a layout that was given up while it was made leave their names unused for ever: what is done for them may be carried out
+ *    late. A layout made after it has names of its own, by its `attempt`.
  */
 import { PalimpsestError } from './errors.ts';
 import { isHexId } from './ids.ts';
@@ -25,6 +27,8 @@ export interface ShardLayout {
   count: number;
   /** So many blocks that follow one another are on one shard. */
   stripeBlocks: number;
+  /** How many layouts of the project had been given up when this one was asked for; absent: none. */
+  attempt?: number;
 }
 
 /** One shard of a layout of several. */
@@ -84,8 +88,7 @@ export function ownedRanges(
 /** All shards of a layout; undefined stands for the one that has everything. */
 export function shardsOf(layout: ShardLayout): (ShardTag | undefined)[] {
   if (layout.count === 1) return [undefined];
-  const { count, stripeBlocks } = layout;
-  return Array.from({ length: count }, (_, number) => ({ number, count, stripeBlocks }));
+  return Array.from({ length: layout.count }, (_, number) => ({ number, ...layout }));
 }
 
 /** The shard of an older layout that had all pages which a shard of `count` times as many has now. */
@@ -104,7 +107,7 @@ export function checkShardCount(count: number): void {
   );
 }
 
-/** The name of a shard among those of its layout. */
+/** The name of a shard among those that its project has. */
 export function shardName(number: number, count: number): string {
   return `${number}of${count}`;
 }
@@ -116,21 +119,31 @@ export function countOfShardName(name: string): number {
 
 /**
  * The name of a timeline's shard, in subjects, journals and objects: the timeline's own while it has one shard, else
- * `<timeline>-<number>of<count>`.
+ * `<timeline>-<number>of<count>`, with `-<attempt>` behind it where layouts were given up before.
  */
-export function shardId(timeline: string, shard: ShardTag | undefined): string {
-  return shard === undefined ? timeline : `${timeline}-${shardName(shard.number, shard.count)}`;
+export function shardId(timeline: string, shard: Omit<ShardTag, 'stripeBlocks'> | undefined): string {
+  if (shard === undefined) return timeline;
+  const { number, count, attempt } = shard;
+  return `${timeline}-${shardName(number, count)}${attempt ? `-${attempt}` : ''}`;
 }
 
-const SHARD_ID = /^([0-9a-f]{32})(?:-([0-7])of([248]))?$/;
+const SHARD_ID = /^([0-9a-f]{32})(?:-([0-7])of([248])(?:-([1-9]\d{0,8}))?)?$/;
+
+export interface ParsedShardId {
+  timeline: string;
+  number: number;
+  count: number;
+  attempt?: number;
+}
 
 /** Reads the name of a shard; undefined when it is something else. */
-export function parseShardId(id: string): { timeline: string; number: number; count: number } | undefined {
+export function parseShardId(id: string): ParsedShardId | undefined {
   const match = SHARD_ID.exec(id);
   if (!match || !isHexId(match[1]!)) return undefined;
   const number = Number(match[2] ?? 0);
   const count = Number(match[3] ?? 1);
-  return number < count ? { timeline: match[1]!, number, count } : undefined;
+  const attempt = match[4] === undefined ? {} : { attempt: Number(match[4]) };
+  return number < count ? { timeline: match[1]!, number, count, ...attempt } : undefined;
 }
 
 /** Spreads 64 bits over 32, so that each bit of the result hangs on all of them (the finaliser of MurmurHash3, twice). */

@@ -74,6 +74,11 @@ describe('seeds that once failed', () => {
     ],
     ['a branch is restored although the answer of its compute was lost', 'kitchen-sink', { seed: 1988 }],
     [
+      'what is still to be deleted of a split that was given up harms no split that was asked for since',
+      'kitchen-sink',
+      { seed: 4281 },
+    ],
+    [
       'a deletion of a stored tail that is carried out late harms no tail that was stored since',
       'kitchen-sink',
       { seed: 1453 },

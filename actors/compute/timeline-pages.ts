@@ -234,7 +234,7 @@ function isWrongShard(error: unknown): boolean {
 }
 
 function isSame(a: ShardLayout, b: ShardLayout): boolean {
-  return a.count === b.count && a.stripeBlocks === b.stripeBlocks;
+  return a.count === b.count && a.stripeBlocks === b.stripeBlocks && a.attempt === b.attempt;
 }
 
 /** All of them are over when this resolves or throws: the memory that they write to is the caller's. */

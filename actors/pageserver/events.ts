@@ -15,6 +15,8 @@ export interface ShardSpec {
   shard?: ShardTag;
   /** Whether it answers for the timeline as a whole, where there are several. */
   isFace?: boolean;
+  /** Made beside the shards that the timeline has: what it stores may be given up, and nobody does without WAL because of it. */
+  isComing?: boolean;
   pgVersion: number;
   /** Decimal: 64 bits do not fit a number. */
   systemId: string;

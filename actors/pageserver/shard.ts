@@ -119,6 +119,11 @@ export class Shard {
     return this.layers.remoteConsistentLsn;
   }
 
+  /** WAL up to here is needed no more for its pages. */
+  get releasedLsn(): number {
+    return this.spec.isComing ? 0 : this.remoteConsistentLsn;
+  }
+
   /** End of the last record that was ingested. */
   get lastLsn(): number {
     return this.#lastLsn;
@@ -150,7 +155,7 @@ export class Shard {
       onError: (error) => this.#fail(error),
       feedback: () => ({
         receivedLsn: this.#lastLsn as Lsn,
-        remoteLsn: this.remoteConsistentLsn as Lsn,
+        remoteLsn: this.releasedLsn as Lsn,
         ...(this.spec.shard ? { shard: this.spec.shard } : {}),
       }),
     });
@@ -230,8 +235,10 @@ export class Shard {
   }
 
   /** A newer attachment of this shard to this process: its objects carry the new number from now on. */
-  adopt({ generation, retained = [], safekeepers }: ShardSpec): void {
+  adopt({ generation, retained = [], safekeepers, isComing }: ShardSpec): void {
     this.spec.generation = Math.max(this.spec.generation, generation);
+    // What was told late is older than that it has come.
+    if (!isComing) delete this.spec.isComing;
     if (String(safekeepers) !== String(this.spec.safekeepers)) {
       this.spec.safekeepers = safekeepers;
       this.#stream?.follow(safekeepers);
@@ -445,11 +452,9 @@ export class Shard {
   }
 
   #walSource(): WalSource {
-    const source = { timeline: this.spec.timeline, safekeepers: this.spec.safekeepers };
-    return {
-      pgVersion: this.spec.pgVersion,
-      read: (from, length) => this.#tools.readWal(source, from, length),
-    };
+    const { pgVersion, timeline, safekeepers } = this.spec;
+    const source = { timeline, safekeepers };
+    return { pgVersion, read: (from, length) => this.#tools.readWal(source, from, length) };
   }
 
   #beforeBeginning(lsn: number): PalimpsestError {

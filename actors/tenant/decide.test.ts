@@ -230,4 +230,24 @@ describe('a project', () => {
     project.fold({ type: 'project.split', to: split.to });
     expect(() => project.command({ type: 'cancel-split' })).toThrow('cannot be cancelled any more');
   });
+
+  it('never uses the names of shards again that were given up', () => {
+    const project = new Project();
+    const timeline = project.create();
+    project.fold({ type: 'branch.created', name: 'main', timeline, startLsn: 4096 });
+    const to = { stripeBlocks: 2048, pageservers: ['ps1', 'ps2'] };
+    const attempt = () => project.snapshot.context.splitting?.to.attempt;
+    project.command({ type: 'split', to });
+    expect(attempt()).toBeUndefined();
+    project.fold({ type: 'project.split-failed', error: { code: 'corrupt', message: 'damaged' } });
+    project.command({ type: 'split', to });
+    expect(attempt()).toBe(1);
+    project.command({ type: 'cancel-split' });
+    project.fold({ type: 'project.split-cancelled' });
+    project.command({ type: 'split', to });
+    expect(attempt()).toBe(2);
+    project.fold({ type: 'project.split', to: project.snapshot.context.splitting!.to });
+    project.fold({ type: 'project.split-completed' });
+    expect(project.snapshot.context.shards).toEqual({ ...to, attempt: 2 });
+  });
 });

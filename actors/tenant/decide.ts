@@ -125,7 +125,9 @@ function decideSplit(context: TenantContext, to: ShardPlaces): TenantDecision {
     const hint = waiting.phase === 'archived' ? 'unarchive it first' : 'try again in a moment';
     return reject('conflict', `branch "${waiting.name ?? waiting.timeline}" is ${waiting.phase}`, hint);
   }
-  return { events: [{ type: 'project.split-requested', to }] };
+  const { splitsGivenUp } = context;
+  const named = splitsGivenUp ? { ...to, attempt: splitsGivenUp } : to;
+  return { events: [{ type: 'project.split-requested', to: named }] };
 }
 
 /** Asked again, it changes nothing. */

@@ -5,7 +5,7 @@
 import type { WireError } from '../../protocols/errors.ts';
 import type { EffectContext } from '../../runtime/host/definition.ts';
 import type { Origin, TimelineSpec } from '../timeline/events.ts';
-import type { ShardPlaces } from '../timeline/shards.ts';
+import { areSame, type ShardPlaces } from '../timeline/shards.ts';
 import { unneeded } from './branches.ts';
 import type { TenantCommand, TenantEvent } from './events.ts';
 import type { BranchEffectParams, TenantContext, TenantEffectParams } from './machine.ts';
@@ -136,9 +136,7 @@ export function tenantEffects(services: TenantServices) {
         const { value, context: now } = effect.snapshot();
         const { splitting } = now as TenantContext;
         const isUnderWay = splitting && !splitting.isSwitching && !splitting.isCancelled;
-        return (
-          value !== 'active' || !isUnderWay || String(splitting.to.pageservers) !== String(to.pageservers)
-        );
+        return value !== 'active' || !isUnderWay || !areSame(splitting.to, to);
       };
       const split = async (): Promise<TenantEvent[]> => {
         for (const { timeline } of context.branches) {

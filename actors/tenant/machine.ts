@@ -25,10 +25,16 @@ export interface TenantContext {
   shards?: ShardPlaces;
   splitting?: { to: ShardPlaces; isSwitching: boolean; isCancelled?: boolean } | undefined;
   splitError?: WireError | undefined;
+  /** How many were given up, for whatever reason. */
+  splitsGivenUp?: number;
   /** By timeline, in the order of creation: each after what it grew from. */
   branches: Branch[];
   /** The newest creations that failed: those who wait for them look here. */
   failures: { timeline: string; error: WireError }[];
+}
+
+function splitGivenUp({ splitsGivenUp = 0 }: TenantContext): Partial<TenantContext> {
+  return { splitting: undefined, splitsGivenUp: splitsGivenUp + 1 };
 }
 
 export interface BranchEffectParams {
@@ -122,11 +128,11 @@ export const tenantMachine = setup({
         case 'project.split-completed':
           return { splitting: undefined };
         case 'project.split-failed':
-          return { splitting: undefined, splitError: event.error };
+          return { ...splitGivenUp(context), splitError: event.error };
         case 'project.split-cancel-requested':
           return context.splitting ? { splitting: { ...context.splitting, isCancelled: true } } : {};
         case 'project.split-cancelled':
-          return { splitting: undefined };
+          return splitGivenUp(context);
         default:
           return {};
       }

@@ -10,7 +10,7 @@ import type { TimelineCommand, TimelineEvent } from './events.ts';
 import { shardsOfTimeline, type TimelineContext } from './machine.ts';
 import { safekeepersOf } from './membership.ts';
 import { pointsKept } from './retention.ts';
-import { layoutOf, placesOf, type ShardPlace, type ShardPlaces, splitFailed } from './shards.ts';
+import { areSame, layoutOf, placesOf, type ShardPlace, type ShardPlaces, splitFailed } from './shards.ts';
 
 export interface ShardServices {
   send: Send;
@@ -50,22 +50,20 @@ export async function attachShards(services: ShardServices, context: TimelineCon
   const { next } = context;
   const coming = next?.isReady ? placesOf(context.id, next.to) : [];
   await Promise.all([
-    ...currentPlaces(context).map((place) => attachShard(services, context, place, isFace(place))),
-    ...coming.map((place) => attachShard(services, context, place, false)),
+    ...currentPlaces(context).map((place) => attachShard(services, context, place)),
+    ...coming.map((place) => attachShard(services, context, place, COMING)),
   ]);
 }
 
-function isFace({ shard }: ShardPlace): boolean {
-  return shard?.number === 0;
-}
+const COMING = { isComing: true };
 
 async function attachShard(
   services: ShardServices,
   context: TimelineContext,
   place: ShardPlace,
-  face: boolean,
+  role: { isFace?: boolean; isComing?: boolean } = place.shard?.number === 0 ? { isFace: true } : {},
 ): Promise<void> {
-  const command = { type: 'attach', ...specOf(context, place), ...(face ? { isFace: true } : {}) };
+  const command = { type: 'attach', ...specOf(context, place), ...role };
   await services.send('pageserver-node', place.pageserver, command, { timeoutMs: ATTACH_TIMEOUT_MS });
 }
 
@@ -138,8 +136,7 @@ export async function prepareShards(services: ShardServices, effect: Context): P
     if (isOver()) return [];
     const before = layoutOf(shardsOfTimeline(context));
     const places = placesOf(context.id, context.next!.to);
-    const hasMoved = () =>
-      isOver() || String(now().next!.to.pageservers) !== String(context.next!.to.pageservers);
+    const hasMoved = () => isOver() || !areSame(now().next!.to, context.next!.to);
     await Promise.all(
       places.map((place) => {
         const from = splitFrom(place.shard!, before);
@@ -149,7 +146,7 @@ export async function prepareShards(services: ShardServices, effect: Context): P
     );
     // A generation belongs to one place: that of a later move is for the places that were chosen with it.
     if (hasMoved()) throw elsewhere();
-    await Promise.all(places.map((place) => attachShard(services, now(), place, false)));
+    await Promise.all(places.map((place) => attachShard(services, now(), place, COMING)));
     for (const { id } of places) await caughtUp(services, effect, { id, lsn: flushedLsn });
     if (isOver()) return [];
     // Somewhere else meanwhile: what was made is not there.

@@ -23,6 +23,7 @@ interface Sent {
   type: string;
   shard?: Named;
   isFace?: boolean;
+  isComing?: boolean;
   replacedBy?: Named[];
 }
 
@@ -67,9 +68,10 @@ class Timeline {
         // Which WAL is committed.
         if (kind === 'timeline') return { timeline: ID, startLsn: 0, members: ['sk1'] };
         if (kind === 'safekeeper') return { commitLsn: 900, flushLsn: 900, termHistory: [] };
-        const { type, shard, isFace, replacedBy } = command as unknown as Sent;
+        const { type, shard, isFace, isComing, replacedBy } = command as unknown as Sent;
         const others = replacedBy ? [' instead', ...replacedBy.map(nameOf)].join(' ') : '';
-        const which = (shard ? ` ${nameOf(shard)}${isFace ? ' face' : ''}` : '') + others;
+        const role = (isFace ? ' face' : '') + (isComing ? ' coming' : '');
+        const which = (shard ? ` ${nameOf(shard)}${role}` : '') + others;
         const about = kind === 'pageserver' ? id.slice(32) : `${id}${which}`;
         const refusal = this.refuse({ type, node: id });
         if (refusal) throw refusal;
@@ -97,8 +99,8 @@ it('makes new shards beside the old one, switches to them, and only then gives i
     'flush',
     'split ps1 0of2',
     'split ps2 1of2',
-    'attach ps1 0of2',
-    'attach ps2 1of2',
+    'attach ps1 0of2 coming',
+    'attach ps2 1of2 coming',
     'status -0of2',
     'status -1of2',
   ]);
@@ -107,7 +109,7 @@ it('makes new shards beside the old one, switches to them, and only then gives i
   expect(timelineStatus(timeline.snapshot)).toMatchObject({ shards: undefined, nextReady: true });
   timeline.sent.length = 0;
   await timeline.effect('attach');
-  expect(timeline.sent).toEqual(['attach ps1', 'attach ps1 0of2', 'attach ps2 1of2']);
+  expect(timeline.sent).toEqual(['attach ps1', 'attach ps1 0of2 coming', 'attach ps2 1of2 coming']);
   expect(timeline.command({ type: 'switch-shards' })).toEqual(['retireShards']);
   expect(timelineStatus(timeline.snapshot)).toMatchObject({ shards: places('ps1', 'ps2'), generation: 2 });
   timeline.sent.length = 0;

@@ -9,7 +9,8 @@
  *   shards.split-given-up     instead of the switch                               drop
  *   shards.split-abandoned    the new ones are gone
  *
- * Another split can be asked for only when nothing is left of one that was given up: the new shards would have the names of the old ones.
+ * Another split can be asked for only when nothing is left of one that was given up, as far as anybody can tell: what was to be done for
+ * that may still be carried out late. So its shards have other names.
  */
 import { toWireError, type WireError } from '../../protocols/errors.ts';
 import {
@@ -25,6 +26,8 @@ import type { ActorEvent } from '../../runtime/host/definition.ts';
 export interface ShardPlaces {
   stripeBlocks: number;
   pageservers: string[];
+  /** Of the layout: by it the shards have names that no shards before them had. */
+  attempt?: number;
 }
 
 export type ShardsEvent = ActorEvent &
@@ -62,7 +65,13 @@ export interface ShardPlace {
 
 export function layoutOf(places: ShardPlaces | undefined): ShardLayout {
   if (!places || places.pageservers.length === 1) return ONE_SHARD;
-  return { count: places.pageservers.length, stripeBlocks: places.stripeBlocks };
+  const { pageservers, ...layout } = places;
+  return { count: pageservers.length, ...layout };
+}
+
+/** Whether both are the same shards at the same pageservers. */
+export function areSame(a: ShardPlaces, b: ShardPlaces): boolean {
+  return a.attempt === b.attempt && String(a.pageservers) === String(b.pageservers);
 }
 
 /** The shards of a timeline one by one, by their numbers. */

@@ -84,7 +84,7 @@ export async function detachStrays(
     hosted.map(async ({ timeline: id, pageserver }) => {
       const name = parseShardId(id);
       if (!name) return;
-      const { timeline, number, count } = name;
+      const { timeline, ...tag } = name;
       const known = owners.active.get(timeline);
       const owner = known?.shards.get(id);
       if (known ? owner === pageserver : owners.exists(timeline)) return;
@@ -93,7 +93,7 @@ export async function detachStrays(
         about,
         `a pageserver serves a timeline that ${known ? 'has moved' : 'was deleted'}; it is detached`,
       );
-      const shard = count > 1 ? { shard: { number, count, stripeBlocks: STRIPE_BLOCKS } } : {};
+      const shard = tag.count > 1 ? { shard: { ...tag, stripeBlocks: STRIPE_BLOCKS } } : {};
       const isOver = known && owner === undefined && !known.retiring.has(id);
       // One that has moved may come back, and finds its layers then.
       const local = known ? {} : { dropLocal: true };

@@ -10,7 +10,7 @@
  *   PAGES          u32 request, 8192 bytes * count
  *   DIRECTORY      u32 request, (u32 spc, u32 db, u32 rel, u32 fork, u32 blocks) *
  *   BASEBACKUP     u32 request, msgpack Basebackup
- *   LAYOUT         u32 request, u32 count, u32 stripeBlocks
+ *   LAYOUT         u32 request, u32 count, u32 stripeBlocks, (u32 attempt)?
  *   FAILED         u32 request, msgpack WireError
  *
  * Answers may come in any order; the request id pairs them. A page beyond its relation's end reads as zeros. A shard refuses pages that
@@ -241,19 +241,21 @@ export function decodeBasebackup(body: Uint8Array): Basebackup {
 }
 
 /** Encodes the payload (after the request id) of a LAYOUT frame. */
-export function encodeLayout({ count, stripeBlocks }: ShardLayout): Uint8Array {
-  const payload = new Uint8Array(8);
+export function encodeLayout({ count, stripeBlocks, attempt }: ShardLayout): Uint8Array {
+  const payload = new Uint8Array(attempt ? 12 : 8);
   const view = viewOf(payload);
   view.setUint32(0, count, true);
   view.setUint32(4, stripeBlocks, true);
+  if (attempt) view.setUint32(8, attempt, true);
   return payload;
 }
 
 /** Decodes a LAYOUT body; throws `invalid-argument` for a malformed one. */
 export function decodeLayout(body: Uint8Array): ShardLayout {
-  if (body.length !== 12) throw malformed('LAYOUT');
+  if (body.length !== 12 && body.length !== 16) throw malformed('LAYOUT');
   const view = viewOf(body);
-  const layout = { count: view.getUint32(4, true), stripeBlocks: view.getUint32(8, true) };
+  const attempt = body.length > 12 ? { attempt: view.getUint32(12, true) } : {};
+  const layout = { count: view.getUint32(4, true), stripeBlocks: view.getUint32(8, true), ...attempt };
   checkShardCount(layout.count);
   if (layout.stripeBlocks === 0) throw malformed('LAYOUT');
   return layout;

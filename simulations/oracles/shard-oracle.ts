@@ -2,7 +2,8 @@
  * What must hold of timelines whose pages are spread over shards, and of what is left behind by layouts that are over.
  *
  * 1. Objects of a layout go only when the timeline is told to do without it.
- * 2. Safekeepers do without WAL only as far as the objects of all shards of one layout reach.
+ * 2. Safekeepers do without WAL only as far as the objects of all shards of one layout reach, which the timeline has or has just had: one
+ *    that is being made may be given up.
  * 3. When everything is over, there is nothing of any other layout than the timeline's own: no shard that is served, and no objects but
  *    those that somebody stored who had been cut off, and ended before it could be told.
  */
@@ -82,8 +83,10 @@ export class ShardOracle {
     const kept = this.#kept();
     for (const { snapshot } of replicas()) {
       const { identity, offload } = snapshot.context;
-      if (this.#deleted.has(identity.timeline) || snapshot.value === 'removed') continue;
-      const upTo = Math.max(identity.startLsn, kept.get(identity.timeline) ?? 0);
+      const known = kept.get(identity.timeline);
+      if (known === undefined || this.#deleted.has(identity.timeline) || snapshot.value === 'removed')
+        continue;
+      const upTo = Math.max(identity.startLsn, known);
       if (!offload || offload.remoteLsn <= upTo) continue;
       world.fail(
         'WAL is kept for the slowest shard',
@@ -93,7 +96,7 @@ export class ShardOracle {
     }
   }
 
-  /** Up to where the objects of all shards of some layout have everything, by timeline. */
+  /** Up to where the objects of all shards of one layout have everything, by timeline, of those that are known now. */
   #kept(): Map<string, number> {
     const ends = new Map<string, number>();
     for (const [key, object] of this.#options.bucket.objects) {
@@ -101,13 +104,11 @@ export class ShardOracle {
       if (name !== undefined) ends.set(name, Math.max(ends.get(name) ?? 0, this.#endOf(key, object)));
     }
     const kept = new Map<string, number>();
-    for (const name of ends.keys()) {
-      const { timeline, count } = parseShardId(name)!;
-      const shards = Array.from({ length: count }, (_, number) => {
-        return shardId(timeline, count === 1 ? undefined : { number, count, stripeBlocks: 1 });
-      });
-      const slowest = Math.min(...shards.map((id) => ends.get(id) ?? 0));
-      kept.set(timeline, Math.max(kept.get(timeline) ?? 0, slowest));
+    for (const { timeline, shards, retiringShards } of this.#options.timelines()) {
+      const layouts = [shards ? placesOf(timeline, shards).map(({ id }) => id) : [timeline]];
+      if (retiringShards) layouts.push(placesOf(timeline, retiringShards).map(({ id }) => id));
+      const slowest = layouts.map((ids) => Math.min(...ids.map((id) => ends.get(id) ?? 0)));
+      kept.set(timeline, Math.max(...slowest));
     }
     return kept;
   }

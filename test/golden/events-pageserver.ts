@@ -36,8 +36,9 @@ export const PAGESERVER_EVENTS = {
     spec: {
       tenant: TENANT,
       timeline: TIMELINE,
-      shard: { number: 1, count: 2, stripeBlocks: 2048 },
+      shard: { number: 1, count: 2, stripeBlocks: 2048, attempt: 1 },
       isFace: true,
+      isComing: true,
       pgVersion: 17,
       systemId: '7300000000000000000',
       startLsn: 0x1500000,

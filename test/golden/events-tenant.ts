@@ -8,7 +8,7 @@ const T3 = '3'.repeat(32);
 const T4 = '4'.repeat(32);
 const error = { code: 'unavailable' as const, message: 'no safekeeper answers', hint: 'look at the nodes' };
 const from = { timeline: T1, name: 'main', point: { kind: 'lsn' as const, lsn: 0x1600000 } };
-const FOUR = { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b', 'ps-c', 'ps-d'] };
+const FOUR = { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b', 'ps-c', 'ps-d'], attempt: 1 };
 const ancestor = { timeline: T1, lsn: 0x1600000 };
 
 export const TENANT_EVENTS = {
@@ -20,7 +20,7 @@ export const TENANT_EVENTS = {
       template: { key: 'templates/17/index.json', startLsn: 0x1500000, systemId: '7300000000000000000' },
       safekeepers: ['sk-a', 'sk-b', 'sk-c'],
       pageserver: 'ps-a',
-      shards: { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b'] },
+      shards: { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b'], attempt: 1 },
     },
     password: 'secret',
     timeMs: 1_700_000_000_000,

@@ -15,7 +15,7 @@ export const TIMELINE_EVENTS = {
       systemId: '7300000000000000000',
       members: ['sk-a', 'sk-b', 'sk-c'],
       pageserver: 'ps-a',
-      shards: { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b'] },
+      shards: { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b'], attempt: 1 },
       origin: { kind: 'branch', timeline: T1, point: { kind: 'lsn', lsn: 0x1600000 } },
     },
     timeMs: 1_700_000_000_000,
@@ -30,7 +30,7 @@ export const TIMELINE_EVENTS = {
   'replicas.completed': { type: 'replicas.completed' },
   'shards.split-requested': {
     type: 'shards.split-requested',
-    to: { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b', 'ps-c', 'ps-d'] },
+    to: { stripeBlocks: 2048, pageservers: ['ps-a', 'ps-b', 'ps-c', 'ps-d'], attempt: 2 },
   },
   'attach.requested': {
     type: 'attach.requested',

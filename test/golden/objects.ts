@@ -34,15 +34,15 @@ export const GOLDEN_FORMATS: GoldenFormat[] = [
     name: 'index',
     version: 2,
     async write() {
-      const { shard: _, isFace: __, ...spec } = PAGESERVER_EVENTS['attach.requested'].spec;
+      const { shard: _, isFace: __, isComing: ___, ...spec } = PAGESERVER_EVENTS['attach.requested'].spec;
       return writeIndex(spec as ShardSpec);
     },
     read: async (bytes) => decodeIndex('golden', bytes),
   },
   {
-    // The same format with what only a shard of several has.
+    // The same format with what only a shard of several has; the second file with what one has that was made after a split was given up.
     name: 'shard-index',
-    version: 1,
+    version: 2,
     write: async () => writeIndex(PAGESERVER_EVENTS['attach.requested'].spec as ShardSpec),
     read: async (bytes) => decodeIndex('golden', bytes),
   },
@@ -58,7 +58,7 @@ export const GOLDEN_FORMATS: GoldenFormat[] = [
   },
   {
     name: 'shards-manifest',
-    version: 1,
+    version: 2,
     write: () =>
       withObjects(async (objects) => {
         await manifestsOf(objects, (history) => history).save(TENANT);

@@ -59,6 +59,7 @@ describe.each([2, 4])('%i shards over the same WAL', (count) => {
       await shard.layers.compacted();
       await shard.createImages(reference.moments[2]!.lsn);
       await shard.uploaded();
+      expect(shard.releasedLsn).toBe(reference.endLsn);
     }
     await expectAll(world, shards);
     const whole = await world.open(specOf(world, undefined));
@@ -163,6 +164,21 @@ async function expectPages(pages: TimelinePages): Promise<void> {
   );
   for (const relations of databases) expect(relations.length).toBeGreaterThan(100);
 }
+
+test('WAL is kept for a shard that is made beside another one until it takes over', async () => {
+  const world = await worlds.add({});
+  const spec = specOf(world, shardsOf(layout(2))[1]);
+  const shard = await world.open({ ...spec, isComing: true });
+  await world.feed(shard, reference.endLsn);
+  await shard.flush();
+  await shard.uploaded();
+  expect(shard).toMatchObject({ remoteConsistentLsn: reference.endLsn, releasedLsn: 0 });
+  shard.adopt({ ...spec, isComing: true });
+  expect(shard.releasedLsn).toBe(0);
+  shard.adopt(spec);
+  expect(shard.releasedLsn).toBe(reference.endLsn);
+  await shard.close();
+});
 
 test('a shard refuses the pages of another', async () => {
   const world = await worlds.add({});
