@@ -48,7 +48,8 @@ export class SystemConnection {
 
   /** Opens the page service of a timeline. */
   openPages(timeline: string): Promise<Channel> {
-    return openChannel(this.bus, this.#network, 'pageserver', timeline, { timeoutMs: TIMEOUT_MS });
+    const options = { timeoutMs: TIMEOUT_MS, answersSoon: true };
+    return openChannel(this.bus, this.#network, 'pageserver', timeline, options);
   }
 
   /** Told when the system has stopped. */

@@ -215,7 +215,8 @@ async function start(spec: ComputeSpec): Promise<StartedReply> {
     timeline: spec.timeline,
     layout: spec.shards,
     find: (shard) => findDoor(bus, 'pageserver', shard, { timeoutMs: CHANNEL_TIMEOUT_MS }),
-    open: (address, shard) => openDoor(network, address, { kind: 'pageserver', id: shard, ...opening() }),
+    open: (address, shard) =>
+      openDoor(network, address, { kind: 'pageserver', id: shard, ...opening(), answersSoon: true }),
     timeoutMs: configuration.pageTimeoutMs,
   });
   firstPages = new FirstPages({ source: pages, clock });

@@ -14,10 +14,11 @@ import { PalimpsestError } from '../../protocols/errors.ts';
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameReader } from '../../protocols/framing.ts';
 import { DrainWaiters } from '../channels/drain-waiters.ts';
 import { splitAddress } from '../channels/fallback.ts';
-import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
+import type { Channel, ChannelListener, ChannelNetwork, DialChannelOptions } from '../ports/channel.ts';
 import type { ChannelIdentity } from './credentials.ts';
 import { type DialTarget, dialSocket } from './dial-socket.ts';
 import { systemCode } from './file-errors.ts';
+import { ShortWait } from './short-wait.ts';
 import { writeNow } from './write-now.ts';
 
 const RECEIVE_BYTES = 256 * 1024;
@@ -51,8 +52,8 @@ export class SocketChannelNetwork implements ChannelNetwork {
   }
 
   /** Of an address that names a way over the bus, too, only the other one is tried. */
-  dial(given: string, options: { timeoutMs: number; role?: string }): Promise<Channel> {
-    const { timeoutMs, role } = options;
+  dial(given: string, options: DialChannelOptions): Promise<Channel> {
+    const { timeoutMs, role, answersSoon } = options;
     const address = splitAddress(given).direct;
     const receiver = new Receiver();
     return dialSocket<Channel>(parseAddress(address), {
@@ -60,7 +61,7 @@ export class SocketChannelNetwork implements ChannelNetwork {
       shown: address,
       onread: receiver.onread,
       secure: this.#identity && { ...this.#identity, role },
-      take: (socket) => new SocketChannel(socket, receiver),
+      take: (socket) => new SocketChannel(socket, receiver, answersSoon ? new ShortWait() : undefined),
       failure: (error) =>
         error
           ? unreachable(address, error)
@@ -190,6 +191,7 @@ function takeSlab(): Buffer {
 class SocketChannel implements Channel {
   readonly #socket: Socket;
   readonly #reader: FrameReader;
+  readonly #wait: ShortWait | undefined;
   #handle: ((type: number, body: Uint8Array) => void) | undefined;
   #held: { type: number; body: Uint8Array }[] = [];
   #paused = false;
@@ -210,8 +212,9 @@ class SocketChannel implements Channel {
   #reason: Error | undefined;
   #onClose: ((reason: Error | undefined) => void)[] = [];
 
-  constructor(socket: Socket, receiver: Receiver) {
+  constructor(socket: Socket, receiver: Receiver, wait?: ShortWait) {
     this.#socket = socket;
+    this.#wait = wait;
     this.#reader = new FrameReader((type, body) => this.#deliver(type, body));
     receiver.push = (chunk) => this.#receive(chunk);
     socket.on('error', (error) => {
@@ -298,6 +301,7 @@ class SocketChannel implements Channel {
 
   #deliver(type: number, body: Uint8Array): void {
     if (this.#closed) return;
+    this.#wait?.answered();
     // After a pause at most one buffer's worth of frames is held.
     if (this.#paused || this.#held.length > 0 || !this.#handle) this.#held.push({ type, body: body.slice() });
     else this.#handle(type, body);
@@ -335,6 +339,7 @@ class SocketChannel implements Channel {
     if (parts.length === 0) return;
     this.#pending = [];
     this.#pendingBytes = 0;
+    this.#wait?.asked();
     this.#flights.push(this.#full.length > 0 ? this.#full : NO_SLABS);
     if (this.#full.length > 0) this.#full = [];
     if (parts.length === 1) {

@@ -140,6 +140,7 @@ export interface OpenOptions {
   timeoutMs: number;
   /** For a cluster with tokens: then the answer of the door is waited for. */
   admission?: Admission | undefined;
+  answersSoon?: boolean;
 }
 
 /**
@@ -199,8 +200,8 @@ export async function openDoor(
   address: string,
   { kind, id, ...options }: OpenOptions & { kind: string; id: string },
 ): Promise<Channel> {
-  const { timeoutMs, admission } = options;
-  const channel = await network.dial(address, { timeoutMs, role: kind });
+  const { timeoutMs, admission, answersSoon } = options;
+  const channel = await network.dial(address, { timeoutMs, role: kind, answersSoon });
   if (!admission) {
     channel.send(OPEN_FRAME, packMessage({ kind, id }));
     return channel;

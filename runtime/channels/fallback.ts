@@ -7,7 +7,7 @@
  * An address that names both is `tcp:host:port|bus:name`. Doors give the two apart (`door.ts`), for who knows only the first.
  */
 import { PalimpsestError } from '../../protocols/errors.ts';
-import type { Channel, ChannelListener, ChannelNetwork } from '../ports/channel.ts';
+import type { Channel, ChannelListener, ChannelNetwork, DialChannelOptions } from '../ports/channel.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 
@@ -25,8 +25,6 @@ export interface FallbackOptions {
   clock: Clock;
   log: Log;
 }
-
-type DialOptions = Parameters<ChannelNetwork['dial']>[1];
 
 /** One address for both ways. */
 export function joinAddresses(direct: string, overBus: string | undefined): string {
@@ -69,7 +67,7 @@ export class FallbackNetwork implements ChannelNetwork {
     };
   }
 
-  async dial(address: string, options: DialOptions): Promise<Channel> {
+  async dial(address: string, options: DialChannelOptions): Promise<Channel> {
     const { direct, overBus } = splitAddress(address);
     if (overBus === undefined) return this.#sockets.dial(direct, options);
     try {
@@ -92,14 +90,14 @@ export class FallbackNetwork implements ChannelNetwork {
     }
   }
 
-  #dialDirect(direct: string, options: DialOptions): Promise<Channel> {
+  #dialDirect(direct: string, options: DialChannelOptions): Promise<Channel> {
     return this.#sockets.dial(direct, {
       ...options,
       timeoutMs: Math.min(options.timeoutMs, SOCKET_TIMEOUT_MS),
     });
   }
 
-  #leaveWhenThereIsAWay(channel: Channel, direct: string, options: DialOptions): void {
+  #leaveWhenThereIsAWay(channel: Channel, direct: string, options: DialChannelOptions): void {
     let isOpen = true;
     const look = async () => {
       const way = await this.#dialDirect(direct, options).catch(() => undefined);

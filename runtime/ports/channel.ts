@@ -29,9 +29,14 @@ export interface ChannelListener {
 
 export interface ChannelNetwork {
   listen(address: string, onChannel: (channel: Channel) => void): Promise<ChannelListener>;
-  /**
-   * With `role`, the other end has to prove it where ends prove anything. Throws PalimpsestError `unavailable`, `timeout`, or
-   * `permission-denied`.
-   */
-  dial(address: string, options: { timeoutMs: number; role?: string }): Promise<Channel>;
+  /** Throws PalimpsestError `unavailable`, `timeout`, or `permission-denied`. */
+  dial(address: string, options: DialChannelOptions): Promise<Channel>;
+}
+
+export interface DialChannelOptions {
+  timeoutMs: number;
+  /** The other end has to prove it where ends prove anything. */
+  role?: string;
+  /** Each frame that is sent is a request, and its answer usually comes within microseconds: waiting for it must not begin with sleep. */
+  answersSoon?: boolean | undefined;
 }

@@ -70,7 +70,7 @@ export async function timePages(
   { among = blocks, network = new SocketChannelNetwork(), admission }: PageTimes = {},
 ): Promise<number[]> {
   const clock = new SystemClock();
-  const opening = { timeoutMs: TIMEOUT_MS, admission };
+  const opening = { timeoutMs: TIMEOUT_MS, admission, answersSoon: true };
   const channel = await openChannel(bus, network, 'pageserver', timeline, opening);
   const pages = new PageClient({ clock, channel, timeoutMs: TIMEOUT_MS });
   const into = new Uint8Array(8192);
