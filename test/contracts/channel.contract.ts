@@ -103,6 +103,31 @@ export function channelContract(name: string, create: () => Promise<ChannelFixtu
       expect(got).toEqual([...sizes, ...sizes, ...sizes].map((size) => [size, true]));
     });
 
+    it('brings each answer to who expects it soon, and to who expected it sooner than it comes', async () => {
+      const fixture = await create();
+      fixtures.push(fixture);
+      const listener = await fixture.network.listen(fixture.address(), (channel) => {
+        open.push(channel);
+        channel.onFrame(async (type, body) => {
+          const answer = body.slice();
+          if (type === 2) await tick(3);
+          channel.send(type, answer);
+        });
+      });
+      const client = await fixture.network.dial(listener.address, { timeoutMs: 2_000, answersSoon: true });
+      open.push(client, listener);
+      let answered = (_: number) => {};
+      client.onFrame((_, body) => answered(body[0]!));
+      for (let request = 0; request < 120; request++) {
+        const answer = new Promise<number>((resolve) => {
+          answered = resolve;
+        });
+        // First they come soon, then late for so long that this is noticed, then soon again.
+        client.send(request >= 40 && request < 80 ? 2 : 1, Uint8Array.of(request));
+        expect(await answer).toBe(request);
+      }
+    });
+
     it('keeps ten thousand small frames in order', async () => {
       const { client, server } = await pair();
       let next = 0;
