@@ -2,13 +2,15 @@
  * What is left of layouts that are over. Where a timeline's pages were spread over other shards, the objects of those that there were have
  * gone; a pageserver that had been cut off then may have stored some of them after that.
  *
- * Only what an attachment before the present ones has written is taken for left over: neither what a split is just making (generation 0),
- * nor what a newer attachment writes that the manifest does not tell of yet.
+ * 1. Of layouts that are certainly older than those that there are, all is left over: they had fewer shards, or were given up before.
+ * 2. Of others, only what an attachment before the present ones has written: neither what a split is just making (generation 0), nor what a
+ *    newer attachment writes that the manifest does not tell of yet.
  */
 import { generationOf } from '../../actors/pageserver/layer-descriptor.ts';
 import { shardsOfTimeline } from '../../actors/timeline/machine.ts';
 import { placesOf } from '../../actors/timeline/shards.ts';
 import { PalimpsestError } from '../../protocols/errors.ts';
+import { parseShardId } from '../../protocols/shard-layout.ts';
 import type { Objects } from '../../runtime/ports/objects.ts';
 import { readManifest, timelineKey } from '../node/manifests.ts';
 import { contextOf } from '../node/recovered-timelines.ts';
@@ -19,6 +21,10 @@ interface Layout {
   /** Names of the folders: of the shards that serve, are being made, or are about to go. */
   folders: ReadonlySet<string>;
   generation: number;
+  /** How many shards serve. */
+  count: number;
+  /** Of the newest of the layouts. */
+  attempt: number;
 }
 
 /** The keys of all objects that are left over, by the names of their folders. Reads the manifests of timelines with several folders. */
@@ -39,12 +45,21 @@ export async function leftOvers(
   return left;
 }
 
-function leftIn({ indexes, layers }: TimelineObjects, { generation: newest }: Layout): Set<string> {
+function leftIn({ timeline, indexes, layers }: TimelineObjects, layout: Layout): Set<string> {
+  const newest = isOlder(timeline, layout) ? Number.POSITIVE_INFINITY : layout.generation;
+  const oldest = isOlder(timeline, layout) ? 0 : 1;
   const all = [
     ...indexes.map(({ key, generation }) => ({ key, generation })),
     ...Array.from(layers.keys(), (key) => ({ key, generation: generationOf(key) })),
   ];
-  return new Set(all.filter(({ generation }) => generation > 0 && generation < newest).map(({ key }) => key));
+  const isLeft = ({ generation }: { generation: number }) => generation >= oldest && generation < newest;
+  return new Set(all.filter(isLeft).map(({ key }) => key));
+}
+
+/** Shards become only more, and a split that is given up comes before those with a higher number. */
+function isOlder(folder: string, layout: Layout): boolean {
+  const { count = 1, attempt = 0 } = parseShardId(folder) ?? {};
+  return count < layout.count || attempt < layout.attempt;
 }
 
 /** Undefined where nothing is known for certain: without a manifest, or with one that cannot be read, which is told elsewhere. */
@@ -54,9 +69,14 @@ async function readLayout(
 ): Promise<Layout | undefined> {
   try {
     const context = contextOf(await readManifest(objects, timelineKey(tenant, timeline)));
-    const all = [shardsOfTimeline(context), context.next?.to, context.retiring];
-    const places = all.flatMap((each) => (each ? placesOf(timeline, each) : []));
-    return { folders: new Set(places.map(({ id }) => id)), generation: context.generation };
+    const current = shardsOfTimeline(context);
+    const all = [current, context.next?.to, context.retiring].filter((each) => each !== undefined);
+    return {
+      folders: new Set(all.flatMap((each) => placesOf(timeline, each)).map(({ id }) => id)),
+      generation: context.generation,
+      count: current.pageservers.length,
+      attempt: Math.max(...all.map(({ attempt = 0 }) => attempt)),
+    };
   } catch (error) {
     const isTold =
       error instanceof PalimpsestError && error.code !== 'unavailable' && error.code !== 'timeout';

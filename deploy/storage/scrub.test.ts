@@ -334,6 +334,25 @@ describe('scrub', () => {
     expect(keys).toEqual([wal]);
   });
 
+  it('finds all that is left of a split that was given up, once there is a newer one', async () => {
+    const own = `projects/${TENANT}/timelines/${TIMELINE}.json`;
+    const two = { stripeBlocks: 4, pageservers: ['ps-a', 'ps-b'] };
+    const context = { id: TIMELINE, pageserver: 'ps-a', generation: 3 };
+    const told = (next: object) =>
+      store.objects.put(own, manifest({ state: { machine: { context: { ...context, ...next } } } }));
+    await store.index(layers, 3);
+    // Stored so late that nobody took it away; and what the next attempt is making.
+    const shard = { number: 1, count: 2, stripeBlocks: 4 };
+    await store.index([], 0, { shard });
+    await store.index([], 0, { shard: { ...shard, attempt: 1 } });
+    // That the next one is under way is not told yet.
+    await told({});
+    expect(kinds(await store.scrub())).toEqual([]);
+    await told({ next: { to: { ...two, attempt: 1 }, isReady: false } });
+    const left = `tenants/${TENANT}/timelines/${TIMELINE}-1of2/index-00000000`;
+    expect(kinds(await store.scrub())).toEqual([['orphan', left]]);
+  });
+
   it('checks manifests, and that every timeline has one', async () => {
     const other = `projects/${TENANT}/timelines/${'c'.repeat(32)}.json`;
     await store.objects.put(other, manifest({ state: { a: 1 } }));
