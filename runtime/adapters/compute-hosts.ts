@@ -32,6 +32,8 @@ const REFILL_DELAY_MS = 400;
 const RESERVE_RETRY_MS = 10_000;
 /** A request to a host that has just died fails before its end is known. */
 const LOST_HOST_GRACE_MS = 200;
+/** How often a host is asked whether it still starts: somebody waits for that. */
+const LOOK_MS = 1_000;
 
 export interface LocalComputeHostsOptions {
   clock: Clock;
@@ -115,12 +117,16 @@ export class LocalComputeHosts implements ComputeHosts {
 
   async start(spec: ComputeSpec, { timeoutMs }: { timeoutMs: number }): Promise<ComputeHandle> {
     if (this.#closing) throw new PalimpsestError('unavailable', 'Palimpsest is being stopped');
+    const { clock } = this.#options;
+    const deadline = clock.monotonic() + timeoutMs;
     try {
       const { host, warm } = this.#take(spec.pgVersion);
       return await this.#startIn(host, spec, { warm, timeoutMs }).catch((error) => {
-        // A host of the reserve may have died without anybody noticing: that is no fault of this start.
-        if (!host.wasLost || this.#closing) throw error;
-        return this.#startIn(this.#spawn(spec.pgVersion, false), spec, { warm: false, timeoutMs });
+        // A host of the reserve may have died, or be cut off, without anybody noticing: that is no fault of this start.
+        const isDeaf = warm && error instanceof PalimpsestError && error.code === 'timeout';
+        const leftMs = Math.floor(deadline - clock.monotonic());
+        if ((!host.wasLost && !isDeaf) || leftMs <= 0 || this.#closing) throw error;
+        return this.#startIn(this.#spawn(spec.pgVersion, false), spec, { warm: false, timeoutMs: leftMs });
       });
     } finally {
       this.#options.clock.setTimer(REFILL_DELAY_MS, () => this.fillReserve());
@@ -139,7 +145,11 @@ export class LocalComputeHosts implements ComputeHosts {
       const readyMs = Math.round((clock.monotonic() - began) * 100) / 100;
       const command = { type: 'start', spec };
       const started = await Promise.race([
-        sendCommand<StartedReply>(bus, COMPUTE_HOST_KIND, host.id, command, { timeoutMs }),
+        // Its connection may just be lost, and with it what is sent to it.
+        sendCommand<StartedReply>(bus, COMPUTE_HOST_KIND, host.id, command, {
+          timeoutMs,
+          watch: { ...this.#options, lookMs: LOOK_MS },
+        }),
         host.ended.then((end) => failStart(end)),
       ]);
       return host.running(spec, started, { warm, phasesMs: { host: readyMs, ...started.phasesMs } });
@@ -319,6 +329,7 @@ class HostProcess {
       stop: ({ timeoutMs, ...condition }) =>
         sendCommand<StoppedReply>(bus, COMPUTE_HOST_KIND, this.id, { type: 'stop', ...condition } as never, {
           timeoutMs,
+          watch: this.#options,
         }),
       kill: () => this.kill(),
     };

@@ -20,9 +20,10 @@ const IS_UNDER_WAY = 'is-under-way';
 /** The field of a command, and of that question, which holds the command's name. */
 const WATCHED_AS = 'watchedAs';
 const NAME_BYTES = 16;
-/** Pause between two questions, and how long an answer may take. Shorter commands are not watched. */
+/** Pause between two questions, and how long an answer may take. */
 const LOOK_MS = 2_000;
-const WATCHED_FROM_MS = 5 * LOOK_MS;
+/** A command of fewer pauses is not watched. */
+const WATCHED_FROM_LOOKS = 5;
 /** An answer may just be on its way when the question is asked. */
 const UNKNOWN_LOOKS = 2;
 /** Longer than a pause of the broker, or of a process that is busy. */
@@ -35,6 +36,8 @@ const ANSWERED = 'answered';
 export interface CommandWatch {
   clock: Clock;
   random: Random;
+  /** Pause between two questions: shorter where who is asked is near. */
+  lookMs?: number;
 }
 
 export interface CommandOptions {
@@ -70,7 +73,7 @@ export async function sendCommand<T = unknown>(
   command: { type: string },
   { timeoutMs, watch }: CommandOptions,
 ): Promise<T> {
-  const isWatched = watch && timeoutMs >= WATCHED_FROM_MS;
+  const isWatched = watch && timeoutMs >= WATCHED_FROM_LOOKS * (watch.lookMs ?? LOOK_MS);
   const answer = isWatched
     ? await requestWatched(bus, { kind, id, command, timeoutMs }, watch)
     : await bus.request(commandSubject(kind, id), packMessage(command), { timeoutMs });
@@ -96,15 +99,15 @@ export async function sendCommand<T = unknown>(
 async function requestWatched(
   bus: Bus,
   sent: { kind: string; id: string; command: { type: string }; timeoutMs: number },
-  { clock, random }: CommandWatch,
+  { clock, random, lookMs = LOOK_MS }: CommandWatch,
 ): Promise<BusReply> {
   const { kind, id, command, timeoutMs } = sent;
   const subject = commandSubject(kind, id);
   const name = { [WATCHED_AS]: hexId(random.bytes(NAME_BYTES)) };
   const question = packMessage({ type: IS_UNDER_WAY, ...name });
-  const look = () => bus.request(subject, question, { timeoutMs: LOOK_MS });
+  const look = () => bus.request(subject, question, { timeoutMs: lookMs });
   const isOver = new AbortController();
-  const lost = untilLost(clock, look, isOver.signal).then((how) => {
+  const lost = untilLost(() => clock.sleep(lookMs, isOver.signal), look).then((how) => {
     throw new PalimpsestError(
       'timeout',
       `${kind} ${id} ${how} '${command.type}'`,
@@ -122,10 +125,10 @@ async function requestWatched(
 }
 
 /** Resolves, in words, when whoever took a command does not carry it out any more; never when the wait for it is over. */
-async function untilLost(clock: Clock, look: () => Promise<BusReply>, isOver: AbortSignal): Promise<string> {
+async function untilLost(pause: () => Promise<void>, look: () => Promise<BusReply>): Promise<string> {
   const never = new Promise<never>(() => {});
   for (let silent = 0, unknown = 0; ; ) {
-    await clock.sleep(LOOK_MS, isOver).catch(() => never);
+    await pause().catch(() => never);
     // Without a broker, the command itself fails.
     const seen = await look().catch(() => undefined);
     if (seen?.status === 'ok') {

@@ -4,12 +4,13 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { COMPUTE_HOST_KIND } from '../../actors/compute/host-protocol.ts';
 import type { ComputeHandle } from '../../actors/compute/hosts.ts';
 import type { ComputeSpec } from '../../actors/compute/spec.ts';
 import type { NodeId } from '../../protocols/ids.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import { PgClient } from '../support/pg-client.ts';
-import { processTree } from '../support/processes.ts';
+import { eventually, processTree } from '../support/processes.ts';
 import { ComputeWorld } from './compute-world.ts';
 
 const canMount = process.getuid?.() === 0 && existsSync('/dev/fuse');
@@ -114,6 +115,29 @@ describe('a compute with three safekeepers', () => {
     expect(early).toEqual({ stopped: false, idleMs: expect.any(Number) });
     expect(await handle.stop({ ifIdleForMs: 0, timeoutMs: 30_000 })).toMatchObject({ stopped: true });
     await handle.ended;
+  });
+
+  it('starts in another host when one in reserve does not hear of it', async () => {
+    const spec = await newTimeline(world);
+    await (await world.hosts.start(spec, START)).stop({ timeoutMs: 30_000 });
+    await eventually('a host is in reserve', () => postmasters().length > 0, { limitMs: 20_000 });
+    const { bus } = world;
+    const request = bus.request.bind(bus);
+    let lost: string | undefined;
+    bus.request = (subject, data, options) => {
+      if (lost !== undefined || !subject.includes(COMPUTE_HOST_KIND)) return request(subject, data, options);
+      lost = subject;
+      return new Promise(() => {});
+    };
+    try {
+      const handle = await world.hosts.start(spec, START);
+      expect(lost).toBeDefined();
+      expect(lost).not.toContain(handle.compute.hostId);
+      expect(postmasters(lost!.split('.').at(-1))).toEqual([]);
+      await handle.stop({ timeoutMs: 30_000 });
+    } finally {
+      bus.request = request;
+    }
   });
 
   it('ends with all of its processes when any of them is killed', async () => {
