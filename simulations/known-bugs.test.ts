@@ -79,6 +79,11 @@ describe('seeds that once failed', () => {
       { seed: 4281 },
     ],
     [
+      'shards that take over while they store something store it again at once, and the split is over soon',
+      'kitchen-sink',
+      { seed: 6894 },
+    ],
+    [
       'a deletion of a stored tail that is carried out late harms no tail that was stored since',
       'kitchen-sink',
       { seed: 1453 },

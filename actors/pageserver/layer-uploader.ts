@@ -50,6 +50,8 @@ export class LayerUploader {
   /** The map differs from what the newest index says. */
   #isDirty = false;
   #hasSwept = false;
+  /** The generation for which an index was tried last. */
+  #published = 0;
   /** The index object of the present generation. */
   #index: OwnObject | undefined;
   #remoteConsistentLsn: number;
@@ -106,7 +108,9 @@ export class LayerUploader {
       },
       (error) => {
         this.#running = undefined;
-        const isStale = error instanceof PalimpsestError && error.code === 'deposed';
+        const isDeposed = error instanceof PalimpsestError && error.code === 'deposed';
+        // Meanwhile this shard may have been given a newer generation.
+        const isStale = isDeposed && this.#published === this.#options.spec.generation;
         this.#options.tools.log.warn({ error: String(error) }, 'upload failed, will be tried again');
         if (this.#closed) return;
         const delay = isStale ? STALE_RETRY_MS : RETRY_MS;
@@ -197,6 +201,7 @@ export class LayerUploader {
     const layers = this.#publishable();
     if (!layers) return;
     const { generation } = spec;
+    this.#published = generation;
     const deletions = [...this.#deletions];
     this.#isDirty = false;
     try {

@@ -111,6 +111,15 @@ export class ShardLayers {
     return this.#keeper.waiting;
   }
 
+  /** What is stored carries at least this generation from now on. */
+  adopt(generation: number): void {
+    const { spec } = this.#options;
+    if (generation <= spec.generation) return;
+    spec.generation = generation;
+    // An attempt for the generation before may just have been refused.
+    this.#uploader.kick();
+  }
+
   /** Removes local files that no layer of the map has, and goes on with what a life before has left. */
   async start(): Promise<void> {
     const { tools, spec, history } = this.#options;

@@ -236,7 +236,7 @@ export class Shard {
 
   /** A newer attachment of this shard to this process: its objects carry the new number from now on. */
   adopt({ generation, retained = [], safekeepers, isComing }: ShardSpec): void {
-    this.spec.generation = Math.max(this.spec.generation, generation);
+    this.layers.adopt(generation);
     // What was told late is older than that it has come.
     if (!isComing) delete this.spec.isComing;
     if (String(safekeepers) !== String(this.spec.safekeepers)) {

@@ -180,6 +180,21 @@ test('WAL is kept for a shard that is made beside another one until it takes ove
   await shard.close();
 });
 
+test('what was refused for an older generation is stored at once when the shard gets the new one', async () => {
+  const world = await worlds.add({});
+  const spec = { ...specOf(world, shardsOf(layout(2))[1]), generation: 1 };
+  const shard = await world.open(spec);
+  await world.feed(shard, reference.endLsn);
+  world.generation = 2;
+  await shard.flush();
+  await shard.uploaded();
+  expect(shard.remoteConsistentLsn).toBeLessThan(reference.endLsn);
+  shard.adopt({ ...spec, generation: 2 });
+  await shard.uploaded();
+  expect(shard.remoteConsistentLsn).toBe(reference.endLsn);
+  await shard.close();
+});
+
 test('a shard refuses the pages of another', async () => {
   const world = await worlds.add({});
   const [tag] = shardsOf(layout(2));
