@@ -49,7 +49,7 @@ const configuration = JSON.parse(process.argv[2] ?? '{}') as PageserverConfigura
 
 await runStorageProcess(
   configuration,
-  { what: 'pageserver', closeTimeoutMs: CLOSE_TIMEOUT_MS },
+  { what: 'pageserver', closeTimeoutMs: CLOSE_TIMEOUT_MS, asksSoon: true },
   async (services) => {
     const { fail, metrics } = services;
     const pagesServed = metrics.counter('palimpsest_pages_served', 'Pages that were sent to computes.');

@@ -10,7 +10,7 @@ import type { ObjectsLocation } from '../../runtime/adapters/objects-location.ts
 import { MetricsRegistry } from '../../runtime/adapters/open-metrics.ts';
 import { openObjects } from '../../runtime/adapters/open-objects.ts';
 import { createLog, type LogLevel } from '../../runtime/adapters/pino-log.ts';
-import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
+import { SocketChannelNetwork, type SocketChannelOptions } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
 import { type Admission, ChannelDoor, type DoorOptions } from '../../runtime/channels/door.ts';
@@ -77,7 +77,7 @@ const LISTEN_RETRY_MS = 100;
  */
 export async function runStorageProcess(
   configuration: StorageProcessConfiguration,
-  { what, closeTimeoutMs }: { what: string; closeTimeoutMs: number },
+  { what, closeTimeoutMs, ...channels }: { what: string; closeTimeoutMs: number } & SocketChannelOptions,
   makeHost: (process: StorageProcess) => Promise<StorageHost>,
 ): Promise<void> {
   const { node, dataDir, runDir } = configuration;
@@ -86,7 +86,7 @@ export async function runStorageProcess(
     const clock = new SystemClock();
     const random = new SystemRandom();
     const access = ClusterAccess.read(configuration.nats?.credentials, clock);
-    const sockets = new SocketChannelNetwork(access?.identity);
+    const sockets = new SocketChannelNetwork(access?.identity, channels);
     const disk = new NodeDisk(dataDir);
     await disk.makeDirectory('.');
     const address = configuration.busAddress ?? busAddress(runDir);

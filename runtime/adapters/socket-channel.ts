@@ -27,25 +27,38 @@ const SLAB_BYTES = 64 * 1024;
 const SPARE_SLABS_MAX = 64;
 /** How long a closing channel may take to send what is queued. */
 const CLOSE_TIMEOUT_MS = 2_000;
+/** How long an answer that comes soon is waited for without sleep, and the request after an answer. */
+const ANSWER_MS = 0.2;
+const NEXT_REQUEST_MS = 0.05;
 /** The kernel's limit of a unix socket's path (sun_path, with its final zero byte). */
 const UNIX_PATH_BYTES_MAX = 107;
 
+export interface SocketChannelOptions {
+  /** Of channels that are accepted: each frame that is sent is an answer, and the next request usually comes within microseconds. */
+  asksSoon?: boolean | undefined;
+}
+
 export class SocketChannelNetwork implements ChannelNetwork {
   readonly #identity: ChannelIdentity | undefined;
+  readonly #asksSoon: boolean;
 
   /** With an identity, TCP is encrypted and only members of its cluster are spoken to; unix sockets stay as they are. */
-  constructor(identity?: ChannelIdentity) {
+  constructor(identity?: ChannelIdentity, { asksSoon = false }: SocketChannelOptions = {}) {
     this.#identity = identity;
+    this.#asksSoon = asksSoon;
   }
 
   async listen(address: string, onChannel: (channel: Channel) => void): Promise<ChannelListener> {
     const target = parseAddress(address);
+    const wait = () => (this.#asksSoon ? new ShortWait(NEXT_REQUEST_MS) : undefined);
     const server =
       this.#identity && 'port' in target
         ? (await import('./channel-tls.ts')).createTlsServer(this.#identity, (socket) =>
-            onChannel(plainlyRead(socket)),
+            onChannel(plainlyRead(socket, wait())),
           )
-        : createServer({ pauseOnConnect: true, noDelay: true }, (socket) => onChannel(accepted(socket)));
+        : createServer({ pauseOnConnect: true, noDelay: true }, (socket) =>
+            onChannel(accepted(socket, wait())),
+          );
     if ('path' in target) await removeDeadSocket(target.path);
     await listenOn(server, target, address);
     return new SocketListener(server, target);
@@ -61,7 +74,8 @@ export class SocketChannelNetwork implements ChannelNetwork {
       shown: address,
       onread: receiver.onread,
       secure: this.#identity && { ...this.#identity, role },
-      take: (socket) => new SocketChannel(socket, receiver, answersSoon ? new ShortWait() : undefined),
+      take: (socket) =>
+        new SocketChannel(socket, receiver, answersSoon ? new ShortWait(ANSWER_MS) : undefined),
       failure: (error) =>
         error
           ? unreachable(address, error)
@@ -148,23 +162,23 @@ async function removeDeadSocket(path: string): Promise<void> {
  * An accepted socket, read into a preallocated buffer as a dialled one is. Node offers that option to `connect` only, so the
  * handle is moved to a socket of our own: reading is then almost three times as fast. Without a handle the plain way is used.
  */
-function accepted(socket: Socket): Channel {
+function accepted(socket: Socket, wait: ShortWait | undefined): Channel {
   const holder = socket as unknown as { _handle: unknown };
   const handle = holder._handle;
-  if (!handle) return plainlyRead(socket);
+  if (!handle) return plainlyRead(socket, wait);
   holder._handle = null;
   socket.destroy();
   const receiver = new Receiver();
   const options = { handle, onread: receiver.onread };
   const own = new Socket(options as unknown as ConstructorParameters<typeof Socket>[0]);
   own.setNoDelay(true);
-  return new SocketChannel(own, receiver);
+  return new SocketChannel(own, receiver, wait);
 }
 
-function plainlyRead(socket: Socket): Channel {
+function plainlyRead(socket: Socket, wait: ShortWait | undefined): Channel {
   const receiver = new Receiver();
   socket.on('data', (chunk: Buffer) => receiver.push(chunk));
-  return new SocketChannel(socket, receiver);
+  return new SocketChannel(socket, receiver, wait);
 }
 
 const receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
@@ -212,7 +226,7 @@ class SocketChannel implements Channel {
   #reason: Error | undefined;
   #onClose: ((reason: Error | undefined) => void)[] = [];
 
-  constructor(socket: Socket, receiver: Receiver, wait?: ShortWait) {
+  constructor(socket: Socket, receiver: Receiver, wait: ShortWait | undefined) {
     this.#socket = socket;
     this.#wait = wait;
     this.#reader = new FrameReader((type, body) => this.#deliver(type, body));
@@ -301,7 +315,7 @@ class SocketChannel implements Channel {
 
   #deliver(type: number, body: Uint8Array): void {
     if (this.#closed) return;
-    this.#wait?.answered();
+    this.#wait?.received();
     // After a pause at most one buffer's worth of frames is held.
     if (this.#paused || this.#held.length > 0 || !this.#handle) this.#held.push({ type, body: body.slice() });
     else this.#handle(type, body);
@@ -339,7 +353,7 @@ class SocketChannel implements Channel {
     if (parts.length === 0) return;
     this.#pending = [];
     this.#pendingBytes = 0;
-    this.#wait?.asked();
+    this.#wait?.sent();
     this.#flights.push(this.#full.length > 0 ? this.#full : NO_SLABS);
     if (this.#full.length > 0) this.#full = [];
     if (parts.length === 1) {
