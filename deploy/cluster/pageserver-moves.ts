@@ -44,10 +44,17 @@ export class PageserverMoves {
     return this.#places.get(tenant);
   }
 
+  #timelinesOf(tenant: string): TimelineStatus[] {
+    return this.#options.control.timelineStatuses().filter((status) => status.tenant === tenant);
+  }
+
   /** The pageservers that the shards of a project are to have, where it has `count` of them, or is about to. */
-  placesOf(tenant: string, count: number): { pageservers: string[] } | undefined {
-    for (const { tenant: owner, shards, nextShards } of this.#options.control.timelineStatuses()) {
-      if (owner !== tenant) continue;
+  placesOf(
+    tenant: string,
+    count: number,
+    timelines = this.#timelinesOf(tenant),
+  ): { pageservers: string[] } | undefined {
+    for (const { shards, nextShards } of timelines) {
       const known = [shards, nextShards].find((places) => places?.pageservers.length === count);
       if (!known) continue;
       return {
@@ -66,16 +73,16 @@ export class PageserverMoves {
   }
 
   /** All shards of a project and their nodes, for placement; undefined where it has and will have one. */
-  shardsOf(tenant: string): PlacedShard[] | undefined {
+  shardsOf(tenant: string, timelines = this.#timelinesOf(tenant)): PlacedShard[] | undefined {
+    if (!timelines.some(({ shards, nextShards }) => shards || nextShards)) return undefined;
     const found = new Map<string, string>();
     let areSeveral = false;
-    for (const status of this.#options.control.timelineStatuses()) {
-      if (status.tenant !== tenant) continue;
+    for (const status of timelines) {
       const one = { stripeBlocks: 0, pageservers: [this.movedTo(tenant) ?? status.pageserver] };
       for (const places of [status.shards ?? one, status.nextShards]) {
         const count = places?.pageservers.length ?? 0;
         if (count > 1) areSeveral = true;
-        const now = (count > 1 && this.placesOf(tenant, count)) || places;
+        const now = (count > 1 && this.placesOf(tenant, count, timelines)) || places;
         now?.pageservers.forEach((pageserver, number) => {
           found.set(shardName(number, count), nodeOf(pageserver));
         });
@@ -92,7 +99,7 @@ export class PageserverMoves {
       const timelines = byTenant.get(tenant) ?? [];
       const safekeepers = [...new Set(timelines.flatMap(({ members }) => members.map(nodeOf)))];
       const pageserver = nodeOf(this.movedTo(tenant) ?? timelines[0]?.pageserver ?? '');
-      const shards = this.shardsOf(tenant);
+      const shards = this.shardsOf(tenant, timelines);
       return { tenant, name, safekeepers, pageserver, ...(shards ? { shards } : {}) };
     });
     return projects.filter(({ pageserver }) => pageserver !== '');
