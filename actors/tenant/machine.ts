@@ -33,10 +33,6 @@ export interface TenantContext {
   failures: { timeline: string; error: WireError }[];
 }
 
-function splitGivenUp({ splitsGivenUp = 0 }: TenantContext): Partial<TenantContext> {
-  return { splitting: undefined, splitsGivenUp: splitsGivenUp + 1 };
-}
-
 export interface BranchEffectParams {
   branch: Branch;
   context: TenantContext;
@@ -86,6 +82,10 @@ function failed(context: TenantContext, timeline: string, error: WireError): Par
 
 function without(context: TenantContext, timeline: string): Branch[] {
   return context.branches.filter((branch) => branch.timeline !== timeline);
+}
+
+function splitGivenUp({ splitsGivenUp = 0 }: TenantContext): Partial<TenantContext> {
+  return { splitting: undefined, splitsGivenUp: splitsGivenUp + 1 };
 }
 
 export const tenantMachine = setup({

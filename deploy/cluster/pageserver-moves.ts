@@ -52,7 +52,7 @@ export class PageserverMoves {
   placesOf(
     tenant: string,
     count: number,
-    timelines = this.#timelinesOf(tenant),
+    timelines: readonly TimelineStatus[] = this.#timelinesOf(tenant),
   ): { pageservers: string[] } | undefined {
     for (const { shards, nextShards } of timelines) {
       const known = [shards, nextShards].find((places) => places?.pageservers.length === count);
@@ -73,7 +73,7 @@ export class PageserverMoves {
   }
 
   /** All shards of a project and their nodes, for placement; undefined where it has and will have one. */
-  shardsOf(tenant: string, timelines = this.#timelinesOf(tenant)): PlacedShard[] | undefined {
+  #shardsOf(tenant: string, timelines: readonly TimelineStatus[]): PlacedShard[] | undefined {
     if (!timelines.some(({ shards, nextShards }) => shards || nextShards)) return undefined;
     const found = new Map<string, string>();
     let areSeveral = false;
@@ -99,7 +99,7 @@ export class PageserverMoves {
       const timelines = byTenant.get(tenant) ?? [];
       const safekeepers = [...new Set(timelines.flatMap(({ members }) => members.map(nodeOf)))];
       const pageserver = nodeOf(this.movedTo(tenant) ?? timelines[0]?.pageserver ?? '');
-      const shards = this.shardsOf(tenant, timelines);
+      const shards = this.#shardsOf(tenant, timelines);
       return { tenant, name, safekeepers, pageserver, ...(shards ? { shards } : {}) };
     });
     return projects.filter(({ pageserver }) => pageserver !== '');

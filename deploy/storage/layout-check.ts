@@ -46,14 +46,14 @@ export async function leftOvers(
 }
 
 function leftIn({ timeline, indexes, layers }: TimelineObjects, layout: Layout): Set<string> {
-  const newest = isOlder(timeline, layout) ? Number.POSITIVE_INFINITY : layout.generation;
-  const oldest = isOlder(timeline, layout) ? 0 : 1;
   const all = [
     ...indexes.map(({ key, generation }) => ({ key, generation })),
     ...Array.from(layers.keys(), (key) => ({ key, generation: generationOf(key) })),
   ];
-  const isLeft = ({ generation }: { generation: number }) => generation >= oldest && generation < newest;
-  return new Set(all.filter(isLeft).map(({ key }) => key));
+  const left = isOlder(timeline, layout)
+    ? all
+    : all.filter(({ generation }) => generation > 0 && generation < layout.generation);
+  return new Set(left.map(({ key }) => key));
 }
 
 /** Shards become only more, and a split that is given up comes before those with a higher number. */

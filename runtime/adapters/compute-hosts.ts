@@ -129,7 +129,7 @@ export class LocalComputeHosts implements ComputeHosts {
         return this.#startIn(this.#spawn(spec.pgVersion, false), spec, { warm: false, timeoutMs: leftMs });
       });
     } finally {
-      this.#options.clock.setTimer(REFILL_DELAY_MS, () => this.fillReserve());
+      clock.setTimer(REFILL_DELAY_MS, () => this.fillReserve());
     }
   }
 

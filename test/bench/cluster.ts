@@ -14,7 +14,7 @@ import type { Bus } from '../../runtime/ports/bus.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { PgClient, type PgTarget, parsePgUrl } from '../support/pg-client.ts';
 import { bench, initialise } from '../support/pgbench.ts';
-import { eventually } from '../support/processes.ts';
+import { eventually, pause } from '../support/processes.ts';
 import { TestSystem } from '../support/system.ts';
 import { type BenchOptions, best, type Figure, median } from './figures.ts';
 import { type PageTable, tableOf, timePages } from './get-page.ts';
@@ -131,7 +131,7 @@ async function withoutNats({ long, say }: BenchOptions, cluster: TestCluster): P
   const before = await rates();
   say('cluster: without NATS');
   for (const server of cluster.nats.servers) await server.kill();
-  await new Promise((resolve) => setTimeout(resolve, NATS_GONE_MS));
+  await pause(NATS_GONE_MS);
   const during = await rates();
   for (const server of cluster.nats.servers) server.start();
   await cluster.nats.ready();
@@ -191,7 +191,7 @@ async function quietest(kinds: (() => Promise<number[]>)[]): Promise<number[]> {
     for (const [kind, measure] of kinds.entries()) {
       least[kind] = Math.min(least[kind]!, median(await measure()));
     }
-    await new Promise((resolve) => setTimeout(resolve, ROUND_PAUSE_MS));
+    await pause(ROUND_PAUSE_MS);
   }
   return least;
 }
