@@ -1,5 +1,5 @@
 /**
- * A secured cluster: three NATS servers and five nodes on addresses of their own, most with credentials for one role only. Tokens
+ * A secured cluster: three NATS servers and six nodes on addresses of their own, most with credentials for one role only. Tokens
  * live for two seconds, so that they are renewed many times.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -37,6 +37,7 @@ const NODES: NodeSpec[] = [
   { name: 'c', zone: 'z3', roles: 'safekeeper', host: '127.0.0.13', credentials: 'safekeeper' },
   { name: 'd', zone: 'z1', roles: 'pageserver', host: '127.0.0.14', credentials: 'pageserver' },
   { name: 'e', zone: 'z2', roles: 'compute', host: '127.0.0.15', credentials: 'compute' },
+  { name: 'f', zone: 'z3', roles: 'pageserver', host: '127.0.0.16', credentials: 'pageserver' },
 ];
 
 let cluster: TestCluster;
@@ -192,6 +193,32 @@ describe('a secured cluster', () => {
       message: expect.stringContaining('its certificate is for compute, not for pageserver'),
     });
     await impostor.close();
+  });
+
+  it('spreads the pages of a project over two pageservers, which are read with renewed tokens', async () => {
+    const client = await cluster.client();
+    await client.createProject('wide');
+    const wideUrl = (branch: string) => client.url(branch, { project: 'wide' });
+    const sum = 'select sum(n) from wide';
+    const user = await PgClient.connect(await wideUrl('main'));
+    await user.query('create table wide as select generate_series(1, 20000) as n');
+    await client.splitProject('wide', 2);
+    const project = async () => (await client.projects()).find(({ name }) => name === 'wide')!;
+    await eventually('there are two', async () => !(await project()).splitting, { limitMs: 60_000 });
+    expect(await project()).toMatchObject({ shards: 2 });
+    expect((await project()).splitError).toBeUndefined();
+    const { projects } = await client.placement();
+    const shards = projects.find(({ name }) => name === 'wide')!.shards!;
+    expect(new Set(shards.map(({ node }) => node))).toEqual(new Set(['d', 'f']));
+    await pause(TOKEN_LIFE_MS + 500);
+    await user.query('update wide set n = n + 1');
+    expect(await user.number(sum)).toBe(200_030_000);
+    // Starts with no page in memory.
+    await client.createBranch('cold', { project: 'wide' });
+    const cold = await PgClient.connect(await wideUrl('cold'));
+    expect(await cold.number(sum)).toBe(200_030_000);
+    await cold.close();
+    await user.close();
   });
 
   it('goes on without NATS for longer than tokens live, and opens channels anew with tokens renewed after it', async () => {
