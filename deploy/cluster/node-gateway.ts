@@ -15,12 +15,14 @@ import type { ChannelIdentity } from '../../runtime/adapters/credentials.ts';
 import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { sendCommand, unpackMessage } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
+import type { ChannelNetwork } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import type { Metrics } from '../../runtime/ports/metrics.ts';
 import type { SocketTarget } from '../../runtime/ports/sockets.ts';
 import { DIRECTORY_ID, DIRECTORY_KIND } from './control-leader.ts';
 import { RelayedSockets } from './relay.ts';
+import { type RelayTarget, SocketsOrBus } from './relay-over-bus.ts';
 
 const FIND_TIMEOUT_MS = 10_000;
 const ASK_TIMEOUT_MS = 3_000;
@@ -38,10 +40,13 @@ export interface NodeGatewayOptions {
   isConnected(): boolean;
   /** In a secured cluster computes are reached by TLS. */
   identity?: ChannelIdentity | undefined;
+  /** To computes of nodes to which sockets have no way. */
+  channels: ChannelNetwork;
 }
 
 export function nodeGateway(options: NodeGatewayOptions): Gateway {
-  const { bus, clock, log, metrics, isConnected } = options;
+  const { bus, clock, metrics, isConnected, channels } = options;
+  const log = options.log.child({ actor: 'gateway' });
   const lookups = new Memory<BranchLookup>();
   const targets = new Memory<SocketTarget>();
 
@@ -98,9 +103,11 @@ export function nodeGateway(options: NodeGatewayOptions): Gateway {
           },
         ),
       );
-      if (!compute.address) throw new PalimpsestError('internal', 'the compute has no address');
-      runsAt(timeline, compute.address);
-      return compute.address;
+      const { address, node } = compute;
+      if (!address || !node) throw new PalimpsestError('internal', 'the compute has no address');
+      const target: RelayTarget = { ...address, node };
+      runsAt(timeline, target);
+      return target;
     } catch (error) {
       const known = isConnected() ? undefined : targets.get(timeline);
       if (known) return known;
@@ -109,9 +116,14 @@ export function nodeGateway(options: NodeGatewayOptions): Gateway {
   }
 
   const gateway = new Gateway({
-    sockets: new RelayedSockets(new NodeSockets(), options.identity),
+    sockets: new SocketsOrBus({
+      sockets: new RelayedSockets(new NodeSockets(), options.identity),
+      channels,
+      clock,
+      log,
+    }),
     clock,
-    log: log.child({ actor: 'gateway' }),
+    log,
     metrics,
     directory: { find },
     computes: { wake },

@@ -22,7 +22,10 @@ import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { postgresUser, reachablePostgres } from '../../runtime/adapters/postgres-binaries.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
+import { NodeSockets } from '../../runtime/adapters/tcp-server.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
+import { BusChannels } from '../../runtime/channels/bus-channels.ts';
+import type { ChannelNetwork } from '../../runtime/ports/channel.ts';
 import type { Log } from '../../runtime/ports/log.ts';
 import { ClusterAccess } from '../node/cluster-access.ts';
 import { type DataDirectory, openDataDirectory } from '../node/data-directory.ts';
@@ -46,6 +49,7 @@ import { nodeGateway } from './node-gateway.ts';
 import { askToLeave } from './node-leave.ts';
 import { pageserverNode, Registration, safekeeperNode, serveNode } from './registry.ts';
 import { Relay } from './relay.ts';
+import { RELAY_SUBJECTS, RelaysOverBus } from './relay-over-bus.ts';
 import { hostCredentials } from './security/host-credentials.ts';
 
 const STOP_COMPUTES_TIMEOUT_MS = 30_000;
@@ -111,6 +115,7 @@ class ClusterNode {
   #bus!: NatsBus;
   #registration!: Registration;
   #access: ClusterAccess | undefined;
+  #channels: ChannelNetwork | undefined;
 
   constructor(options: NodeOptions) {
     this.#options = options;
@@ -321,12 +326,28 @@ class ClusterNode {
       user,
     });
     this.#undo.add('compute hosts', () => hosts.close());
+    const channels = this.#relayChannels();
+    const relays = new RelaysOverBus({
+      channels,
+      sockets: new NodeSockets(),
+      clock: this.#clock,
+      node: name,
+    });
+    await relays.listen();
     const computes = new ComputeNode({
       node: name,
       bus: this.#bus,
       clock: this.#clock,
       hosts,
-      openRelay: (socketPath) => Relay.open(host, socketPath, this.#access?.identity),
+      openRelay: async (socketPath) => {
+        const relay = await Relay.open(host, socketPath, this.#access?.identity);
+        const overBus = relays.serve(relay.address, socketPath);
+        const close = () => {
+          overBus.close();
+          relay.close();
+        };
+        return { address: relay.address, close };
+      },
     });
     await computes.serve();
     this.#undo.add('computes', () => computes.suspendAll(STOP_COMPUTES_TIMEOUT_MS));
@@ -342,11 +363,24 @@ class ClusterNode {
       metrics: this.#metrics,
       isConnected: () => this.#connection.connected,
       identity: this.#access?.identity,
+      channels: this.#relayChannels(),
     });
     const port = await gateway.listen({ host: this.#options.host, port: this.#options.port });
     gateway.open();
     this.#undo.add('gateway', () => gateway.close());
     await this.#registration.tell({ port });
     return port;
+  }
+
+  /** How clients go over NATS: both ends of this node's by one subscription. */
+  #relayChannels(): ChannelNetwork {
+    this.#channels ??= new BusChannels({
+      bus: this.#bus,
+      clock: this.#clock,
+      random: this.#random,
+      name: this.#options.name,
+      subjects: RELAY_SUBJECTS,
+    });
+    return this.#channels;
   }
 }

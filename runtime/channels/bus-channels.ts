@@ -4,6 +4,8 @@
  *   pal.channel.open.<name>          asked by who dials, with the subject of its own end; answered with that of the other end
  *   pal.channel.at.<name>.<secret>   one end of a channel: whoever knows the secret, which only the two ends do, speaks to it
  *
+ * Channels that others may hear have first tokens of their own instead of `pal.channel` (`subjects`).
+ *
  *   message   u8 kind, u32 number, f64 bytes that this end has taken so far, and bytes of the stream of frames (little endian)
  *
  * 1. The bus delivers at most once: the numbers tell when a message was lost, and then the channel ends, as a socket would.
@@ -21,8 +23,7 @@ import type { Clock, Timer } from '../ports/clock.ts';
 import type { Random } from '../ports/random.ts';
 import { DrainWaiters } from './drain-waiters.ts';
 
-const OPEN = 'pal.channel.open.';
-const AT = 'pal.channel.at.';
+const SUBJECTS = 'pal.channel';
 const SCHEME = 'bus:';
 const SECRET_BYTES = 16;
 
@@ -44,24 +45,31 @@ export interface BusChannelsOptions {
   random: Random;
   /** Of this process: one token of a subject. */
   name: string;
+  /** First tokens of the subjects. */
+  subjects?: string;
 }
 
 export class BusChannels implements ChannelNetwork {
   readonly #options: BusChannelsOptions;
+  readonly #open: string;
+  readonly #at: string;
   readonly #ends = new Map<string, BusChannel>();
   readonly #hearing: Subscription;
 
   constructor(options: BusChannelsOptions) {
     this.#options = options;
-    this.#hearing = options.bus.subscribe(`${AT}${options.name}.*`, ({ subject, data }) =>
+    const { bus, name, subjects = SUBJECTS } = options;
+    this.#open = `${subjects}.open.`;
+    this.#at = `${subjects}.at.`;
+    this.#hearing = bus.subscribe(`${this.#at}${name}.*`, ({ subject, data }) =>
       this.#ends.get(subject)?.hear(data),
     );
   }
 
   async listen(address: string, onChannel: (channel: Channel) => void): Promise<ChannelListener> {
-    const subscription = this.#options.bus.subscribe(OPEN + nameIn(address), (message) => {
+    const subscription = this.#options.bus.subscribe(this.#open + nameIn(address), (message) => {
       const { from } = unpackMessage<{ from: string }>(message.data);
-      if (!String(from).startsWith(AT)) return;
+      if (!String(from).startsWith(this.#at)) return;
       const own = this.#newSubject();
       const channel = this.#end(own, from);
       message.reply(packMessage({ to: own }));
@@ -73,7 +81,9 @@ export class BusChannels implements ChannelNetwork {
   async dial(address: string, { timeoutMs }: { timeoutMs: number }): Promise<Channel> {
     const own = this.#newSubject();
     const { bus } = this.#options;
-    const answer = await bus.request(OPEN + nameIn(address), packMessage({ from: own }), { timeoutMs });
+    const answer = await bus.request(this.#open + nameIn(address), packMessage({ from: own }), {
+      timeoutMs,
+    });
     if (answer.status === 'no-responders')
       throw new PalimpsestError('unavailable', `cannot connect to ${address}: nobody listens`);
     if (answer.status === 'timeout')
@@ -88,7 +98,7 @@ export class BusChannels implements ChannelNetwork {
 
   #newSubject(): string {
     const { name, random } = this.#options;
-    return `${AT}${name}.${hexId(random.bytes(SECRET_BYTES))}`;
+    return `${this.#at}${name}.${hexId(random.bytes(SECRET_BYTES))}`;
   }
 
   #end(own: string, peer: string): BusChannel {

@@ -120,7 +120,7 @@ export class FallbackNetwork implements ChannelNetwork {
   }
 }
 
-/** Not who answers and refuses, for whatever reason. */
-function isWithoutWay(error: unknown): error is PalimpsestError {
+/** Nobody was reached. Not who answers and refuses, for whatever reason. */
+export function isWithoutWay(error: unknown): error is PalimpsestError {
   return error instanceof PalimpsestError && (error.code === 'unavailable' || error.code === 'timeout');
 }

@@ -283,6 +283,31 @@ describe('machines that reach NATS and not each other', () => {
     await client.close();
     await whole();
   });
+
+  it('have clients go over NATS where a gateway has no way to the compute, and by sockets again afterwards', async () => {
+    const compute = await ledger.computeNode();
+    const gateways = [...cluster.nodes.values()].filter(({ spec }) => spec.roles.includes('gateway'));
+    const at = gateways.findIndex(({ spec }) => spec.name !== compute);
+    const { name: gateway } = gateways[at]!.spec;
+    cluster.network.separate(compute, gateway);
+    const began = performance.now();
+    const client = await PgClient.connect((await cluster.urls())[at]!);
+    report('a client connects over NATS after', performance.now() - began);
+    expect(await client.number('select count(*) from t')).toBe(ROWS);
+    const { rows } = await client.query("select repeat('x', 5000000) as text");
+    expect(String(rows[0]!.text).length).toBe(5_000_000);
+    cluster.network.reunite(compute, gateway);
+    await pause(BACK_TO_SOCKETS_MS);
+    const bySockets = await PgClient.connect((await cluster.urls())[at]!);
+    for (const server of cluster.nats.servers) await server.kill();
+    await pause(SILENT_MS);
+    await expect(client.query('select 1')).rejects.toThrow();
+    expect(await bySockets.number('select count(*) from t')).toBe(ROWS);
+    for (const server of cluster.nats.servers) server.start();
+    await cluster.nats.ready();
+    await bySockets.close();
+    await whole();
+  });
 });
 
 describe('NATS', () => {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { COMPUTE_HOST_KIND } from '../../actors/compute/host-protocol.ts';
+import { RELAY_SUBJECTS } from '../../deploy/cluster/relay-over-bus.ts';
 import { hostCredentials } from '../../deploy/cluster/security/host-credentials.ts';
 import type { NatsServerPlace } from '../../deploy/cluster/security/nats-config.ts';
 import { initCluster, issueCredentials, rotateKeys } from '../../deploy/cluster/security/operator.ts';
@@ -125,6 +126,33 @@ describe('a compute host', () => {
       channel.onFrame((type, body) => answer.resolve([type, Buffer.from(body).toString()]));
       channel.send(1, Buffer.from('page'));
       expect(await answer.promise).toEqual([2, 'page']);
+      channel.close();
+    });
+    expect(messages).toEqual([]);
+    await listener.close();
+  });
+
+  it('hears no client that goes over NATS to a compute node', async () => {
+    const channels = async (user: NatsLogin, name: string) =>
+      new BusChannels({
+        bus: await busAs(user),
+        clock,
+        random,
+        name,
+        subjects: RELAY_SUBJECTS,
+      });
+    const node = await channels(login('compute'), 'e');
+    const listener = await node.listen('bus:e', (channel) =>
+      channel.onFrame((type, body) => channel.send(type + 1, body)),
+    );
+    const spy = await busAs(await hostLogin('h2'));
+    const gateway = await channels(login('gateway'), 'g');
+    const answer = Promise.withResolvers<[number, string]>();
+    const messages = await heard(spy, 'pal.relay.>', async () => {
+      const channel = await gateway.dial('bus:e', TIMEOUT);
+      channel.onFrame((type, body) => answer.resolve([type, Buffer.from(body).toString()]));
+      channel.send(1, Buffer.from('password'));
+      expect(await answer.promise).toEqual([2, 'password']);
       channel.close();
     });
     expect(messages).toEqual([]);

@@ -6,7 +6,8 @@
  * 2. Everybody reads its own inbox only, and answers only what it was asked.
  * 3. Channels go over subjects where two processes reach NATS and not each other. Everybody may speak to any end of a channel, of which
  *    only its two ends know the name, and hears its own ends only.
- * 4. A compute host hears what is said to itself, asks where channels are, and has its token renewed: nothing else.
+ * 4. So do clients' connections between gateways and compute nodes (`pal.relay`), which hear no channel to storage.
+ * 5. A compute host hears what is said to itself, asks where channels are, and has its token renewed: nothing else.
  */
 import type { Role } from '../../../actors/placement/plan.ts';
 import type { NatsPermissions } from '../../../runtime/adapters/nats-accounts.ts';
@@ -92,12 +93,17 @@ const ROLES: Record<CredentialRole, NatsPermissions> = {
     ],
   },
   compute: {
-    publish: ['pal.cmd.compute-host.*', 'pal.cmd.compute-start.*', 'pal.node.{node}.compute'],
-    subscribe: ['pal.cmd.compute-node.{node}'],
+    publish: [
+      'pal.cmd.compute-host.*',
+      'pal.cmd.compute-start.*',
+      'pal.node.{node}.compute',
+      'pal.relay.at.*.*',
+    ],
+    subscribe: ['pal.cmd.compute-node.{node}', 'pal.relay.open.{node}', 'pal.relay.at.{node}.*'],
   },
   gateway: {
-    publish: ['pal.cmd.gateway-directory.main', 'pal.cmd.compute.*'],
-    subscribe: ['pal.evt.*.*.compute.started'],
+    publish: ['pal.cmd.gateway-directory.main', 'pal.cmd.compute.*', 'pal.relay.open.*', 'pal.relay.at.*.*'],
+    subscribe: ['pal.evt.*.*.compute.started', 'pal.relay.at.{node}.*'],
   },
   client: {
     publish: ['pal.cmd.control.*', 'pal.cmd.event-log.*'],
