@@ -7,6 +7,7 @@
  */
 import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
 import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
+import { JetStream } from '../../runtime/adapters/nats-jetstream.ts';
 import { createLog } from '../../runtime/adapters/pino-log.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
@@ -34,6 +35,9 @@ const ROUNDS = 5;
 const RATE_ROUNDS = 3;
 const ROUND_PAUSE_MS = 1_000;
 const LEASE_TTL_MS = 60_000;
+/** As large as a decision, in a stream like those of journals. */
+const BARE_BYTES = 250;
+const BARE_STREAM = { name: 'BENCH', subjects: ['bench.>'], num_replicas: 3, storage: 'file' };
 /** Everything has noticed by then that the servers are gone. */
 const NATS_GONE_MS = 3_000;
 
@@ -62,7 +66,7 @@ export async function benchCluster(options: BenchOptions): Promise<Figure[]> {
     try {
       const bus = new NatsBus(nats, new SystemClock());
       figures.push(...(await pages(options, bus, table)));
-      figures.push(await decisions(options, bus, timeline, Number(lsn)));
+      figures.push(await decisions(options, { nats, bus, timeline, lsn: Number(lsn) }));
     } finally {
       await nats.close();
     }
@@ -196,27 +200,40 @@ async function quietest(kinds: (() => Promise<number[]>)[]): Promise<number[]> {
   return least;
 }
 
-/** From a command until its answer, which comes when the event is durable. */
+/** From a command until its answer, which comes when the event is durable; beside it one message that the same servers make durable. */
 async function decisions(
   { long, say }: BenchOptions,
-  bus: Bus,
-  timeline: string,
-  lsn: number,
+  { nats, bus, timeline, lsn }: { nats: NatsConnection; bus: Bus; timeline: string; lsn: number },
 ): Promise<Figure> {
   say('cluster: decisions of control actors');
-  const decide = async () => {
-    const times: number[] = [];
-    for (let i = 0; i < (long ? 500 : 150); i++) {
-      // Each decides something: a lease that is there already would only be looked at.
-      const lease = `bench-${i >> 1}`;
-      const command =
-        i % 2 === 0 ? { type: 'lease', lease, lsn, ttlMs: LEASE_TTL_MS } : { type: 'release-lease', lease };
-      const began = performance.now();
-      await sendCommand(bus, 'timeline', timeline, command, { timeoutMs: 10_000 });
-      times.push(performance.now() - began);
-    }
-    return times;
+  const count = long ? 500 : 150;
+  const decide = (i: number) => {
+    // Each decides something: a lease that is there already would only be looked at.
+    const lease = `bench-${i >> 1}`;
+    const command =
+      i % 2 === 0 ? { type: 'lease', lease, lsn, ttlMs: LEASE_TTL_MS } : { type: 'release-lease', lease };
+    return sendCommand(bus, 'timeline', timeline, command, { timeoutMs: 10_000 });
   };
-  const [ours] = await quietest([decide]);
-  return { name: 'control decision, three NATS servers, p50', unit: 'ms', ours: ours!, note: 'target 3' };
+  const jetstream = new JetStream(nats, new SystemClock());
+  await jetstream.api('STREAM.CREATE.BENCH', BARE_STREAM, 10_000);
+  const message = new Uint8Array(BARE_BYTES);
+  const append = () => jetstream.publish('bench.message', message, { headers: {}, timeoutMs: 10_000 });
+  const [ours, bare] = await quietest([() => timesOf(count, decide), () => timesOf(count, append)]);
+  return {
+    name: 'control decision, three NATS servers, p50',
+    unit: 'ms',
+    ours: ours!,
+    note: `${(ours! / bare!).toFixed(2)}x of one bare message, ${bare!.toFixed(2)} ms; target 3`,
+  };
+}
+
+/** Milliseconds of each of so many, one after the other. */
+async function timesOf(count: number, work: (i: number) => Promise<unknown>): Promise<number[]> {
+  const times: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const began = performance.now();
+    await work(i);
+    times.push(performance.now() - began);
+  }
+  return times;
 }
