@@ -84,6 +84,11 @@ describe('seeds that once failed', () => {
       { seed: 6894 },
     ],
     [
+      'a cancelled split that is asked for again at the very end is waited for before anything is said to be left of it',
+      'shard-split',
+      { seed: 24 },
+    ],
+    [
       'a deletion of a stored tail that is carried out late harms no tail that was stored since',
       'kitchen-sink',
       { seed: 1453 },

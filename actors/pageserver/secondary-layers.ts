@@ -1,5 +1,5 @@
 /**
- * The warm secondary: layer files of timelines that another pageserver serves, kept ready for the moment in which this one takes them
+ * The warm secondary: layer files of timelines, or of their shards, that another pageserver serves, kept ready for the moment in which this one takes them
  * over. They are copies of objects and nothing depends on them.
  *
  * 1. Whoever places the pages says which timelines (`keep`), always all of them: what is not named any more is removed here.
@@ -10,8 +10,10 @@
  *    once listed and the newest does not is needed by nobody who attaches from now on.
  */
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
+import type { EventEnvelope } from '../../protocols/events.ts';
 import { timelinePrefix } from '../../protocols/object-keys.ts';
 import { eventSubject } from '../../protocols/subjects.ts';
+import { unpackMessage } from '../../runtime/bus/command.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Disk } from '../../runtime/ports/disk.ts';
@@ -25,7 +27,6 @@ import type { LocalLayers } from './local-layers.ts';
 
 /** A pageserver has written the index of one of its timelines. */
 const INDEX_EVENTS = eventSubject('*', '*', PAGESERVER_KIND, 'index.uploaded');
-const TIMELINE_OF_EVENT = INDEX_EVENTS.split('.').lastIndexOf('*');
 /** Indexes of every generation count: what is copied is only a guess of what will be needed. */
 const ANY_GENERATION = 0xffff_ffff;
 /** A timeline whose indexes come fast is looked at so often. */
@@ -37,6 +38,7 @@ const COPIED_SHARE_MAX = 0.75;
 
 export interface SecondaryProject {
   tenant: string;
+  /** Of a timeline with several shards: the names of those (`shardId`). */
   timelines: readonly string[];
 }
 
@@ -58,6 +60,7 @@ export interface SecondaryLayersOptions {
 
 interface Kept {
   tenant: string;
+  /** Or the name of its shard, whose objects are in a folder of that name. */
   timeline: string;
   /** Files that were fetched here. */
   copied: Set<string>;
@@ -113,8 +116,8 @@ export class SecondaryLayers {
       projects.flatMap(({ tenant, timelines }) => timelines.map((timeline) => [timeline, tenant])),
     );
     if (wanted.size > 0) {
-      this.#indexEvents ??= this.#options.bus.subscribe(INDEX_EVENTS, ({ subject }) =>
-        this.#look(subject.split('.')[TIMELINE_OF_EVENT]!),
+      this.#indexEvents ??= this.#options.bus.subscribe(INDEX_EVENTS, ({ data }) =>
+        this.#look(unpackMessage<EventEnvelope>(data).actor.id),
       );
     }
     for (const kept of this.#kept.values()) {

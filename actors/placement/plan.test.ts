@@ -8,7 +8,8 @@ import {
   type PlacementState,
   plan,
   ROLES,
-  secondaryOf,
+  secondariesOf,
+  WHOLE,
 } from './plan.ts';
 
 const node = (name: string, zone: string, more: Partial<PlacementNode> = {}): PlacementNode => ({
@@ -207,22 +208,25 @@ describe('placement', () => {
   });
 });
 
+/** Of a project whose pages are on a. */
+const secondaryOf = (nodes: PlacementNode[], tenant: string) =>
+  secondariesOf(nodes, { tenant, pageserver: 'a' }).get(WHOLE);
+
 const tenants = Array.from({ length: 300 }, (_, i) => `tenant-${i}`);
 
 describe('the warm secondary', () => {
   it('is in another zone, and open', () => {
     const nodes = [node('a', 'x'), node('b', 'x'), node('c', 'y'), node('d', 'y', { draining: true })];
-    for (const tenant of tenants) expect(secondaryOf(nodes, { tenant, pageserver: 'a' })).toBe('c');
-    for (const tenant of tenants)
-      expect(secondaryOf(nodes.slice(0, 2), { tenant, pageserver: 'a' })).toBe('b');
-    expect(secondaryOf([node('a', 'x')], { tenant: 't', pageserver: 'a' })).toBe(undefined);
+    for (const tenant of tenants) expect(secondaryOf(nodes, tenant)).toBe('c');
+    for (const tenant of tenants) expect(secondaryOf(nodes.slice(0, 2), tenant)).toBe('b');
+    expect(secondaryOf([node('a', 'x')], 't')).toBe(undefined);
   });
 
   it('is spread over the nodes', () => {
     const nodes = ['a', 'b', 'c', 'd', 'e'].map((name) => node(name, name));
     const counts = new Map<string, number>();
     for (const tenant of tenants) {
-      const name = secondaryOf(nodes, { tenant, pageserver: 'a' })!;
+      const name = secondaryOf(nodes, tenant)!;
       counts.set(name, (counts.get(name) ?? 0) + 1);
     }
     expect([...counts.keys()].sort()).toEqual(['b', 'c', 'd', 'e']);
@@ -232,8 +236,8 @@ describe('the warm secondary', () => {
   it('stays when another node comes or goes, but for the share of that one', () => {
     const nodes = ['a', 'b', 'c', 'd'].map((name) => node(name, name));
     for (const tenant of tenants) {
-      const before = secondaryOf(nodes, { tenant, pageserver: 'a' });
-      const after = secondaryOf([...nodes, node('e', 'e')], { tenant, pageserver: 'a' });
+      const before = secondaryOf(nodes, tenant);
+      const after = secondaryOf([...nodes, node('e', 'e')], tenant);
       expect([before, 'e']).toContain(after);
     }
   });
@@ -244,7 +248,27 @@ describe('the warm secondary', () => {
     const projects = tenants.map((tenant) => ({ tenant, name: tenant, safekeepers: [], pageserver: 'a' }));
     const steps = plan({ nodes: lost, projects, computes: [] });
     expect(steps.map((step) => 'to' in step && step.to)).toEqual(
-      tenants.map((tenant) => secondaryOf(nodes, { tenant, pageserver: 'a' })),
+      tenants.map((tenant) => secondaryOf(nodes, tenant)),
     );
+  });
+
+  it('of each shard is where that one goes, away from the others', () => {
+    const nodes = ['a', 'b', 'c', 'd', 'e'].map((name) => node(name, name));
+    const shards = ['a', 'a', 'b', 'c'].map((name, number) => ({ shard: `${number}of4`, node: name }));
+    const lost = nodes.map((each) => (each.name === 'a' ? { ...each, alive: false } : each));
+    const takers = new Set<string>();
+    for (const tenant of tenants) {
+      const secondaries = secondariesOf(nodes, { tenant, pageserver: 'a', shards });
+      const steps = plan(state({ nodes: lost, projects: [{ ...project(tenant, 'a'), shards }] }));
+      expect(steps.map((step) => 'to' in step && step.to)).toEqual([
+        secondaries.get('0of4'),
+        secondaries.get('1of4'),
+      ]);
+      // Both go where no other shard is, and not to the same.
+      expect([secondaries.get('0of4'), secondaries.get('1of4')].sort()).toEqual(['d', 'e']);
+      takers.add(secondaries.get('0of4')!);
+      expect(['d', 'e']).toContain(secondaries.get('2of4'));
+    }
+    expect([...takers].sort()).toEqual(['d', 'e']);
   });
 });

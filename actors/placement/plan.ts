@@ -4,13 +4,13 @@
  * 1. The safekeepers of a project are on as many zones as there are, and on nodes with the fewest others within a zone.
  * 2. All timelines of a project are on one pageserver, because a branch reads its ancestor's pages there; where they have several shards, the
  *    same shard of all of them is, and the shards of a project are on as many pageservers as there are.
- *    Of a project with one shard another node keeps the layers ready, and takes them over (secondary.ts).
+ *    Another node keeps the layers of each shard ready, and takes it over (secondary.ts).
  * 3. What works is left where it is: something moves only away from a node that is gone, being drained or being stopped.
  * 4. A safekeeper is replaced at once on a node that is being drained, and on one that is gone when it stays away for long: it has its WAL
  *    with it when it comes back, which one that is being stopped is expected to do soon. The one in its place is in a zone where the timeline has no other, if there is such a node.
  */
 
-import { countOfShardName } from '../../protocols/shard-layout.ts';
+import { countOfShardName, shardName } from '../../protocols/shard-layout.ts';
 import { bestByScore } from './secondary.ts';
 
 export type Role = 'safekeeper' | 'pageserver' | 'compute' | 'gateway' | 'control';
@@ -117,14 +117,10 @@ export function choosePageserver(state: PlacementState): string | undefined {
   return choosePageservers(state, 1)[0];
 }
 
-/** Nodes for `count` shards of a project, of which `others` are where there are some already; none when there is no node. */
-export function choosePageservers(
-  state: PlacementState,
-  count: number,
-  others: readonly string[] = [],
-): string[] {
-  const load = loadOf(state.projects.flatMap(pageserversOf));
-  const own = loadOf([...others]);
+/** Nodes for `count` shards of a project; none when there is no node. */
+export function choosePageservers(state: PlacementState, count: number): string[] {
+  const load = loadOf(state.projects.flatMap((project) => shardsOf(project).map(({ node }) => node)));
+  const own = loadOf([]);
   const nodes = candidates(state.nodes, 'pageserver');
   const chosen: string[] = [];
   while (chosen.length < count && nodes.length > 0) {
@@ -137,20 +133,49 @@ export function choosePageservers(
   return chosen;
 }
 
-function pageserversOf({ pageserver, shards }: PlacedProject): string[] {
-  return shards ? shards.map(({ node }) => node) : [pageserver];
+/** What a project without shards has, as one of them. */
+export const WHOLE = shardName(0, 1);
+
+/** Where the shards of a project are; all its pages are one where it has none. */
+function shardsOf({ pageserver, shards }: Pick<PlacedProject, 'pageserver' | 'shards'>): PlacedShard[] {
+  return shards ?? [{ shard: WHOLE, node: pageserver }];
 }
 
-/** The node that keeps the layers of a project ready, and takes its pages over when `pageserver` cannot go on; undefined when there is none. */
-export function secondaryOf(
+/**
+ * The nodes that keep the layers of a project's shards ready, and take these over when their pageservers cannot go on, by the names of the
+ * shards (`WHOLE` where there is one). A shard is missing where there is no such node.
+ */
+export function secondariesOf(
   nodes: PlacementNode[],
-  { tenant, pageserver, shards }: Pick<PlacedProject, 'tenant' | 'pageserver' | 'shards'>,
+  project: Pick<PlacedProject, 'tenant' | 'pageserver' | 'shards'>,
+): Map<string, string> {
+  const places = shardsOf(project);
+  const found = new Map<string, string>();
+  for (const place of places) {
+    // Of shards on one node the first have moved before the next ones do.
+    const then = places.map((other) => {
+      const node = other.node === place.node ? found.get(other.shard) : undefined;
+      return node === undefined ? other : { ...other, node };
+    });
+    const node = secondaryOf(nodes, project.tenant, place, then);
+    if (node !== undefined) found.set(place.shard, node);
+  }
+  return found;
+}
+
+/** As far from the project's other shards as can be. */
+function secondaryOf(
+  nodes: PlacementNode[],
+  tenant: string,
+  place: PlacedShard,
+  shards: readonly PlacedShard[],
 ): string | undefined {
-  // Those of several shards are taken over from objects.
-  if (shards) return undefined;
-  const zone = nodes.find(({ name }) => name === pageserver)?.zone;
-  const free = candidates(nodes, 'pageserver').filter(({ name }) => name !== pageserver);
-  return bestByScore(tenant, free, zone);
+  const zone = nodes.find(({ name }) => name === place.node)?.zone;
+  const free = candidates(nodes, 'pageserver').filter(({ name }) => name !== place.node);
+  const beside = loadOf(stayingBeside(place, shards));
+  const least = Math.min(...free.map(({ name }) => loadAt(beside, name)));
+  const farthest = free.filter(({ name }) => loadAt(beside, name) === least);
+  return bestByScore(place.shard === WHOLE ? tenant : `${tenant}/${place.shard}`, farthest, zone);
 }
 
 /** The node for a compute; undefined when there is none. */
@@ -166,24 +191,22 @@ export function plan(state: PlacementState): Step[] {
 
 function pageserverSteps(state: PlacementState): Step[] {
   const steps: Step[] = [];
-  const projects = state.projects.map((project) => structuredClone(project));
-  for (const project of projects) {
-    for (const place of project.shards ?? [undefined]) {
-      const from = place?.node ?? project.pageserver;
+  for (const project of state.projects) {
+    const places = shardsOf(project).map((place) => ({ ...place }));
+    for (const place of places) {
+      const { node: from } = place;
       const why = reasonToLeave(state.nodes, from);
       if (!why) continue;
-      const to = place
-        ? choosePageservers({ ...state, projects }, 1, stayingBeside(place, project.shards!))[0]
-        : secondaryOf(state.nodes, project);
-      const shard = place ? { shard: place.shard } : {};
+      const to = secondaryOf(state.nodes, project.tenant, place, places);
+      const shard = project.shards ? { shard: place.shard } : {};
       if (to === undefined) {
-        const which = place ? `pages (shard ${place.shard})` : 'pages';
+        const which = project.shards ? `pages (shard ${place.shard})` : 'pages';
         const what = `${which} of project "${project.name}" on ${from}`;
         steps.push({ type: 'attention', what, why: `${why}, and no other node has the role pageserver` });
         continue;
       }
       steps.push({ type: 'move-pageserver', tenant: project.tenant, ...shard, from, to, why });
-      if (place) place.node = to;
+      place.node = to;
     }
   }
   return steps;
@@ -193,7 +216,7 @@ function pageserverSteps(state: PlacementState): Step[] {
 function stayingBeside(place: PlacedShard, shards: readonly PlacedShard[]): string[] {
   const count = countOfShardName(place.shard);
   return shards
-    .filter((other) => other !== place && countOfShardName(other.shard) === count)
+    .filter(({ shard }) => shard !== place.shard && countOfShardName(shard) === count)
     .map(({ node }) => node);
 }
 

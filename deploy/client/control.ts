@@ -162,10 +162,10 @@ export interface PlacementView {
     name: string;
     safekeepers: string[];
     pageserver: string;
-    /** Keeps the layers ready and takes the pages over when the pageserver is lost; undefined when no other node can. */
+    /** Keeps the layers ready and takes the pages over when the pageserver is lost; undefined when no other node can, or each shard has its own. */
     secondary?: string | undefined;
     /** Where it has several; `shard` is `<number>of<count>`. */
-    shards?: { shard: string; node: string }[];
+    shards?: { shard: string; node: string; secondary?: string | undefined }[];
   }[];
   computes: { host: string; node: string }[];
   /** Empty when everything is where it should be. */

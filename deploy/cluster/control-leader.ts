@@ -7,7 +7,7 @@
  */
 
 import type { BranchLookup } from '../../actors/gateway/gateway.ts';
-import { chooseCompute, plan, type Step, secondaryOf } from '../../actors/placement/plan.ts';
+import { chooseCompute, plan, type Step, secondariesOf, WHOLE } from '../../actors/placement/plan.ts';
 import type { HistoryWindow, TenantStatus } from '../../actors/tenant/events.ts';
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
 import { NatsEventLog } from '../../runtime/adapters/nats-event-log.ts';
@@ -411,7 +411,14 @@ export class ControlLeader {
     const { nodes, projects, computes } = state;
     return {
       control: { node: this.#options.node, epoch: this.#options.epoch },
-      projects: projects.map((project) => ({ ...project, secondary: secondaryOf(nodes, project) })),
+      projects: projects.map((project) => {
+        const secondaries = secondariesOf(nodes, project);
+        const shards = project.shards?.map((place) => ({
+          ...place,
+          secondary: secondaries.get(place.shard),
+        }));
+        return { ...project, secondary: secondaries.get(WHOLE), ...(shards ? { shards } : {}) };
+      }),
       computes: computes.map(({ id, node }) => ({ host: id, node })),
       steps: plan(state),
     };

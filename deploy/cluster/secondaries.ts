@@ -1,11 +1,13 @@
 /**
- * Tells each pageserver which projects it is the warm secondary of. It is told again when that changes, when it has started anew,
+ * Tells each pageserver of which projects, or of which of their shards, it is the warm secondary. It is told again when that changes, when it has started anew,
  * and by a new holder of the control lease.
  */
 
 import type { SecondaryProject } from '../../actors/pageserver/secondary-layers.ts';
-import { type PlacementState, secondaryOf } from '../../actors/placement/plan.ts';
+import { type PlacementState, secondariesOf, WHOLE } from '../../actors/placement/plan.ts';
+import type { TimelineStatus } from '../../actors/timeline/events.ts';
 import { toWireError } from '../../protocols/errors.ts';
+import { shardId, shardName } from '../../protocols/shard-layout.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -34,18 +36,19 @@ export class Secondaries {
   async tell(
     state: Pick<PlacementState, 'nodes' | 'projects'>,
     nodes: readonly PageserverLife[],
-    timelines: readonly { tenant: string; timeline: string }[],
+    timelines: readonly PlacedLayout[],
   ): Promise<void> {
     const byTenant = Map.groupBy(timelines, ({ tenant }) => tenant);
     const wanted = new Map<string, SecondaryProject[]>();
     for (const project of state.projects) {
-      const node = secondaryOf(state.nodes, project);
-      if (node === undefined) continue;
       const { tenant } = project;
-      const named = (byTenant.get(tenant) ?? []).map(({ timeline }) => timeline);
-      const list = wanted.get(node);
-      if (list) list.push({ tenant, timelines: named });
-      else wanted.set(node, [{ tenant, timelines: named }]);
+      const byNode = new Map<string, string[]>();
+      const secondaries = secondariesOf(state.nodes, project);
+      for (const { name, shard } of (byTenant.get(tenant) ?? []).flatMap(namesOf)) {
+        const node = secondaries.get(shard);
+        if (node !== undefined) listAt(byNode, node).push(name);
+      }
+      for (const [node, named] of byNode) listAt(wanted, node).push({ tenant, timelines: named });
     }
     await Promise.all(
       nodes
@@ -72,6 +75,25 @@ export class Secondaries {
       );
     }
   }
+}
+
+type PlacedLayout = Pick<TimelineStatus, 'tenant' | 'timeline' | 'shards'>;
+
+/** What the shards of a timeline are called, and which of their project's they are. */
+function namesOf({ timeline, shards }: PlacedLayout): { name: string; shard: string }[] {
+  if (!shards) return [{ name: timeline, shard: WHOLE }];
+  const { pageservers, attempt } = shards;
+  const count = pageservers.length;
+  return pageservers.map((_, number) => ({
+    name: shardId(timeline, { number, count, ...(attempt === undefined ? {} : { attempt }) }),
+    shard: shardName(number, count),
+  }));
+}
+
+function listAt<T>(lists: Map<string, T[]>, key: string): T[] {
+  const list = lists.get(key) ?? [];
+  lists.set(key, list);
+  return list;
 }
 
 function bounded(projects: SecondaryProject[]): SecondaryProject[] {

@@ -137,7 +137,7 @@ export class PageserverNode {
   async #serve(command: PageserverNodeCommand): Promise<unknown> {
     switch (command.type) {
       case 'attach':
-        if (command.shard === undefined) this.#secondary.release(command.timeline);
+        this.#secondary.release(shardId(command.timeline, command.shard));
         return this.#inTurn(command, () => this.#attach(command));
       case 'detach':
       case 'delete':

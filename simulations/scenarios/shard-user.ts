@@ -89,6 +89,8 @@ export class ShardUser {
   readonly #random: SimRandom;
   readonly #plan: ShardPlan;
   readonly #cancels: SimRandom;
+  /** A split is asked for, or asked for again because it was cancelled. */
+  #isAsking = false;
 
   constructor(context: ScenarioContext, cluster: BranchingCluster, plan: ShardPlan) {
     this.#context = context;
@@ -141,6 +143,7 @@ export class ShardUser {
     const { control } = this.#cluster;
     const [project] = control.projects();
     if (!project) return 'the control plane is not there';
+    if (this.#isAsking) return 'a split is asked for';
     const timelines = control.timelines();
     const isWaiting = timelines.some(({ nextShards, retiringShards }) => nextShards || retiringShards);
     if (!project.splitting && !isWaiting) return undefined;
@@ -155,12 +158,16 @@ export class ShardUser {
     const beganMs = world.nowMs;
     for (const { to, atMs } of this.#plan.splits) {
       await clock.sleep(Math.max(0, beganMs + atMs - world.nowMs));
+      this.#isAsking = true;
       do {
         while (!(await this.#split(process, to))) {
           await clock.sleep(this.#random.exponential(ASK_AGAIN_MS));
-          if (world.nowMs >= untilMs) return;
+          if (world.nowMs < untilMs) continue;
+          this.#isAsking = false;
+          return;
         }
       } while (await this.#cancelled(process, to));
+      this.#isAsking = false;
     }
   }
 

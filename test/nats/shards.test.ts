@@ -88,6 +88,10 @@ describe('pages over shards', () => {
     const before = await shardNodes();
     const node = before['0of2'] === 'd' ? '0of2' : '1of2';
     const other = node === '0of2' ? '1of2' : '0of2';
+    const [project] = (await (await cluster.client()).placement()).projects;
+    const secondaries = (project!.shards ?? []).map(({ shard, secondary }) => [shard, secondary]);
+    expect(Object.fromEntries(secondaries)).toEqual({ [node]: 'e', [other]: 'd' });
+    await ledger.untilSecondaryIsReady();
     await cluster.node('d').kill();
     await eventually('its shard is elsewhere', async () => (await shardNodes())[node] !== 'd', {
       limitMs: RECOVERY_LIMIT_MS,

@@ -239,7 +239,9 @@ function placementText({ control, projects, computes, steps }: PlacementView, ex
       projects.map(({ name, pageserver, shards, secondary, safekeepers }) => [
         name,
         shards ? shards.map(({ shard, node }) => `${shard}:${node}`).join(',') : pageserver,
-        secondary ?? '-',
+        shards
+          ? shards.map((place) => `${place.shard}:${place.secondary ?? '-'}`).join(',')
+          : (secondary ?? '-'),
         safekeepers.join(','),
       ]),
       'no projects',
