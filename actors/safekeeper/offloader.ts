@@ -37,6 +37,8 @@ export const OFFLOAD_TIMINGS: OffloadTimings = {
 };
 
 const RETRY_MAX_MS = 30_000;
+/** Peers are asked ever more rarely how far pageservers have stored what lies here, up to so many ticks apart. */
+const TRIM_TICKS_MAX = 16;
 const MIN_DELAY_MS = 5;
 /** More than this is not left waiting for the writers' sake. */
 const WAITING_BYTES_MAX = 32 * WAL_SEGMENT_BYTES;
@@ -59,6 +61,9 @@ export class Offloader {
   #timer: { at: number; timer: Timer } | undefined;
   #working: Promise<void> | undefined;
   #retryMs: number;
+  /** What waits for pageservers is looked at then, and so long after that. */
+  #trimAt = 0;
+  #trimMs: number;
   #complaint: string | undefined;
   #seenCommit: Lsn;
   #movedAt: number;
@@ -75,7 +80,7 @@ export class Offloader {
     this.#options = options;
     this.#timings = { ...OFFLOAD_TIMINGS, ...options.timings };
     this.#segments = new SegmentOffload(replica, tools, clock);
-    this.#retryMs = this.#timings.tickMs;
+    this.#retryMs = this.#trimMs = this.#timings.tickMs;
     this.#seenCommit = replica.commitLsn;
     this.#movedAt = this.#tailStoredAt = clock.monotonic();
     replica.onProgress(() => this.#arm(this.#timings.tickMs));
@@ -151,13 +156,18 @@ export class Offloader {
     const { replica } = this.#options;
     const now = this.#options.clock.monotonic();
     if (replica.commitLsn !== this.#seenCommit) {
+      // Only with another segment there is more to give up.
+      if (segmentStart(replica.commitLsn) !== segmentStart(this.#seenCommit)) {
+        this.#trimMs = this.#timings.tickMs;
+        this.#trimAt = now;
+      }
       this.#seenCommit = replica.commitLsn;
       this.#movedAt = now;
       this.#retryMs = this.#timings.tickMs;
     }
     if (this.#letsWriterPass(now)) return this.#timings.tickMs;
     const before = replica.positions.backupLsn;
-    const waits = await this.#offloadAndTrim();
+    const waits = await this.#offloadAndTrim(now);
     if (replica.positions.backupLsn > before) this.#retryMs = this.#timings.tickMs;
     if (this.#closed) return undefined;
     if (waits === 'segments') {
@@ -165,7 +175,7 @@ export class Offloader {
     }
     const tail = await this.#storeTailWhenDue(now);
     const eviction = tail === undefined ? await this.#evictWhenDue(now) : undefined;
-    const delays = [tail, eviction, waits === 'pageserver' ? this.#backOff() : undefined];
+    const delays = [tail, eviction, waits === 'pageserver' ? this.#trimAt - now : undefined];
     const known = delays.filter((delay) => delay !== undefined);
     return known.length > 0 ? Math.min(...known) : undefined;
   }
@@ -185,16 +195,26 @@ export class Offloader {
   }
 
   /** Returns what the local WAL below the commit LSN waits for, if it waits. */
-  async #offloadAndTrim(): Promise<'segments' | 'pageserver' | undefined> {
-    const { replica } = this.#options;
-    const isTrimmable = replica.positions.localLsn < segmentStart(replica.commitLsn);
-    if (!this.#segments.isDue && !isTrimmable) return undefined;
+  async #offloadAndTrim(now: number): Promise<'segments' | 'pageserver' | undefined> {
+    if (!this.#segments.isDue) {
+      if (!this.#isTrimmable) return undefined;
+      if (now < this.#trimAt) return 'pageserver';
+    }
     const peers = await surveyPeers({ ...this.#options, peers: this.#options.peers() });
     if (this.#closed) return undefined;
     await this.#segments.advance(peers, this.#closing.signal);
     await this.#trim(peers);
     if (this.#segments.isDue) return 'segments';
-    return replica.positions.localLsn < segmentStart(replica.commitLsn) ? 'pageserver' : undefined;
+    if (!this.#isTrimmable) return undefined;
+    this.#trimAt = now + this.#trimMs;
+    this.#trimMs = Math.min(TRIM_TICKS_MAX * this.#timings.tickMs, 2 * this.#trimMs);
+    return 'pageserver';
+  }
+
+  /** Whether whole segments lie here that are committed. */
+  get #isTrimmable(): boolean {
+    const { positions, commitLsn } = this.#options.replica;
+    return positions.localLsn < segmentStart(commitLsn);
   }
 
   async #trim(peers: PeerView[]): Promise<void> {

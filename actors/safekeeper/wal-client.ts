@@ -58,7 +58,8 @@ export class WalReader {
   readonly #committedOnly: boolean;
   readonly #pending = new Map<number, Pending>();
   #nextRequest = STREAM_REQUEST + 1;
-  #closed: PalimpsestError | undefined;
+  /** Why no more answers come. */
+  #closed: string | undefined;
 
   constructor(channel: Channel, clock?: Clock, options: { committedOnly?: boolean } = {}) {
     this.#channel = channel;
@@ -101,7 +102,7 @@ export class WalReader {
   }
 
   #request<T>(send: (number: number) => void): Promise<T> {
-    if (this.#closed) return Promise.reject(this.#closed);
+    if (this.#closed !== undefined) return Promise.reject(new PalimpsestError('unavailable', this.#closed));
     const number = this.#nextRequest++;
     return new Promise<T>((resolve, reject) => {
       const timer = this.#clock?.setTimer(REQUEST_TIMEOUT_MS, () => {
@@ -127,10 +128,10 @@ export class WalReader {
   }
 
   #fail(reason: string): void {
-    this.#closed ??= new PalimpsestError('unavailable', reason);
+    this.#closed ??= reason;
     for (const pending of this.#pending.values()) {
       pending.timer?.cancel();
-      pending.reject(this.#closed);
+      pending.reject(new PalimpsestError('unavailable', this.#closed));
     }
     this.#pending.clear();
   }
