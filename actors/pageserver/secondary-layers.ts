@@ -10,10 +10,9 @@
  *    once listed and the newest does not is needed by nobody who attaches from now on.
  */
 import { PalimpsestError, toWireError } from '../../protocols/errors.ts';
-import type { EventEnvelope } from '../../protocols/events.ts';
 import { timelinePrefix } from '../../protocols/object-keys.ts';
+import { parseShardId } from '../../protocols/shard-layout.ts';
 import { eventSubject } from '../../protocols/subjects.ts';
-import { unpackMessage } from '../../runtime/bus/command.ts';
 import type { Bus, Subscription } from '../../runtime/ports/bus.ts';
 import type { Clock, Timer } from '../../runtime/ports/clock.ts';
 import type { Disk } from '../../runtime/ports/disk.ts';
@@ -27,6 +26,7 @@ import type { LocalLayers } from './local-layers.ts';
 
 /** A pageserver has written the index of one of its timelines. */
 const INDEX_EVENTS = eventSubject('*', '*', PAGESERVER_KIND, 'index.uploaded');
+const TIMELINE_OF_EVENT = INDEX_EVENTS.split('.').lastIndexOf('*');
 /** Indexes of every generation count: what is copied is only a guess of what will be needed. */
 const ANY_GENERATION = 0xffff_ffff;
 /** A timeline whose indexes come fast is looked at so often. */
@@ -85,6 +85,8 @@ export interface SecondaryStatus {
 export class SecondaryLayers {
   readonly #options: SecondaryLayersOptions;
   readonly #kept = new Map<string, Kept>();
+  /** The same by timeline: events name it, and not which of its shards it was. */
+  readonly #byTimeline = new Map<string, Set<Kept>>();
   readonly #due = new Set<Kept>();
   #working: Promise<void> | undefined;
   #indexEvents: Subscription | undefined;
@@ -116,8 +118,8 @@ export class SecondaryLayers {
       projects.flatMap(({ tenant, timelines }) => timelines.map((timeline) => [timeline, tenant])),
     );
     if (wanted.size > 0) {
-      this.#indexEvents ??= this.#options.bus.subscribe(INDEX_EVENTS, ({ data }) =>
-        this.#look(unpackMessage<EventEnvelope>(data).actor.id),
+      this.#indexEvents ??= this.#options.bus.subscribe(INDEX_EVENTS, ({ subject }) =>
+        this.#look(subject.split('.')[TIMELINE_OF_EVENT]!),
       );
     }
     for (const kept of this.#kept.values()) {
@@ -137,7 +139,7 @@ export class SecondaryLayers {
         pauseUntilMs: 0,
         timer: undefined,
       };
-      this.#kept.set(timeline, kept);
+      this.#remember(kept);
       this.#lookAt(kept);
     }
     this.#showFigures();
@@ -167,17 +169,28 @@ export class SecondaryLayers {
     await this.#working;
   }
 
-  /** The index of a timeline has changed. */
+  /** The index of a timeline has changed, or that of one of its shards. */
   #look(timeline: string): void {
-    const kept = this.#kept.get(timeline);
-    if (!kept) return;
-    const pauseMs = kept.pauseUntilMs - this.#options.clock.monotonic();
-    if (pauseMs <= 0) this.#lookAt(kept);
-    else this.#lookLater(kept, pauseMs);
+    for (const kept of this.#byTimeline.get(timeline) ?? []) {
+      const pauseMs = kept.pauseUntilMs - this.#options.clock.monotonic();
+      if (pauseMs <= 0) this.#lookAt(kept);
+      else this.#lookLater(kept, pauseMs);
+    }
+  }
+
+  #remember(kept: Kept): void {
+    this.#kept.set(kept.timeline, kept);
+    const whole = timelineOf(kept);
+    const shards = this.#byTimeline.get(whole) ?? new Set();
+    this.#byTimeline.set(whole, shards.add(kept));
   }
 
   #forget(kept: Kept): void {
     this.#kept.delete(kept.timeline);
+    const whole = timelineOf(kept);
+    const shards = this.#byTimeline.get(whole);
+    shards?.delete(kept);
+    if (shards?.size === 0) this.#byTimeline.delete(whole);
     this.#due.delete(kept);
     kept.timer?.cancel();
   }
@@ -299,4 +312,8 @@ export class SecondaryLayers {
       );
     }
   }
+}
+
+function timelineOf({ timeline }: Kept): string {
+  return parseShardId(timeline)?.timeline ?? timeline;
 }

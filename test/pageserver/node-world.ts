@@ -33,7 +33,7 @@ import { LocalObjects } from '../../runtime/adapters/local-objects.ts';
 import { MemoryChannelNetwork, memoryChannelPair } from '../../runtime/adapters/memory-channel.ts';
 import { NodeDisk } from '../../runtime/adapters/node-disk.ts';
 import { SystemRandom } from '../../runtime/adapters/system-random.ts';
-import { packMessage, sendCommand } from '../../runtime/bus/command.ts';
+import { sendCommand } from '../../runtime/bus/command.ts';
 import { MemoryBus } from '../../runtime/bus/memory-bus.ts';
 import { ChannelDoor, openChannel } from '../../runtime/channels/door.ts';
 import { SupervisedActor } from '../../runtime/host/supervisor.ts';
@@ -178,11 +178,7 @@ export class TestNode {
   /** Tells it that another node has written the timeline's index. */
   indexWritten(): void {
     const { tenant } = this.#world.spec(TIMELINE, { startLsn: this.#world.template.startLsn });
-    const actor = { kind: PAGESERVER_KIND, id: TIMELINE };
-    this.#bus.publish(
-      eventSubject(tenant, TIMELINE, PAGESERVER_KIND, 'index.uploaded'),
-      packMessage({ actor }),
-    );
+    this.#bus.publish(eventSubject(tenant, TIMELINE, PAGESERVER_KIND, 'index.uploaded'), new Uint8Array(0));
   }
 
   async secondary(): Promise<SecondaryStatus> {
