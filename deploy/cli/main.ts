@@ -25,7 +25,7 @@ process.stdout.on('error', () => {
 });
 process.stderr.on('error', () => {});
 try {
-  await buildProgram().parseAsync(process.argv);
+  await (await buildProgram(process.argv[2])).parseAsync(process.argv);
 } catch (error) {
   if (!(error instanceof CommanderError)) throw error;
   process.exitCode = error.exitCode === 0 ? EXIT_OK : EXIT_USAGE;

@@ -8,8 +8,6 @@ import { resolve } from 'node:path';
 import { PalimpsestError } from '../../protocols/errors.ts';
 import type { EventEnvelope } from '../../protocols/events.ts';
 import { readCredentials } from '../../runtime/adapters/credentials.ts';
-import { NatsBus } from '../../runtime/adapters/nats-bus.ts';
-import { NatsConnection } from '../../runtime/adapters/nats-connection.ts';
 import { SocketBus } from '../../runtime/adapters/socket-bus.ts';
 import { SocketChannelNetwork } from '../../runtime/adapters/socket-channel.ts';
 import { SystemClock } from '../../runtime/adapters/system-clock.ts';
@@ -110,6 +108,11 @@ export async function connect(options: ConnectOptions = {}): Promise<PalimpsestC
 }
 
 async function connectToCluster(servers: string, options: ConnectOptions): Promise<PalimpsestClient> {
+  // Only here, because loading it takes longer than most commands to one machine do.
+  const [{ NatsBus }, { NatsConnection }] = await Promise.all([
+    import('../../runtime/adapters/nats-bus.ts'),
+    import('../../runtime/adapters/nats-connection.ts'),
+  ]);
   const clock = new SystemClock();
   const login = options.credentials === undefined ? undefined : readCredentials(options.credentials).nats;
   const connection = await NatsConnection.connect({

@@ -4,7 +4,7 @@ import { buildProgram } from '../../deploy/cli/program.ts';
 
 /** Parses the words behind `palimpsest` and runs nothing. Resolves with the reason why they are refused, or undefined. */
 export async function refusalOf(words: string[]): Promise<string | undefined> {
-  const program = buildProgram();
+  const program = await buildProgram();
   let refusal = '';
   const silence = (command: Command) => {
     command.configureOutput({
