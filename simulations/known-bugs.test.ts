@@ -84,6 +84,11 @@ describe('seeds that once failed', () => {
       { seed: 6894 },
     ],
     [
+      'a compute that is idle before its late start is known is suspended all the same',
+      'kitchen-sink',
+      { seed: 11597 },
+    ],
+    [
       'a cancelled split that is asked for again at the very end is waited for before anything is said to be left of it',
       'shard-split',
       { seed: 24 },

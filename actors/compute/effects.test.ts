@@ -97,3 +97,17 @@ it('a start that was asked for twice is made once, and one that nobody waits for
   expect(started()).toBe(1);
   expect(state.killed).toBe(true);
 });
+
+it('what is told of a compute is listened to once it is known to run', async () => {
+  const { handle } = handleOf('a');
+  let listeners = 0;
+  const told: ComputeHandle = { ...handle, onActivity: () => listeners++ };
+  const { effects, effect, now, params } = world(async () => told);
+  await effects.start!(params(), effect);
+  expect(listeners).toBe(0);
+  Object.assign(now, { value: 'running', compute: running('a') });
+  void effects.watch!(params(running('a')), effect);
+  await Promise.resolve();
+  await Promise.resolve();
+  expect(listeners).toBe(1);
+});

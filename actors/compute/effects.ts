@@ -97,7 +97,6 @@ async function start(
       return [];
     }
     handles.set(effect.id, handle);
-    followActivity(handle, effect);
     services.onStarted?.(spec);
     return [{ type: 'compute.started', compute: handle.compute, suspendAfterMs, timeMs: effect.clock.now() }];
   } catch (error) {
@@ -147,7 +146,6 @@ async function handleOf(
   const quicker = handles.get(effect.id);
   if (!adopted || quicker) return quicker;
   handles.set(effect.id, adopted);
-  followActivity(adopted, effect);
   return adopted;
 }
 
@@ -161,6 +159,8 @@ async function watch(
   if (!handle || handle.compute.hostId !== compute.hostId) {
     return isPresent(effect, compute) ? [{ type: 'compute.lost' }] : [];
   }
+  // Not before: what is told of a compute that is not known to run yet is forgotten, and may be told only once.
+  followActivity(handle, effect);
   const startedMs = effect.clock.monotonic();
   const end = await handle.ended;
   if (handles.get(effect.id) === handle) handles.delete(effect.id);
