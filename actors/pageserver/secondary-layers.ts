@@ -1,6 +1,6 @@
 /**
- * The warm secondary: layer files of timelines, or of their shards, that another pageserver serves, kept ready for the moment in which this one takes them
- * over. They are copies of objects and nothing depends on them.
+ * The warm secondary: layer files of timelines, or of their shards, that another pageserver serves, kept ready for the moment in which
+ * this one takes them over. They are copies of objects and nothing depends on them.
  *
  * 1. Whoever places the pages says which timelines (`keep`), always all of them: what is not named any more is removed here.
  * 2. A timeline is looked at when it is new, when its pageserver has written an index, and now and then.

@@ -120,7 +120,7 @@ export function choosePageserver(state: PlacementState): string | undefined {
 /** Nodes for `count` shards of a project; none when there is no node. */
 export function choosePageservers(state: PlacementState, count: number): string[] {
   const load = loadOf(state.projects.flatMap((project) => shardsOf(project).map(({ node }) => node)));
-  const own = loadOf([]);
+  const own = new Map<string, number>();
   const nodes = candidates(state.nodes, 'pageserver');
   const chosen: string[] = [];
   while (chosen.length < count && nodes.length > 0) {

@@ -10,7 +10,7 @@
  */
 import { timingSafeEqual } from 'node:crypto';
 import { PalimpsestError } from '../../protocols/errors.ts';
-import { isWithoutWay } from '../../runtime/channels/fallback.ts';
+import { isWithoutWay, SOCKET_TIMEOUT_MS } from '../../runtime/channels/fallback.ts';
 import type { Channel, ChannelNetwork } from '../../runtime/ports/channel.ts';
 import type { Clock } from '../../runtime/ports/clock.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -25,8 +25,6 @@ const ADMITTED_FRAME = 2;
 const BYTES_FRAME = 3;
 /** For the key, for the compute's socket, and for the answer. */
 const GREETING_TIMEOUT_MS = 5_000;
-/** A connection takes less where there is a way; where packets are dropped nothing says that there is none. */
-const SOCKET_TIMEOUT_MS = 1_500;
 /** So long the next clients need not find out that there is no way. */
 const WITHOUT_WAY_MS = 5_000;
 /** A side that sends more than the other takes is not read while so much is queued, until this little is left. */

@@ -1,13 +1,14 @@
 /**
- * Tells each pageserver of which projects, or of which of their shards, it is the warm secondary. It is told again when that changes, when it has started anew,
- * and by a new holder of the control lease.
+ * Tells each pageserver of which projects, or of which of their shards, it is the warm secondary. It is told again when that changes,
+ * when it has started anew, and by a new holder of the control lease.
  */
 
 import type { SecondaryProject } from '../../actors/pageserver/secondary-layers.ts';
 import { type PlacementState, secondariesOf, WHOLE } from '../../actors/placement/plan.ts';
 import type { TimelineStatus } from '../../actors/timeline/events.ts';
+import { placesOf } from '../../actors/timeline/shards.ts';
 import { toWireError } from '../../protocols/errors.ts';
-import { shardId, shardName } from '../../protocols/shard-layout.ts';
+import { shardName } from '../../protocols/shard-layout.ts';
 import { sendCommand } from '../../runtime/bus/command.ts';
 import type { Bus } from '../../runtime/ports/bus.ts';
 import type { Log } from '../../runtime/ports/log.ts';
@@ -82,11 +83,9 @@ type PlacedLayout = Pick<TimelineStatus, 'tenant' | 'timeline' | 'shards'>;
 /** What the shards of a timeline are called, and which of their project's they are. */
 function namesOf({ timeline, shards }: PlacedLayout): { name: string; shard: string }[] {
   if (!shards) return [{ name: timeline, shard: WHOLE }];
-  const { pageservers, attempt } = shards;
-  const count = pageservers.length;
-  return pageservers.map((_, number) => ({
-    name: shardId(timeline, { number, count, ...(attempt === undefined ? {} : { attempt }) }),
-    shard: shardName(number, count),
+  return placesOf(timeline, shards).map(({ id }, number, { length }) => ({
+    name: id,
+    shard: shardName(number, length),
   }));
 }
 

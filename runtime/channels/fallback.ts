@@ -12,7 +12,7 @@ import type { Clock, Timer } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 
 /** A connection takes less where there is a way; where packets are dropped nothing says that there is none. */
-const SOCKET_TIMEOUT_MS = 1_500;
+export const SOCKET_TIMEOUT_MS = 1_500;
 /** So often a way is looked for while a channel goes over the bus. */
 const LOOK_MS = 5_000;
 const SEPARATOR = '|';

@@ -159,15 +159,16 @@ export class ShardUser {
     for (const { to, atMs } of this.#plan.splits) {
       await clock.sleep(Math.max(0, beganMs + atMs - world.nowMs));
       this.#isAsking = true;
-      do {
-        while (!(await this.#split(process, to))) {
-          await clock.sleep(this.#random.exponential(ASK_AGAIN_MS));
-          if (world.nowMs < untilMs) continue;
-          this.#isAsking = false;
-          return;
-        }
-      } while (await this.#cancelled(process, to));
-      this.#isAsking = false;
+      try {
+        do {
+          while (!(await this.#split(process, to))) {
+            await clock.sleep(this.#random.exponential(ASK_AGAIN_MS));
+            if (world.nowMs >= untilMs) return;
+          }
+        } while (await this.#cancelled(process, to));
+      } finally {
+        this.#isAsking = false;
+      }
     }
   }
 

@@ -68,6 +68,32 @@ async function heard(bus: NatsBus, pattern: string, meanwhile: () => Promise<voi
   return messages;
 }
 
+async function channelsOf(user: NatsLogin, name: string, subjects?: string): Promise<BusChannels> {
+  const options = { bus: await busAs(user), clock, random, name };
+  return new BusChannels(subjects === undefined ? options : { ...options, subjects });
+}
+
+/** What another compute host hears of a channel on which something is said and answered. */
+async function overheard(
+  { server, at, client }: { server: BusChannels; at: string; client: BusChannels },
+  pattern: string,
+): Promise<BusMessage[]> {
+  const listener = await server.listen(at, (channel) =>
+    channel.onFrame((type, body) => channel.send(type + 1, body)),
+  );
+  const spy = await busAs(await hostLogin('h2'));
+  const answer = Promise.withResolvers<[number, string]>();
+  const messages = await heard(spy, pattern, async () => {
+    const channel = await client.dial(at, TIMEOUT);
+    channel.onFrame((type, body) => answer.resolve([type, Buffer.from(body).toString()]));
+    channel.send(1, Buffer.from('secret'));
+    expect(await answer.promise).toEqual([2, 'secret']);
+    channel.close();
+  });
+  await listener.close();
+  return messages;
+}
+
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pal-permissions-'));
   const places = await newCluster(join(folder, 'keys'));
@@ -112,51 +138,15 @@ describe('a compute host', () => {
   });
 
   it('has channels over NATS with storage, which no other host hears', async () => {
-    const channels = async (user: NatsLogin, name: string) =>
-      new BusChannels({ bus: await busAs(user), clock, random, name });
-    const storage = await channels(login('safekeeper'), 'sk-a');
-    const listener = await storage.listen('bus:sk-a', (channel) =>
-      channel.onFrame((type, body) => channel.send(type + 1, body)),
-    );
-    const spy = await busAs(await hostLogin('h2'));
-    const host = await channels(await hostLogin('h1'), 'h1');
-    const answer = Promise.withResolvers<[number, string]>();
-    const messages = await heard(spy, 'pal.channel.>', async () => {
-      const channel = await host.dial('bus:sk-a', TIMEOUT);
-      channel.onFrame((type, body) => answer.resolve([type, Buffer.from(body).toString()]));
-      channel.send(1, Buffer.from('page'));
-      expect(await answer.promise).toEqual([2, 'page']);
-      channel.close();
-    });
-    expect(messages).toEqual([]);
-    await listener.close();
+    const storage = await channelsOf(login('safekeeper'), 'sk-a');
+    const host = await channelsOf(await hostLogin('h1'), 'h1');
+    expect(await overheard({ server: storage, at: 'bus:sk-a', client: host }, 'pal.channel.>')).toEqual([]);
   });
 
   it('hears no client that goes over NATS to a compute node', async () => {
-    const channels = async (user: NatsLogin, name: string) =>
-      new BusChannels({
-        bus: await busAs(user),
-        clock,
-        random,
-        name,
-        subjects: RELAY_SUBJECTS,
-      });
-    const node = await channels(login('compute'), 'e');
-    const listener = await node.listen('bus:e', (channel) =>
-      channel.onFrame((type, body) => channel.send(type + 1, body)),
-    );
-    const spy = await busAs(await hostLogin('h2'));
-    const gateway = await channels(login('gateway'), 'g');
-    const answer = Promise.withResolvers<[number, string]>();
-    const messages = await heard(spy, 'pal.relay.>', async () => {
-      const channel = await gateway.dial('bus:e', TIMEOUT);
-      channel.onFrame((type, body) => answer.resolve([type, Buffer.from(body).toString()]));
-      channel.send(1, Buffer.from('password'));
-      expect(await answer.promise).toEqual([2, 'password']);
-      channel.close();
-    });
-    expect(messages).toEqual([]);
-    await listener.close();
+    const node = await channelsOf(login('compute'), 'e', RELAY_SUBJECTS);
+    const gateway = await channelsOf(login('gateway'), 'g', RELAY_SUBJECTS);
+    expect(await overheard({ server: node, at: 'bus:e', client: gateway }, 'pal.relay.>')).toEqual([]);
   });
 
   it('can neither append to a journal nor command anybody: it is told so at once', async () => {
